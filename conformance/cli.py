@@ -1,0 +1,97 @@
+"""The command line: ``python -m conformance …``. A new command is one entry in COMMANDS."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from . import __version__, commands
+from .errors import ConformanceError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    words: what the user types, such as "pack build". options: adds its arguments to the parser.
+    run: does it and returns the exit status; raises ConformanceError for what the user can put
+    right.
+    """
+
+    words: str
+    help: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS = (
+    Command(
+        "list",
+        "the models, with input, preprocessing and accuracy",
+        commands.no_options,
+        commands.run_list,
+    ),
+    Command(
+        "pack build",
+        "build reference packs (needs TensorFlow)",
+        commands.build_options,
+        commands.run_pack_build,
+    ),
+    Command(
+        "pack verify",
+        "check every file of every pack",
+        commands.packs_option,
+        commands.run_pack_verify,
+    ),
+    Command("pack list", "the packs in a folder", commands.packs_option, commands.run_pack_list),
+    Command(
+        "diversity",
+        "how many classes each model tells apart (needs TensorFlow)",
+        commands.diversity_options,
+        commands.run_diversity,
+    ),
+    Command(
+        "freeze-benchmark",
+        "time and memory of freezing, beside TensorFlow's own (needs TensorFlow)",
+        commands.benchmark_options,
+        commands.run_freeze_benchmark,
+    ),
+)
+
+
+def make_parser(table: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of all commands; "pack build" becomes the subcommand build of pack."""
+    description = "Does OpenCV's DNN module answer as TensorFlow does?"
+    parser = argparse.ArgumentParser(prog="python -m conformance", description=description)
+    parser.add_argument("--version", action="version", version=__version__)
+    groups = {"": parser.add_subparsers(metavar="COMMAND", required=True)}
+    for command in table:
+        group, _, name = command.words.rpartition(" ")
+        if group not in groups:
+            members = [c.words.split()[1] for c in table if c.words.startswith(group + " ")]
+            inner = groups[""].add_parser(group, help=", ".join(members))
+            groups[group] = inner.add_subparsers(metavar="COMMAND", required=True)
+        leaf = groups[group].add_parser(name, help=command.help, description=command.help)
+        command.options(leaf)
+        leaf.set_defaults(run=command.run)
+    return parser
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run one command and return its exit status: 0 fine, 1 a check failed, 2 an error."""
+    parsed = make_parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except ConformanceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return commands.ERROR
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader, such as head, has enough; keep the interpreter from flushing into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return commands.OK

@@ -1,0 +1,1 @@
+"""The OpenCV side: the only room that imports cv2."""

@@ -1,0 +1,184 @@
+"""What the installed OpenCV offers. ``python -m conformance.opencv.capability`` prints it as JSON.
+
+A new importer or engine is one entry in IMPORTERS or ENGINES, and its reader in net.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import re
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from conformance.errors import ConformanceError
+
+from .process import last_lines, run_module
+
+# Attribute of cv2.dnn that a build with the importer has; later versions drop some.
+IMPORTERS = {
+    "tensorflow": "readNetFromTensorflow",
+    "tflite": "readNetFromTFLite",
+    "onnx": "readNetFromONNX",
+}
+# OpenCV 5 brought a second engine and a constant for each; 4.x has the classic one only.
+ENGINES = {"classic": "ENGINE_CLASSIC", "new": "ENGINE_NEW"}
+
+DISTRIBUTIONS = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+_INSTALL = "python -m pip install opencv-python-headless (or opencv-python)"
+
+
+def load_cv2() -> Any:
+    """Import cv2; raise ConformanceError that says what to install where that fails."""
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
+            raise ConformanceError(
+                f"OpenCV is not installed for {sys.executable} (no module cv2): {_INSTALL}"
+            ) from error
+        raise ConformanceError(
+            f"cv2 is installed for {sys.executable} but cannot be imported: {error}. "
+            f"If a library of the desktop (libGL, libgthread) is missing, the headless build "
+            f"needs none: python -m pip install opencv-python-headless"
+        ) from error
+    if not hasattr(cv2, "dnn"):
+        where = getattr(cv2, "__file__", None) or list(getattr(cv2, "__path__", ["?"]))
+        raise ConformanceError(f"cv2 from {where} has no DNN module: {_INSTALL}")
+    return cv2
+
+
+def probe() -> dict[str, Any]:
+    """Return what this OpenCV offers, as plain JSON values.
+
+    Keys: version, distribution, importers, engines, available (list of [backend, target] names),
+    cpu_features, threads, python, numpy. Raises ConformanceError where cv2 cannot be imported.
+    """
+    cv2 = load_cv2()
+    return {
+        "version": cv2.__version__,
+        "distribution": providing_distribution(cv2),
+        "importers": importers(cv2),
+        "engines": engines(cv2),
+        "available": [list(pair) for pair in available_targets(cv2)],
+        "cpu_features": cpu_features(cv2),
+        "threads": cv2.getNumThreads(),
+        "python": platform.python_version(),
+        "numpy": importlib.import_module("numpy").__version__,
+    }
+
+
+def importers(cv2: Any) -> list[str]:
+    """Return the names of the importers that this build has."""
+    return [name for name, attribute in IMPORTERS.items() if hasattr(cv2.dnn, attribute)]
+
+
+def engines(cv2: Any) -> list[str]:
+    """Return the names of the engines that this build has."""
+    found = [name for name, attribute in ENGINES.items() if hasattr(cv2.dnn, attribute)]
+    return found or ["classic"]
+
+
+def dnn_constants(cv2: Any, prefix: str) -> dict[str, int]:
+    """Return {lower-case name: value} of the constants such as DNN_TARGET_CPU."""
+    names = (name for name in dir(cv2.dnn) if name.startswith(prefix))
+    return {name[len(prefix) :].lower(): getattr(cv2.dnn, name) for name in names}
+
+
+def available_targets(cv2: Any) -> list[tuple[str, str]]:
+    """Return the (backend, target) names that getAvailableTargets says can be used."""
+    import numpy as np  # here, so that a missing cv2 is told where NumPy is missing too
+
+    targets = {value: name for name, value in dnn_constants(cv2, "DNN_TARGET_").items()}
+    pairs = []
+    for backend, value in dnn_constants(cv2, "DNN_BACKEND_").items():
+        try:
+            offered = cv2.dnn.getAvailableTargets(value)
+        except cv2.error:  # a backend this build was made without
+            continue
+        # OpenCV 4.5.1 gives a column of an array, later ones a flat list.
+        numbers = np.asarray(offered, dtype=int).ravel()
+        pairs += [(backend, targets.get(int(n), str(n))) for n in numbers]
+    return pairs
+
+
+def cpu_features(cv2: Any) -> str:
+    """Return the CPU features OpenCV was built with; a star: chosen at run time, "?": not here."""
+    if hasattr(cv2, "getCPUFeaturesLine"):
+        return str(cv2.getCPUFeaturesLine()).strip()
+    lines = re.findall(r"(?:Baseline|Dispatched[^:]*):\s+(.*)", cv2.getBuildInformation())
+    return " ".join(lines)
+
+
+def providing_distribution(cv2: Any) -> str:
+    """Return name and version of the pip distribution(s) that hold this cv2, or "unknown build"."""
+    folder = Path(cv2.__file__).resolve().parent
+    found = [dist for dist in map(_distribution, DISTRIBUTIONS) if dist is not None]
+    if not any(_holds(dist, folder) for dist in found):
+        found = [dist for dist in metadata.distributions() if _lists_cv2(dist)]
+    held = [dist for dist in found if _holds(dist, folder)]
+    return ", ".join(f"{d.metadata['Name']} {d.version}" for d in held) or "unknown build"
+
+
+def _distribution(name: str) -> Any:
+    try:
+        return metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _holds(distribution: Any, folder: Path) -> bool:
+    return Path(str(distribution.locate_file("cv2"))).resolve() == folder
+
+
+def _lists_cv2(distribution: Any) -> bool:
+    return any(file.parts[0] == "cv2" for file in distribution.files or ())
+
+
+def probe_in_child(timeout: float = 60) -> dict[str, Any]:
+    """Return probe() made in a process of its own, so that this one never loads cv2.
+
+    timeout in seconds. Raises ConformanceError with what the child said when it fails: cv2
+    missing or not importable, a crash on import, or no answer in time.
+    """
+    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
+        answer = Path(folder, "capability.json")
+        module, arguments = "conformance.opencv.capability", [str(answer)]
+        ending = run_module(module, arguments, Path(folder, "log"), timeout)
+        if ending.code == 0 and answer.exists():
+            result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+            return result
+    if ending.code == 2:
+        raise ConformanceError(ending.log.strip())
+    how = ending.signal or (f"exit code {ending.code}" if ending.code is not None else "no answer")
+    raise ConformanceError(
+        f"importing cv2 with {sys.executable} ended with {how} "
+        f"(time limit {timeout:g} s).{last_lines(ending.log)}"
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Write probe() as JSON to the file named, or to stdout; 2 and a message where it fails."""
+    try:
+        text = json.dumps(probe(), indent=1)
+    except ConformanceError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if arguments:
+        Path(arguments[0]).write_text(text, encoding="utf-8")
+    else:
+        print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,260 @@
+"""The process that runs the candidate: ``python -m conformance.opencv.child REQUEST.json``.
+
+It writes to the request's folder, so that whatever kills it leaves what was done before:
+``journal`` (the stage begun last), ``<stage>.npz`` (arrays of a finished stage), ``report.json``
+(version, times, memory, errors). run.py reads them.
+
+"sabotage" in the request, for self-tests, makes a real fault: {"stage": one of records.STAGES,
+"how": "segv" | "abort" | "kill" | "hang" (with a process of its own) | "unchecked-target" (a
+target is asked for whether getAvailableTargets offers it or not)}.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from . import layers, net
+from .capability import load_cv2
+from .records import BATCH, REPEATS, Array, Failure, RunConfig
+
+
+class Session:
+    """One run: the request, where its results go, and what goes into report.json."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.folder = Path(request["folder"])
+        self.graph = Path(request["graph"])
+        self.config = RunConfig(**request["config"])
+        self.model: str = request["model"]
+        self.entries: list[dict[str, Any]] = request["layers"]
+        self.tensors: dict[str, str] = request["tensors"]
+        self.sabotage: dict[str, str] = request.get("sabotage") or {}
+        self.images: Array = np.load(request["inputs"], allow_pickle=False)
+        self.report: dict[str, Any] = {"failures": []}
+        self.subject = net.Subject(self.model, self.config, "?")
+        self._log_offset = 0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note that a stage begins, and write the report when it ends, well or not."""
+        with (self.folder / "journal").open("a", encoding="utf-8") as journal:
+            journal.write(name + "\n")
+        self._log_offset = os.fstat(2).st_size
+        if self.sabotage.get("stage") == name:
+            _SABOTAGE[self.sabotage["how"]]()
+        try:
+            with net.stage(name, self.subject, self.printed):
+                yield
+        finally:
+            self.write_report()
+
+    @contextmanager
+    def optional(self) -> Iterator[None]:
+        """Let the run go on after an error in a stage that later ones do not need."""
+        try:
+            yield
+        except net.StageError as error:
+            self.add_failure(error.failure)
+
+    def add_failure(self, failure: Failure) -> None:
+        """Put the failure in the report."""
+        self.report["failures"].append(asdict(failure))
+        self.write_report()
+
+    def printed(self) -> str:
+        """Return what was written to stderr, a file of the parent's, since the stage began."""
+        with suppress(OSError), (self.folder / "log").open("rb") as log:
+            log.seek(self._log_offset)
+            return log.read().decode("utf-8", "replace")
+        return ""
+
+    def save(self, stage: str, **arrays: Any) -> None:
+        """Write the arrays of a stage whole or not at all."""
+        temporary = self.folder / "unfinished.npz"
+        np.savez(temporary, **arrays)
+        os.replace(temporary, self.folder / f"{stage}.npz")
+
+    def write_report(self) -> None:
+        """Write report.json whole or not at all."""
+        self.report["peak_mib"] = peak_mib()
+        temporary = self.folder / "unfinished.json"
+        temporary.write_text(json.dumps(self.report), encoding="utf-8")
+        os.replace(temporary, self.folder / "report.json")
+
+
+def peak_mib() -> Optional[float]:
+    """Return this process's peak memory in MiB, or None where the system doesn't tell.
+
+    Linux carries the parent's peak over into getrusage's ru_maxrss (exec keeps the larger of the
+    two), but not into VmHWM, which is asked first.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    with suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return None
+
+
+def _segv() -> None:
+    ctypes.string_at(0)
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> None:
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(f"sabotage: helper process {helper.pid}", flush=True)
+    time.sleep(600)
+
+
+_SABOTAGE: dict[str, Callable[[], object]] = {
+    "segv": _segv,
+    "abort": os.abort,
+    "kill": _kill,
+    "hang": _hang,
+    "unchecked-target": lambda: None,
+}
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    """Return the function's result and the milliseconds it took."""
+    begin = time.perf_counter()
+    result = function()
+    return result, (time.perf_counter() - begin) * 1000
+
+
+def run(session: Session) -> None:
+    """Run all stages; a StageError ends the run where later stages need the failed one."""
+    with session.stage("start"):
+        cv2 = load_cv2()
+    session.subject = net.Subject(session.model, session.config, cv2.__version__)
+    session.report["version"] = cv2.__version__
+    names = run_plain(session, cv2)
+    held = layers.carriers(names, session.entries)
+    with session.optional():
+        run_logits(session, cv2, held)
+    if session.config.layers:
+        with session.optional():
+            run_layers(session, cv2, held)
+
+
+def run_plain(session: Session, cv2: Any) -> list[str]:
+    """Parse, set up, run each input alone, some twice, some at once; return the layer names."""
+    with session.stage("parse"):
+        candidate, parse_ms = timed(lambda: net.read(cv2, session.graph, session.config))
+        names = [str(name) for name in candidate.getLayerNames()]
+        session.report["parse_ms"] = parse_ms
+    with session.stage("setup"):
+        check = session.sabotage.get("how") != "unchecked-target"
+        net.configure(cv2, candidate, session.config, check)
+        session.report["threads"] = cv2.getNumThreads()
+        refuse_fallback(session)
+    with session.stage("forward"):
+        run_singles(session, candidate)
+    with session.optional(), session.stage("batch"):
+        # The same net: its re-allocation for another shape is what a user's batch meets too, and
+        # a second parse of a 550 MB graph is saved.
+        session.save("batch", batch=net.forward(candidate, session.images[:BATCH]))
+    return names
+
+
+def run_singles(session: Session, candidate: Any) -> None:
+    """Run each input by itself, then the first ones again."""
+    outputs, times = [], []
+    for image in single_images(session.images):
+        blob = net.to_blob(image)
+        candidate.setInput(blob)
+        output, milliseconds = timed(candidate.forward)
+        outputs.append(np.array(output))
+        times.append(milliseconds)
+        if len(outputs) == 1:
+            refuse_fallback(session)
+    repeat = [net.forward(candidate, image) for image in single_images(session.images[:REPEATS])]
+    session.save(
+        "forward", outputs=np.concatenate(outputs), repeat=np.concatenate(repeat), times_ms=times
+    )
+
+
+def single_images(images: Array) -> list[Array]:
+    """Return the images [N, H, W, 3] as N arrays [1, H, W, 3]."""
+    return [images[i : i + 1] for i in range(len(images))]
+
+
+def refuse_fallback(session: Session) -> None:
+    """Raise StageError if OpenCV said that it runs something else than was asked for."""
+    line = net.find_fallback(session.printed())
+    if line:
+        reason = f"OpenCV does not run what was asked for, and only warns: {line}"
+        raise net.StageError(session.subject.failed("setup", reason))
+
+
+def run_logits(session: Session, cv2: Any, held: dict[str, str]) -> None:
+    """Read the logits of each input from a net of its own, so that the outputs stay untapped."""
+    with session.stage("logits"):
+        layer = layers.layer_holding(held, session.entries, session.tensors["logits"])
+        tap = layers.open_tap(cv2, session.graph, session.config, [layer])
+        values = [
+            layers.read_tap(tap, image)[0].reshape(1, -1) for image in single_images(session.images)
+        ]
+        session.save("logits", logits=np.concatenate(values))
+
+
+def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
+    """Read every layer of each input, and how far that moved the outputs."""
+    with session.stage("layers"):
+        names = list(held)
+        output = names.index(layers.layer_holding(held, session.entries, session.tensors["output"]))
+        tap = layers.open_tap(cv2, session.graph, session.config, names, fusion=False)
+        samples = layers.LayerSamples(session.entries)
+        finals = []
+        for index, image in enumerate(single_images(session.images)):
+            values = layers.read_tap(tap, image)
+            for node, value in zip(held.values(), values):
+                samples.add(index, node, value)
+            finals.append(np.array(values[output]))
+        missing = {**layers.absent(held, session.entries), **samples.wrong}
+        found = {node: at for node, at in samples.samples.items() if node not in missing}
+        session.save("layers", outputs=np.concatenate(finals), **numbered(found))
+        session.report.update(carriers=held, layers_absent=missing, sampled=list(found))
+
+
+def numbered(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Return the arrays under keys that a file name may have, in their order."""
+    return {f"layer_{index}": array for index, array in enumerate(arrays.values())}
+
+
+def main(request: Path) -> None:
+    """Run what the request asks for; errors of the candidate go into the report."""
+    with suppress(ImportError):
+        import resource
+
+        # A crash is expected now and then: its core file would be as large as the model.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    session = Session(json.loads(request.read_text(encoding="utf-8")))
+    try:
+        run(session)
+    except net.StageError as error:
+        session.add_failure(error.failure)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

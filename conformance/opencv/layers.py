@@ -1,0 +1,167 @@
+"""Which OpenCV layer holds which graph node, and reading all of them in one run.
+
+OpenCV names a layer after its graph node, with two exceptions that matter. It folds ``Mul`` +
+``AddV2``, ``MatMul`` + ``BiasAdd`` and ``Conv2D`` + ``BiasAdd`` into one layer that bears the
+first node's name and holds the second one's value. And it drops nodes that do nothing for it
+(Identity, a Pad that the next convolution does itself, a shape computation).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from conformance.sampling import node_seed, sample_positions
+
+from .net import configure, read, set_fusion, to_blob
+from .records import Array, RunConfig
+
+# tf_importer.cpp: parseConvolution, parseMatMul, parseMul, parseDepthwiseConv2dNative.
+_FOLDED_SECOND = ("Add", "AddV2", "BiasAdd")
+# The same values in another shape, so that one layer stands for both.
+_SAME_VALUES = ("Identity", "Reshape", "Squeeze", "ExpandDims", "CheckNumerics")
+
+Entry = Mapping[str, Any]
+
+
+def carriers(names: Sequence[str], entries: Sequence[Entry]) -> dict[str, str]:
+    """Return {OpenCV layer: graph node whose value it holds}.
+
+    names: from ``net.getLayerNames()`` before anything ran. entries: the pack's "layers", in
+    topological order, each {"node", "op", "inputs"}. A layer is left out when no node has its
+    name; a node, when OpenCV has no layer for it.
+    """
+    known = set(names)
+    uses = Counter(name for entry in entries for name in set(entry["inputs"]))
+    layer_of: dict[str, str] = {}
+    held: dict[str, str] = {}
+    for entry in entries:
+        node = entry["node"]
+        sources = [name for name in entry["inputs"] if name in layer_of]
+        if node in known:
+            layer_of[node] = node
+            held[node] = node
+        elif entry["op"] in _FOLDED_SECOND and len(sources) == 1 and uses[sources[0]] == 1:
+            layer_of[node] = layer_of[sources[0]]
+            held[layer_of[node]] = node
+    return held
+
+
+def layer_holding(held: Mapping[str, str], entries: Sequence[Entry], node: str) -> str:
+    """Return the OpenCV layer that holds the values of the graph node `node`.
+
+    Walks back over nodes that only change the shape. Raises ValueError when there is none.
+    """
+    layer_of = {held_node: layer for layer, held_node in held.items()}
+    by_node = {entry["node"]: entry for entry in entries}
+    current = node
+    while current not in layer_of:
+        entry = by_node.get(current)
+        if entry is None or entry["op"] not in _SAME_VALUES or not entry["inputs"]:
+            raise ValueError(f"OpenCV has no layer that holds the node {node!r}")
+        current = entry["inputs"][0]
+    return layer_of[current]
+
+
+def absent(held: Mapping[str, str], entries: Sequence[Entry]) -> dict[str, str]:
+    """Return {node: reason} of the pack's nodes that no OpenCV layer holds."""
+    there = set(held.values())
+    second_of = {layer: node for layer, node in held.items() if layer != node}
+    reasons = {}
+    for entry in entries:
+        node, op = entry["node"], entry["op"]
+        if node in there:
+            continue
+        folded = f"{op} is folded into {second_of[node]}" if node in second_of else ""
+        reasons[node] = folded or f"OpenCV makes no layer of this {op}"
+    return reasons
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A net whose inner layers can be read. names: the layers; asked: what forward is asked for."""
+
+    net: Any
+    names: Sequence[str]
+    asked: Sequence[str]
+
+
+def open_tap(
+    cv2: Any, graph: Path, config: RunConfig, names: Sequence[str], fusion: Optional[bool] = None
+) -> Tap:
+    """Return a fresh net from which the layers `names` can be read.
+
+    fusion: False keeps the classic engine from fusing layers, so that each has its own output;
+    the new engine has no such switch and needs none, as what it hands out is not fused.
+    """
+    new = config.engine == "new"
+    net = read(cv2, graph, config, extra=names if new else ())
+    configure(cv2, net, config)
+    if fusion is not None and not new:
+        set_fusion(net, fusion)
+    # The new engine of 5.0.0 gives either one output or all of them.
+    return Tap(net, names, net.getUnconnectedOutLayersNames() if new else names)
+
+
+def read_tap(tap: Tap, images: Array) -> list[Array]:
+    """Run NHWC images through the net; return the outputs of ``tap.names``, NCHW as in OpenCV.
+
+    ``forward(name)`` is avoided: on the new engine of 5.0.0 it returns some other tensor.
+    """
+    tap.net.setInput(to_blob(images))
+    outputs = dict(zip(tap.asked, tap.net.forward(list(tap.asked))))
+    return [np.asarray(outputs[name]) for name in tap.names]
+
+
+class LayerSamples:
+    """Collects, image by image, the values at the pack's sample positions of each node.
+
+    samples: {node: float32 [S]}, NaN until its image was added. wrong: {node: reason} for nodes
+    whose output had a shape that cannot be the node's.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._shapes = {entry["node"]: tuple(entry["shape"]) for entry in entries}
+        self._positions = {
+            node: sample_positions(shape, node_seed(node)) for node, shape in self._shapes.items()
+        }
+        self.samples = {
+            node: np.full(len(at), np.nan, np.float32) for node, at in self._positions.items()
+        }
+        self.wrong: dict[str, str] = {}
+
+    def add(self, image: int, node: str, output: Array) -> None:
+        """Take the samples that lie in image number `image` from that image's output (NCHW)."""
+        shape, at = self._shapes[node], self._positions[node]
+        size = int(np.prod(shape[1:], dtype=np.int64))
+        values = channels_last(output, shape)
+        if values is None:
+            self.wrong[node] = f"shape {list(output.shape)} in OpenCV, {list(shape)} in TensorFlow"
+            return
+        first, last = np.searchsorted(at, [image * size, (image + 1) * size])
+        self.samples[node][first:last] = values(at[first:last] - image * size)
+
+
+def channels_last(output: Array, shape: Sequence[int]) -> Any:
+    """Return a function from flat NHWC positions to values of one image's output, or None.
+
+    output: [1, C, H, W], or already in TensorFlow's order (as after Reshape), or [1, C] with any
+    number of axes of size 1. shape: [N, H, W, C] or [N, C] of the node. None where they differ.
+    """
+    flat = output.reshape(-1)
+    if flat.size != int(np.prod(shape[1:], dtype=np.int64)):
+        return None
+    wanted = [size for size in shape[1:] if size != 1]
+    turned = [size for size in (shape[-1], *shape[1:-1]) if size != 1]
+    actual = [size for size in output.shape if size != 1]
+    if actual == turned and output.ndim == len(shape):
+        planes = output.reshape(shape[-1], -1)
+        return lambda at: planes[at % shape[-1], at // shape[-1]]
+    if actual == wanted:
+        return lambda at: flat[at]
+    return None

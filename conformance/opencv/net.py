@@ -1,0 +1,224 @@
+"""One network in OpenCV: parse, set up, forward, each a stage whose error says what is wrong where.
+
+Works on every OpenCV from 4.5.1. Nothing here catches a crash: child.py is there for that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from .capability import ENGINES, IMPORTERS, available_targets, dnn_constants, engines
+from .records import DOING, Array, Failure, RunConfig
+
+# OpenCV goes on with the CPU and says so on stderr only: net_impl.cpp (setUpNet),
+# net_impl_backend.cpp (setPreferableTarget, setPreferableBackend).
+_FALLBACK = re.compile(
+    r"[^\n]*(?:switching to CPU|fall(?:s|ing)? back to|not supported by the new graph engine)[^\n]*"
+)
+# "OpenCV(4.14.0) /io/…/tf_importer.cpp:3114: error: (-2:Unspecified error) text in function 'f'"
+_OPENCV_ERROR = re.compile(
+    r"OpenCV\([^)]*\)\s+(?P<file>\S+?):(?P<line>\d+): error: \((?P<code>[^)]*)\)\s*"
+    r"(?P<text>.*?)(?:\s+in function '(?P<function>[^']*)')?\s*$",
+    re.DOTALL,
+)
+# Where OpenCV names a node, the surest first. The last names one that was looked for in vain.
+_NODE = tuple(
+    map(
+        re.compile,
+        (
+            r"node='([^']+)'",
+            r"[Cc]an't create layer \"?([^\"\s]+)\"? (?:of|with) type",
+            r"\[\w+\]:\(([^)\n]+)\)",
+            r"[Ll]ayer '([^']+)'",
+            r"Input layer not found: (\S+)",
+            r"Requested layer \"([^\"]+)\"",
+        ),
+    )
+)
+# Functions of OpenCV that prepare a network; they run inside the first forward.
+_SETTING_UP = re.compile(
+    r"^(?:getMemoryShapes|getLayer(?:Instance|Shapes\w*)|allocateLayers?|setUpNet|finalize\w*|"
+    r"fuseLayers|initBackend|init\w+Backend|validateBackendAndTarget|wrapMat|"
+    r"createPlugin\w+|prepareForInference|inferShapes|assignBuffers)$"
+)
+
+
+class StageError(Exception):
+    """A stage failed; `failure` tells the story."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a failure is about: the model's name, the run's configuration, OpenCV's version."""
+
+    model: str
+    config: RunConfig
+    version: str
+
+    def failed(self, stage: str, reason: str, node: Optional[str] = None) -> Failure:
+        """Return the failure of `stage` for `reason`."""
+        at = f" at node {node!r}" if node else ""
+        message = (
+            f"OpenCV {self.version} ({self.config.engine} engine) could not "
+            f"{DOING[stage]} {self.model}{at}: {reason}"
+        )
+        return Failure(stage, "error", message, node)
+
+
+@contextmanager
+def stage(name: str, subject: Subject, printed: Callable[[], str] = str) -> Iterator[None]:
+    """Turn whatever is raised inside into a StageError of the stage `name`.
+
+    printed: returns what OpenCV wrote to stderr since the stage began; it often names the node.
+    """
+    try:
+        yield
+    except (StageError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        reason, node, function = explain(error, printed())
+        where = "setup" if name == "forward" and _SETTING_UP.match(function) else name
+        raise StageError(subject.failed(where, reason, node)) from error
+
+
+def explain(error: Exception, printed: str = "") -> tuple[str, Optional[str], str]:
+    """Return (reason, node, OpenCV function) from an exception and what OpenCV printed.
+
+    node is None and function "" where OpenCV names none.
+    """
+    text = str(error).strip()
+    match = _OPENCV_ERROR.search(text)
+    if match is None:
+        reason, function = f"{text} ({type(error).__name__})", ""
+    else:
+        function = match["function"] or ""
+        place = f"{os.path.basename(match['file'])}:{match['line']}"
+        told = " ".join(match["text"].split())
+        reason = f"{told} ({', '.join(part for part in (match['code'], function, place) if part)})"
+    return reason, find_node(text, printed), function
+
+
+def find_node(*texts: str) -> Optional[str]:
+    """Return the graph node that OpenCV's messages name, or None."""
+    both = "\n".join(texts)
+    found = (pattern.search(both) for pattern in _NODE)
+    return next((match.group(1) for match in found if match), None)
+
+
+def read(cv2: Any, graph: Path, config: RunConfig, extra: Sequence[str] = ()) -> Any:
+    """Parse the frozen graph and return the cv2 net.
+
+    extra: inner layers to hand out, which the new engine must know while it reads. Raises
+    ValueError for an importer or engine this OpenCV lacks and for an empty net; cv2.error
+    for what OpenCV refuses.
+    """
+    reader = _READERS.get(config.importer)
+    if reader is None or not hasattr(cv2.dnn, IMPORTERS[config.importer]):
+        raise ValueError(f"this build has no {config.importer} importer that can be used here")
+    if config.engine not in engines(cv2):
+        raise ValueError(
+            f"this build has no engine {config.engine!r}, only {', '.join(engines(cv2))}"
+        )
+    net = reader(cv2, graph, config.engine, extra)
+    if net.empty():
+        raise ValueError(f"OpenCV read {graph} without an error but the net it gave is empty")
+    _check_engine(cv2, net, config.engine)
+    return net
+
+
+def _read_tensorflow(cv2: Any, graph: Path, engine: str, extra: Sequence[str]) -> Any:
+    if not hasattr(cv2.dnn, ENGINES["new"]):
+        return cv2.dnn.readNetFromTensorflow(str(graph))
+    number = getattr(cv2.dnn, ENGINES[engine])
+    # extraOutputs of the classic engine make layers outputs too, which changes fusion.
+    return cv2.dnn.readNetFromTensorflow(str(graph), "", number, list(extra))
+
+
+_READERS: dict[str, Callable[[Any, Path, str, Sequence[str]], Any]] = {
+    "tensorflow": _read_tensorflow,
+}
+
+
+def _check_engine(cv2: Any, net: Any, engine: str) -> None:
+    if not hasattr(net, "getModelFormat"):
+        return
+    # Only the new engine's nets know the format they were read from (5.0.0).
+    used = "classic" if net.getModelFormat() == cv2.dnn.DNN_MODEL_GENERIC else "new"
+    if used != engine:
+        raise ValueError(f"asked for the {engine} engine but OpenCV used the {used} one")
+
+
+def configure(cv2: Any, net: Any, config: RunConfig, check_target: bool = True) -> None:
+    """Set backend, target, fusion and Winograd of `net` and the thread count as `config` says.
+
+    Defaults are left alone. Raises ValueError for a (backend, target) pair that
+    getAvailableTargets does not offer, unless check_target is False (for self-tests), and for
+    a switch this version lacks.
+    """
+    backend = _constant(cv2, "DNN_BACKEND_", "backend", config.backend)
+    target = _constant(cv2, "DNN_TARGET_", "target", config.target)
+    if check_target and (config.backend, config.target) not in available_targets(cv2):
+        raise ValueError(_not_offered(cv2, config))
+    if config.backend != "default":
+        net.setPreferableBackend(backend)
+    if config.target != "cpu":
+        net.setPreferableTarget(target)
+    if config.fusion is not None:
+        set_fusion(net, config.fusion)
+    if config.winograd is not None:
+        if not hasattr(net, "enableWinograd"):
+            raise ValueError("this version has no Winograd switch (4.7 brought it)")
+        net.enableWinograd(config.winograd)
+    if config.threads is not None:
+        cv2.setNumThreads(config.threads)
+
+
+def set_fusion(net: Any, fusion: bool) -> None:
+    """Switch layer fusion; raise ValueError where that empties the net (5.0.0, new engine)."""
+    net.enableFusion(fusion)
+    if net.empty():
+        raise ValueError(f"enableFusion({fusion}) left an empty net")
+
+
+def _constant(cv2: Any, prefix: str, what: str, name: str) -> int:
+    constants = dnn_constants(cv2, prefix)
+    if name not in constants:
+        raise ValueError(f"no {what} {name!r} in this version, only {', '.join(constants)}")
+    return constants[name]
+
+
+def _not_offered(cv2: Any, config: RunConfig) -> str:
+    offered = ", ".join("/".join(pair) for pair in available_targets(cv2))
+    return (
+        f"backend {config.backend!r} with target {config.target!r} is not available here "
+        f"(getAvailableTargets offers {offered})"
+    )
+
+
+def find_fallback(printed: str) -> Optional[str]:
+    """Return the line in which OpenCV says that it does something else than asked, or None."""
+    match = _FALLBACK.search(printed)
+    return match.group(0).strip() if match else None
+
+
+def to_blob(images: Array) -> Array:
+    """Return NHWC float32 images as the contiguous NCHW blob OpenCV takes."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def forward(net: Any, images: Array) -> Array:
+    """Run NHWC images through the whole net; return a copy of its output as OpenCV shaped it."""
+    net.setInput(to_blob(images))
+    return np.array(net.forward())

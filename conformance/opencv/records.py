@@ -1,0 +1,119 @@
+"""What goes into a run of the candidate and what comes out of it. Imports no cv2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+# Second forwards on the same net: the first REPEATS inputs. One forward of the first BATCH inputs
+# at once. Both few, as they are run for 15 models; a defect of either shows on any input.
+REPEATS = 2
+BATCH = 4
+
+# The order of a run. "forward" includes the allocation OpenCV does on the first call, so that a
+# crash in it counts as "forward"; an error OpenCV names as one of set-up counts as "setup".
+STAGES = ("start", "parse", "setup", "forward", "batch", "logits", "layers")
+DOING = {
+    "start": "import cv2 for",
+    "parse": "parse",
+    "setup": "set up",
+    "forward": "run",
+    "batch": "run a batch through",
+    "logits": "read the logits of",
+    "layers": "read the layers of",
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the candidate is run; None leaves a switch as the user gets it.
+
+    importer: "tensorflow". engine: "classic", or "new" (OpenCV 5). backend, target: the ends of
+    OpenCV's constants in lower case, such as "opencv" for DNN_BACKEND_OPENCV and "cpu_fp16" for
+    DNN_TARGET_CPU_FP16. layers: read every layer too.
+    """
+
+    importer: str = "tensorflow"
+    engine: str = "classic"
+    backend: str = "default"
+    target: str = "cpu"
+    winograd: Optional[bool] = None
+    fusion: Optional[bool] = None
+    threads: Optional[int] = None
+    layers: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a stage of a run gave nothing.
+
+    stage: one of STAGES. kind: "error" (OpenCV or Python said so), "crash" (a signal), "killed"
+    (SIGKILL, most often the kernel's out-of-memory killer) or "timeout". message: the whole
+    story, naming stage, model, node, OpenCV version and engine. node: of the graph, where OpenCV
+    named one. signal: such as "SIGSEGV".
+    """
+
+    stage: str
+    kind: str
+    message: str
+    node: Optional[str] = None
+    signal: Optional[str] = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass
+class CandidateRun:
+    """What OpenCV gave for one pack; an array is None when its stage, or one before, failed.
+
+    version: of OpenCV, None if cv2 could not be imported. outputs: [N, C], one plain forward an
+    image, shape and dtype as OpenCV gave them. repeat: [REPEATS, C], a second forward of the
+    first inputs on the same net. batch: raw output of one forward of the first BATCH inputs on
+    the same net. logits: [N, C], from a net of its own. layer_samples: {node: float32 [S]} at the
+    pack's sample positions, from another. carriers: {OpenCV layer: graph node it is compared
+    with}. layers_absent: {node: why there is nothing to compare}. tap_shift: greatest |difference|
+    between the outputs with and without reading layers. times_ms: [N], of ``forward`` alone; the
+    first includes set-up. parse_ms: time to read the graph. peak_mib: peak memory of the child
+    process. threads: OpenCV's thread count. failures: in the order they happened. log: what the
+    child printed.
+    """
+
+    config: RunConfig
+    version: Optional[str] = None
+    outputs: Optional[Array] = None
+    repeat: Optional[Array] = None
+    batch: Optional[Array] = None
+    logits: Optional[Array] = None
+    layer_samples: dict[str, Array] = field(default_factory=dict)
+    carriers: dict[str, str] = field(default_factory=dict)
+    layers_absent: dict[str, str] = field(default_factory=dict)
+    tap_shift: Optional[float] = None
+    times_ms: Optional[Array] = None
+    parse_ms: Optional[float] = None
+    peak_mib: Optional[float] = None
+    threads: Optional[int] = None
+    failures: list[Failure] = field(default_factory=list)
+    log: str = ""
+
+    @property
+    def failure(self) -> Optional[Failure]:
+        """The first failure, or None."""
+        return self.failures[0] if self.failures else None
+
+    def failure_before(self, stage: str) -> Optional[Failure]:
+        """Return the failure that kept `stage` from giving its arrays, or None.
+
+        "batch" and "logits" go on after an error in each other's stage, but nothing goes on after
+        a crash or after a failed parse, set-up or forward.
+        """
+        for failure in self.failures:
+            fatal = failure.kind != "error" or failure.stage in STAGES[:4]
+            earlier = STAGES.index(failure.stage) <= STAGES.index(stage)
+            if failure.stage == stage or (fatal and earlier):
+                return failure
+        return None

@@ -1,0 +1,158 @@
+"""The parent's side: run the candidate on a pack in a process of its own. Imports no cv2."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from conformance.errors import ConformanceError
+from conformance.pack_format import Pack
+
+from .blobs import BlobCase, run_blobs
+from .capability import probe_in_child
+from .process import Ending, last_lines, run_module
+from .records import BATCH, DOING, REPEATS, STAGES, Array, CandidateRun, Failure, RunConfig
+
+__all__ = [
+    "BATCH",
+    "REPEATS",
+    "STAGES",
+    "BlobCase",
+    "CandidateRun",
+    "Failure",
+    "RunConfig",
+    "probe_in_child",
+    "run_blobs",
+    "run_candidate",
+]
+
+
+def run_candidate(
+    pack: Pack,
+    config: Optional[RunConfig] = None,
+    timeout: float = 300,
+    sabotage: Optional[Mapping[str, str]] = None,
+) -> CandidateRun:
+    """Run OpenCV on all inputs of `pack` in a child process and return what it gave.
+
+    timeout in seconds for the whole run. Whatever the candidate does, from an error to a crash or
+    a hang, comes back as ``failures`` of the result, with the arrays of the stages before it.
+    sabotage: for self-tests, see child.py. Raises ConformanceError when the request cannot be
+    made (temporary folder not writable).
+    """
+    config = config or RunConfig()
+    try:
+        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+            folder = Path(name)
+            request = folder / "request.json"
+            request.write_text(json.dumps(_request(pack, config, folder, sabotage)), "utf-8")
+            arguments = [str(request)]
+            ending = run_module("conformance.opencv.child", arguments, folder / "log", timeout)
+            return _collect(folder, pack.model, config, ending, timeout)
+    except OSError as error:
+        raise ConformanceError(
+            f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "
+            f"{tempfile.gettempdir()} must be writable (TMPDIR chooses another)"
+        ) from error
+
+
+def _request(
+    pack: Pack, config: RunConfig, folder: Path, sabotage: Optional[Mapping[str, str]]
+) -> dict[str, Any]:
+    return {
+        "model": pack.model,
+        "graph": str(pack.graph_path.resolve()),
+        "inputs": str((pack.path / "inputs.npy").resolve()),
+        "tensors": pack.manifest.tensors,
+        "layers": pack.manifest.layers,
+        "config": asdict(config),
+        "folder": str(folder),
+        "sabotage": dict(sabotage or {}),
+    }
+
+
+def _collect(
+    folder: Path, model: str, config: RunConfig, ending: Ending, timeout: float
+) -> CandidateRun:
+    report = _report(folder)
+    forward, layers = _arrays(folder, "forward"), _arrays(folder, "layers")
+    result = CandidateRun(
+        config=config,
+        version=report.get("version"),
+        outputs=forward.get("outputs"),
+        repeat=forward.get("repeat"),
+        times_ms=forward.get("times_ms"),
+        batch=_arrays(folder, "batch").get("batch"),
+        logits=_arrays(folder, "logits").get("logits"),
+        layer_samples={
+            node: layers[f"layer_{index}"]
+            for index, node in enumerate(report.get("sampled", []) if layers else [])
+        },
+        carriers=report.get("carriers", {}),
+        layers_absent=report.get("layers_absent", {}),
+        tap_shift=_greatest_difference(forward.get("outputs"), layers.get("outputs")),
+        parse_ms=report.get("parse_ms"),
+        peak_mib=report.get("peak_mib"),
+        threads=report.get("threads"),
+        log=ending.log,
+    )
+    result.failures = [
+        Failure(**{**failure, "message": failure["message"] + last_lines(ending.log)})
+        for failure in report.get("failures", [])
+    ]
+    if ending.code != 0:
+        result.failures.append(_unnatural_end(folder, model, result, ending, timeout))
+    return result
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    path = folder / "report.json"
+    if not path.exists():
+        return {}
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
+
+
+def _arrays(folder: Path, stage: str) -> dict[str, Array]:
+    path = folder / f"{stage}.npz"
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _greatest_difference(one: Optional[Array], other: Optional[Array]) -> Optional[float]:
+    if one is None or other is None or one.shape != other.shape:
+        return None
+    return float(np.abs(one - other).max())
+
+
+def _unnatural_end(
+    folder: Path, model: str, result: CandidateRun, ending: Ending, timeout: float
+) -> Failure:
+    journal = folder / "journal"
+    stages = journal.read_text(encoding="utf-8").split() if journal.exists() else []
+    stage = stages[-1] if stages else "start"
+    kind, how = _kind(ending, timeout)
+    first = ", in the first forward or after it" if stage == "forward" else ""
+    message = (
+        f"OpenCV {result.version or '(version unknown)'} ({result.config.engine} engine) could "
+        f"not {DOING[stage]} {model}: {how}{first}.{last_lines(ending.log)}"
+    )
+    return Failure(stage, kind, message, signal=ending.signal)
+
+
+def _kind(ending: Ending, timeout: float) -> tuple[str, str]:
+    if ending.code is None:
+        return "timeout", f"not finished within the time limit of {timeout:g} s, so it was ended"
+    if ending.signal == "SIGKILL":
+        return "killed", "its process was killed (SIGKILL), most often for want of memory"
+    if ending.signal:
+        return "crash", f"its process crashed ({ending.signal})"
+    return "error", f"its process ended with exit code {ending.code}"

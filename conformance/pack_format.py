@@ -1,0 +1,254 @@
+"""A reference pack on disk: the manifest, the arrays, and the checks made before either is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from .errors import ConformanceError
+from .pack_identity import (
+    SCHEMA,
+    PackRequest,
+    describe_request,
+    file_digest,
+    json_digest,
+    pack_key,
+)
+from .sampling import node_seed, sample_positions
+
+if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
+    from numpy.typing import NDArray
+
+MANIFEST = "pack.json"
+GRAPH = "frozen_graph.pb"
+LAYERS = "layers.npz"
+PREPROCESSING = "preprocessing.npz"
+ARRAYS = (
+    "inputs.npy",
+    "outputs_f32.npy",
+    "outputs_f64.npy",
+    "logits_f32.npy",
+    "logits_f64.npy",
+    "frozen_f32.npy",
+)
+REQUIRED_FILES = (GRAPH, *ARRAYS, LAYERS, PREPROCESSING)
+
+
+@dataclass
+class Manifest:
+    """What pack.json says.
+
+    request: model, weights (identity), graph, keras. producer: the versions in the key.
+    environment: python, cpu, threads, recorded beside it. tensors: "input", "logits" and
+    "output" as node names of frozen_graph.pb. inputs: a name for each of the N inputs. passes:
+    {"name", "found", "nodes"} of each applied graph pass. layers: {"node", "op", "inputs",
+    "shape"} of each sampled node, in topological order. files: {name: {"sha256", "bytes"}}.
+    """
+
+    model: str
+    key: str
+    created: str
+    request: dict[str, str]
+    producer: dict[str, str]
+    tensors: dict[str, str]
+    inputs: list[str]
+    passes: list[dict[str, Any]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    layout: str = "NHWC"
+    schema: int = SCHEMA
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Return the key and a digest of what OpenCV is given, the graph and the inputs.
+
+        TensorFlow's own float32 outputs are left out: they differ from machine to machine in the
+        last bits, and the same question put to OpenCV stays the same question.
+        """
+        asked = [self.files[name]["sha256"] for name in (GRAPH, "inputs.npy")]
+        return f"{self.key}:{json_digest(asked)[:16]}"
+
+
+def new_manifest(
+    request: PackRequest,
+    producer: dict[str, str],
+    tensors: dict[str, str],
+    inputs: Sequence[str],
+    environment: Optional[dict[str, Any]] = None,
+) -> Manifest:
+    """Return the manifest of a pack about to be written, with key and time of creation (UTC).
+
+    passes and layers are still empty; `fill` of write_pack may complete them.
+    """
+    return Manifest(
+        model=request.model,
+        key=pack_key(request, producer),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        request=describe_request(request),
+        producer=producer,
+        tensors=tensors,
+        inputs=list(inputs),
+        environment=dict(environment or {}),
+    )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node of the frozen graph with its sampled activations.
+
+    shape: [N, ...] of the whole activation, NHWC. f32, f64: [S], TensorFlow's values at
+    ``positions()`` of the activation flattened in C order.
+    """
+
+    node: str
+    op: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    f32: NDArray[Any]
+    f64: NDArray[Any]
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return the int64 [S] flat positions that were sampled."""
+        return sample_positions(self.shape, node_seed(self.node))
+
+
+@dataclass(frozen=True)
+class Pack:
+    """An opened pack, its files checked against the manifest's hashes."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def model(self) -> str:
+        """The model's name in the registry."""
+        return self.manifest.model
+
+    @property
+    def graph_path(self) -> Path:
+        """The frozen graph that OpenCV reads."""
+        return self.path / GRAPH
+
+    def load(self, name: str) -> NDArray[Any]:
+        """Return one array, such as "inputs" or "outputs_f64" (".npy" may be left out).
+
+        Raises ConformanceError when the file is missing, is not an array or holds a pickle.
+        """
+        file = self.path / (name if name.endswith(".npy") else name + ".npy")
+        return np.asarray(_read_numpy(file))
+
+    def load_archive(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return all arrays of one .npz file, such as "preprocessing" (suffix optional)."""
+        file = self.path / (name if name.endswith(".npz") else name + ".npz")
+        return dict(_read_numpy(file))
+
+    def layers(self) -> Iterator[Layer]:
+        """Yield the sampled nodes in topological order."""
+        arrays = self.load_archive(LAYERS)
+        for index, entry in enumerate(self.manifest.layers):
+            try:
+                f32, f64 = arrays[f"{index}_f32"], arrays[f"{index}_f64"]
+            except KeyError as error:
+                raise _damaged(self.path / LAYERS, f"no array {error} ({entry['node']})") from None
+            shape, inputs = tuple(entry["shape"]), tuple(entry["inputs"])
+            yield Layer(entry["node"], entry["op"], inputs, shape, f32, f64)
+
+
+def _read_numpy(file: Path) -> Any:
+    try:
+        loaded = np.load(file, mmap_mode=None, allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+        return loaded
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise _damaged(file, str(error)) from error
+
+
+def _damaged(file: Path, what: str) -> ConformanceError:
+    root = file.parent.parent.parent
+    model = file.parent.parent.name
+    return ConformanceError(
+        f"{file}: {what}. The pack is damaged; build it again: "
+        f"python -m conformance pack build {model} --packs {root} --force"
+    )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest of the pack folder `path` without checking the pack's other files.
+
+    Raises ConformanceError for a missing or damaged pack.json and for a newer schema.
+    """
+    file = path / MANIFEST
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _damaged(file, "no such file, so this folder is not a pack") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(file, f"cannot be read as JSON ({error})") from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(schema, int):
+        raise _damaged(file, "has no schema number")
+    if schema > SCHEMA:
+        raise ConformanceError(
+            f"{file}: written in schema {schema}, but this version of opencv-dnn-conformance "
+            f"reads up to schema {SCHEMA}; upgrade it: python -m pip install -U "
+            f"opencv-dnn-conformance (or build the pack with this version)"
+        )
+    return _parse_manifest(file, data)
+
+
+def _parse_manifest(file: Path, data: dict[str, Any]) -> Manifest:
+    if data.pop("digest", None) != json_digest(data):
+        raise _damaged(file, "differs from the digest it carries")
+    known = {f.name for f in dataclasses.fields(Manifest)}
+    try:
+        manifest = Manifest(**{name: value for name, value in data.items() if name in known})
+    except TypeError as error:
+        raise _damaged(file, f"incomplete ({error})") from error
+    missing = [name for name in REQUIRED_FILES if name not in manifest.files]
+    if missing:
+        raise _damaged(file, f"lists no {', '.join(missing)}")
+    return manifest
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """Return the text of pack.json: the manifest and its own digest."""
+    data = dataclasses.asdict(manifest)
+    data["digest"] = json_digest(data)
+    return json.dumps(data, indent=1) + "\n"
+
+
+def open_pack(path: Path) -> Pack:
+    """Return the pack in folder `path` after checking schema, size and SHA-256 of every file.
+
+    Raises ConformanceError naming the file that is missing, truncated or altered.
+    """
+    manifest = read_manifest(path)
+    for name, expected in manifest.files.items():
+        wrong = _file_problem(path / name, expected)
+        if wrong:
+            raise _damaged(path / name, wrong)
+    return Pack(path, manifest)
+
+
+def _file_problem(file: Path, expected: dict[str, Any]) -> Optional[str]:
+    try:
+        size = file.stat().st_size
+        if size != expected["bytes"]:
+            return f"has {size} bytes instead of {expected['bytes']}"
+        if file_digest(file) != expected["sha256"]:
+            return "its SHA-256 differs from the one in pack.json"
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None

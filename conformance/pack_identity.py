@@ -1,0 +1,175 @@
+"""What a pack is a pack of: the request, the versions that built it, and the key of both.
+
+Imports no TensorFlow: versions come from the metadata of the installed distributions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO, Optional
+
+from .errors import ConformanceError
+from .fixtures import fixture_path
+from .models import get_model
+
+SCHEMA = 1
+# Raised with every change that alters what is built from the same request and versions.
+RECIPE = "1"
+
+GRAPHS = ("opencv", "raw")
+KERAS_FLAVOURS = ("keras3", "legacy")
+NAMED_WEIGHTS = ("synthetic", "imagenet")
+WEIGHT_SUFFIXES = (".weights.h5", ".h5", ".keras")
+
+_TENSORFLOW = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos", "tf-nightly")
+_KERAS = {"keras3": ("keras", "keras-nightly"), "legacy": ("tf_keras", "tf_keras-nightly")}
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """What the user asks for.
+
+    model: name in the registry. weights: "synthetic", "imagenet", or the path of a weights file
+    or of a folder that holds ``<model>.weights.h5``, ``.h5`` or ``.keras``. graph: "opencv" (the
+    passes applied) or "raw" (the tutorial's recipe). keras: "keras3" or "legacy" (tf_keras).
+    """
+
+    model: str
+    weights: str = "synthetic"
+    graph: str = "opencv"
+    keras: str = "keras3"
+
+    def __post_init__(self) -> None:
+        get_model(self.model)
+        _check_choice("graph", self.graph, GRAPHS)
+        _check_choice("keras", self.keras, KERAS_FLAVOURS)
+
+
+def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConformanceError(f"{option} {value!r} is not one of {', '.join(allowed)}")
+
+
+def weights_file(request: PackRequest) -> Optional[Path]:
+    """Return the user's weights file, or None for "synthetic", "imagenet" and digests.
+
+    Raises ConformanceError naming the path when there is none.
+    """
+    if request.weights in NAMED_WEIGHTS or request.weights.startswith("sha256:"):
+        return None
+    path = Path(request.weights).expanduser()
+    if path.is_file():
+        return path
+    candidates = [path / (request.model + suffix) for suffix in WEIGHT_SUFFIXES]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if not path.is_dir():
+        raise ConformanceError(
+            f"weights {str(path)!r}: no such file or folder; give 'synthetic', 'imagenet' or the "
+            f"path of a folder with {', '.join(c.name for c in candidates)}"
+        )
+    raise ConformanceError(
+        f"weights of {request.model}: {path} has none of {', '.join(c.name for c in candidates)}"
+    )
+
+
+def weights_identity(request: PackRequest) -> str:
+    """Return "synthetic", "imagenet" or "sha256:<hex>" of the user's weights file.
+
+    A weights string that already is such a digest is returned as it is, so that a pack built
+    elsewhere can be asked for without the file. Raises ConformanceError for a missing file.
+    """
+    path = weights_file(request)
+    if path is None:
+        return request.weights
+    stat = path.stat()
+    return "sha256:" + _cached_digest(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _cached_digest(path: str, _size: int, _mtime_ns: int) -> str:
+    return file_digest(Path(path))
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of the file as hex digits, reading 1 MiB at a time."""
+    with path.open("rb") as file:
+        return stream_digest(file)
+
+
+def stream_digest(file: BinaryIO) -> str:
+    """Return the SHA-256 of the rest of an open binary file (hashlib.file_digest needs 3.11)."""
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: file.read(_CHUNK), b""):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of `value` (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def describe_request(request: PackRequest) -> dict[str, str]:
+    """Return the request as a pack records it: the weights by identity, never by path."""
+    return {
+        "model": request.model,
+        "weights": weights_identity(request),
+        "graph": request.graph,
+        "keras": request.keras,
+    }
+
+
+def keras_flavour() -> str:
+    """Return "legacy" where TF_USE_LEGACY_KERAS asks TensorFlow for tf_keras, else "keras3"."""
+    legacy = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
+    return "legacy" if legacy else "keras3"
+
+
+def producer_versions(flavour: str = "keras3") -> Optional[dict[str, str]]:
+    """Return the versions that decide what is built, or None where they are not installed.
+
+    Keys: "tensorflow", "keras" (of tf_keras for "legacy"), "numpy", "recipe". Reads metadata only.
+    """
+    tensorflow = _installed(_TENSORFLOW)
+    keras = _installed(_KERAS[flavour])
+    numpy = _installed(("numpy",))
+    if tensorflow is None or keras is None or numpy is None:
+        return None
+    return {"tensorflow": tensorflow, "keras": keras, "numpy": numpy, "recipe": RECIPE}
+
+
+def _installed(distributions: tuple[str, ...]) -> Optional[str]:
+    for name in distributions:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+@lru_cache(maxsize=1)
+def photo_digests() -> dict[str, str]:
+    """Return {file name: SHA-256} of the committed photos, which calibration and inputs use."""
+    photos = sorted(fixture_path("images").glob("*.jpg"))
+    return {photo.name: file_digest(photo) for photo in photos}
+
+
+def pack_key(request: PackRequest, producer: dict[str, str]) -> str:
+    """Return the 16 hex digits that name the pack of `request` built by `producer`."""
+    everything = {
+        "schema": SCHEMA,
+        "request": describe_request(request),
+        "producer": producer,
+        "photos": photo_digests(),
+    }
+    return json_digest(everything)[:16]

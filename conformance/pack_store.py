@@ -1,0 +1,217 @@
+"""The folder of packs: finding one, and writing one so that nothing is ever half-done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Callable, Optional
+
+import platformdirs
+from filelock import FileLock
+
+from .errors import ConformanceError
+from .models import get_model
+from .pack_format import MANIFEST, Manifest, Pack, manifest_text, open_pack, read_manifest
+from .pack_identity import (
+    PackRequest,
+    describe_request,
+    file_digest,
+    pack_key,
+    producer_versions,
+)
+
+_TEMPORARY = ".tmp-"
+# Quotas and file size limits stop a writer as a full disk does.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def default_packs() -> Path:
+    """Return the pack folder used where --packs is not given: one in the user's cache folder."""
+    return Path(platformdirs.user_cache_dir("opencv-dnn-conformance")) / "packs"
+
+
+def list_packs(root: Path) -> list[Path]:
+    """Return the folders under `root` that should be packs, by model and key."""
+    folders = root.glob("*/*")
+    return sorted(f for f in folders if f.is_dir() and not f.name.startswith("."))
+
+
+def locate_pack(root: Path, request: PackRequest) -> Optional[Path]:
+    """Return the folder of the pack that answers `request`, its files not yet checked, or None.
+
+    Where TensorFlow is installed, only the pack of exactly these versions will do. Elsewhere the
+    newest pack of the request does. Raises ConformanceError when the only candidates are
+    unreadable.
+    """
+    producer = producer_versions(request.keras)
+    if producer is not None:
+        exact = root / request.model / pack_key(request, producer)
+        return exact if exact.is_dir() else None
+    return _newest_match(root / request.model, describe_request(request))
+
+
+def _newest_match(folder: Path, wanted: dict[str, str]) -> Optional[Path]:
+    matches: list[tuple[str, Path]] = []
+    problems: list[ConformanceError] = []
+    for path in sorted(f for f in folder.glob("*") if f.is_dir() and not f.name.startswith(".")):
+        try:
+            manifest = read_manifest(path)
+        except ConformanceError as error:
+            problems.append(error)
+            continue
+        if manifest.request == wanted:
+            matches.append((manifest.created, path))
+    if not matches and problems:
+        raise problems[0]
+    return max(matches)[1] if matches else None
+
+
+def find_pack(root: Path, request: PackRequest) -> Optional[Pack]:
+    """Return the checked pack that answers `request`, or None where there is none.
+
+    Raises ConformanceError for a damaged pack (see open_pack, locate_pack).
+    """
+    path = locate_pack(root, request)
+    return None if path is None else open_pack(path)
+
+
+def pack_lock(root: Path, model: str, timeout: float = -1) -> FileLock:
+    """Return the lock that a writer of `model`'s packs holds; use it in a ``with`` statement.
+
+    timeout in seconds: 0 raises filelock.Timeout at once when another process has it, -1 waits.
+    A process gets the same lock again, so that it may be taken twice without waiting on itself.
+    Raises ConformanceError when the folder cannot be created.
+    """
+    folder = root / model
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(root, error) from error
+    lock = _lock(str(folder.resolve() / ".lock"))
+    lock.timeout = timeout
+    return lock
+
+
+@cache
+def _lock(path: str) -> FileLock:
+    return FileLock(path)
+
+
+def write_pack(root: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Pack:
+    """Write a pack as <root>/<model>/<key> and return it, replacing one that is there.
+
+    manifest: complete but for `files`; `fill` may still complete it (layers, passes). fill:
+    writes the pack's files into the folder it is given. Nothing shows under the pack's name
+    before everything is on disk. Takes the model's lock. Raises ConformanceError when the disk
+    is full; whatever is raised, the unfinished folder is removed.
+    """
+    folder = root / manifest.model
+    temporary = folder / f"{_TEMPORARY}{manifest.key}-{uuid.uuid4().hex[:8]}"
+    with _disk_errors_explained(root, manifest.model), pack_lock(root, manifest.model):
+        _remove_unfinished(folder)
+        with _removed_at_exit(temporary):
+            temporary.mkdir()
+            fill(temporary)
+            _seal(temporary, manifest)
+            _publish(temporary, folder / manifest.key)
+    return Pack(folder / manifest.key, manifest)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    # Only the holder of the lock writes here: whatever is unfinished belongs to a dead writer.
+    for leftover in folder.glob(_TEMPORARY + "*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _removed_at_exit(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _disk_errors_explained(root: Path, model: str) -> Iterator[None]:
+    try:
+        yield
+    except ConformanceError:
+        raise
+    except Exception as error:
+        if _means_full(error):
+            raise _full_disk(root, model, error) from error
+        if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+            raise unwritable(root, error) from error
+        raise
+
+
+def _means_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    # TensorFlow has exceptions of its own, and NumPy reports a short write without errno.
+    text = str(error)
+    return "No space left" in text or re.search(r"\d+ requested and \d+ written", text) is not None
+
+
+def _full_disk(root: Path, model: str, error: Exception) -> ConformanceError:
+    free = shutil.disk_usage(root).free
+    return ConformanceError(
+        f"pack folder {root}: no space left while writing the pack of {model} ({error}). "
+        f"{_mib(free)} are free now, the pack needs about {_mib(estimated_bytes(model))}: "
+        f"free some or choose another folder with --packs"
+    )
+
+
+def unwritable(root: Path, error: OSError) -> ConformanceError:
+    """Return the error that says the pack folder `root` cannot be written."""
+    return ConformanceError(
+        f"pack folder {root}: cannot be created or written ({error.strerror}); "
+        f"choose another with --packs"
+    )
+
+
+def estimated_bytes(model: str) -> int:
+    """Return roughly how many bytes the pack of `model` takes: weights, inputs and layers."""
+    spec = get_model(model)
+    return 4 * spec.parameters + 8 * 3 * 4 * spec.size**2 + (16 << 20)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
+
+
+def _seal(temporary: Path, manifest: Manifest) -> None:
+    files = sorted(f for f in temporary.iterdir() if f.name != MANIFEST)
+    manifest.files = {f.name: {"sha256": file_digest(f), "bytes": f.stat().st_size} for f in files}
+    for file in files:
+        _fsync(file)
+    (temporary / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
+    _fsync(temporary / MANIFEST)
+    _fsync(temporary)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    if target.exists():
+        # A folder that is not empty cannot be replaced in one step: move it aside first.
+        os.replace(target, target.parent / f"{_TEMPORARY}replaced-{uuid.uuid4().hex[:8]}")
+    os.replace(temporary, target)
+    _fsync(target.parent)
+    _remove_unfinished(target.parent)
+
+
+def _fsync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

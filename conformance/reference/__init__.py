@@ -1,0 +1,66 @@
+"""The TensorFlow side: the only room that imports TensorFlow or Keras.
+
+Importing it sets TensorFlow up in the one way every module here relies on: the legacy or the
+current Keras as TF_USE_LEGACY_KERAS says, on the CPU, float32, channels last, deterministic
+operations, and silent unless CONFORMANCE_VERBOSE=1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+from conformance.errors import ConformanceError
+
+
+def _verbose() -> bool:
+    return os.environ.get("CONFORMANCE_VERBOSE", "0") not in ("", "0")
+
+
+@contextlib.contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Silence what native code writes to file descriptor 2, whatever the log level."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as devnull:
+            os.dup2(devnull.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _set_up() -> None:
+    # Keras reads its backend once, at import; a user's keras.json must not change the reference.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if not _verbose():
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    # Some lines precede TensorFlow's own reading of the log level: only a muted stderr stops them.
+    with contextlib.nullcontext() if _verbose() else _muted_stderr():
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError as error:
+            raise ConformanceError(
+                f"building a reference needs TensorFlow ({error}): "
+                "python -m pip install 'opencv-dnn-conformance[tensorflow]', or use packs built "
+                "elsewhere with --packs DIR"
+            ) from error
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.experimental.enable_op_determinism()
+        tf.keras.backend.set_floatx("float32")
+        tf.keras.backend.set_image_data_format("channels_last")
+
+
+def keras_flavour() -> str:
+    """Return "legacy" where TensorFlow runs with tf_keras (TF_USE_LEGACY_KERAS=1), or "keras3"."""
+    import tensorflow as tf
+
+    return "keras3" if tf.keras.__version__.startswith("3") else "legacy"
+
+
+_set_up()

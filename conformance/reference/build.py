@@ -1,0 +1,205 @@
+"""One reference pack: weights, freezing, TensorFlow's answers, and all of it to disk."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from conformance.errors import ConformanceError
+from conformance.models import ModelSpec, get_model
+from conformance.pack import (
+    GRAPH,
+    LAYERS,
+    PREPROCESSING,
+    Manifest,
+    Pack,
+    PackRequest,
+    describe_request,
+    pack_key,
+    producer_versions,
+    write_pack,
+)
+
+from . import keras_flavour
+from .freeze import Traced, freeze, freeze_raw, trace, write_frozen
+from .graphdef import Graph, read_frozen
+from .images import pack_inputs
+from .oracle import chunk_size, list_layers, run
+from .weights import build_model
+
+Array = NDArray[Any]
+Progress = Callable[[str], None]
+
+# Two roundings of one softmax stray up to 2e-3 (resnet152), another network's by 0.1 and more.
+TRACE_TOLERANCE = 0.01
+# Bytes that Keras, called eagerly, may keep: it holds every layer's output until it returns.
+EAGER_BUDGET = 1 << 30
+
+_WEIGHT_STEPS = {"synthetic": "calibrating weights", "imagenet": "fetching ImageNet weights"}
+
+
+def build_pack(request: PackRequest, root: Path, progress: Progress = lambda step: None) -> Pack:
+    """Build the pack of `request` under the folder `root` and return it, replacing one there.
+
+    progress: called with the name of each step as it starts. Raises ConformanceError when the
+    weights can't be had, the other Keras is running, or the disk is full; nothing half-done
+    stays behind. Takes the model's lock for the whole build.
+    """
+    _check_flavour(request)
+    manifest = _new_manifest(request)
+    return write_pack(root, manifest, lambda folder: _fill(folder, request, manifest, progress))
+
+
+def _check_flavour(request: PackRequest) -> None:
+    running = keras_flavour()
+    if request.keras != running:
+        raise ConformanceError(
+            f"pack of {request.model} is asked for with keras={request.keras!r}, but "
+            f"{running!r} is running: set TF_USE_LEGACY_KERAS="
+            f"{'1' if request.keras == 'legacy' else '0'} before the start"
+        )
+
+
+def _new_manifest(request: PackRequest) -> Manifest:
+    producer = producer_versions(request.keras)
+    if producer is None:
+        raise ConformanceError("building a pack needs pip's metadata of TensorFlow: install it")
+    return Manifest(
+        model=request.model,
+        key=pack_key(request, producer),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        request=describe_request(request),
+        producer=producer,
+        tensors={},
+        inputs=[],
+        environment=_environment(),
+    )
+
+
+def _environment() -> dict[str, Any]:
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
+    return {"python": platform.python_version(), "cpu": _cpu_name(), "threads": threads}
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every step needs. inputs: float32 NHWC. manifest is completed on the way."""
+
+    folder: Path
+    request: PackRequest
+    manifest: Manifest
+    inputs: Array
+    progress: Progress
+
+    def save(self, name: str, values: Array) -> None:
+        np.save(self.folder / f"{name}.npy", values)
+
+
+def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Progress) -> None:
+    spec = get_model(request.model)
+    manifest.inputs, inputs = pack_inputs(spec)
+    job = _Job(folder, request, manifest, inputs, progress)
+    job.save("inputs", inputs)
+    np.savez(folder / PREPROCESSING, **_preprocessing(spec))
+    _write_model(job)
+    # The model is gone by now: its weights and the frozen graph's need not fit at once.
+    _write_layers(job, read_frozen(folder / GRAPH, **manifest.tensors))
+
+
+def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
+    image = np.random.default_rng(4).integers(0, 256, (2, 37, 53, 3), np.uint8)
+    module = sys.modules[getattr(tf.keras.applications, spec.builder).__module__]
+    return {"image": image, "keras": np.asarray(module.preprocess_input(image.astype(np.float32)))}
+
+
+def _write_model(job: _Job) -> None:
+    """Write the frozen graph, and the model's own outputs and logits in both precisions."""
+    job.progress(_WEIGHT_STEPS.get(job.request.weights, "loading weights"))
+    model = build_model(get_model(job.request.model), job.request.weights)
+    job.progress("freezing")
+    traced = trace(model)
+    _write_graph(job, model, traced)
+    job.progress("float32 answers")
+    outputs = _keras_outputs(model, job.inputs)
+    job.save("outputs_f32", outputs)
+    job.save("logits_f32", _traced_logits(traced, job.inputs))
+    job.progress("float64 answers")
+    truth = run(traced.graph, job.inputs, "float64")
+    job.save("outputs_f64", truth.outputs)
+    job.save("logits_f64", truth.logits)
+    _check_outputs(job.request, outputs, truth.outputs)
+
+
+def _write_graph(job: _Job, model: Any, traced: Traced) -> None:
+    path = job.folder / GRAPH
+    if job.request.graph == "raw":
+        graph = freeze_raw(model, path)
+    else:
+        frozen = freeze(traced)
+        write_frozen(path, frozen)
+        graph = frozen.graph
+        job.manifest.passes = [asdict(applied) for applied in frozen.passes]
+    job.manifest.tensors = {"input": graph.input, "logits": graph.logits, "output": graph.output}
+
+
+def _keras_outputs(model: Any, inputs: Array) -> Array:
+    """Return the outputs [N,C] of the Keras model itself, called as a user would call it."""
+    elements = sum(int(np.prod(layer.output.shape[1:])) for layer in model.layers)
+    chunk = max(1, EAGER_BUDGET // (elements * inputs.itemsize))
+    parts = [inputs[start : start + chunk] for start in range(0, len(inputs), chunk)]
+    return np.concatenate([np.asarray(model(part, training=False)) for part in parts])
+
+
+def _traced_logits(traced: Traced, inputs: Array) -> Array:
+    chunk = chunk_size(traced.graph, inputs.itemsize)
+    parts = [inputs[start : start + chunk] for start in range(0, len(inputs), chunk)]
+    return np.concatenate([np.asarray(traced.function(tf.constant(p))[1]) for p in parts])
+
+
+def _check_outputs(request: PackRequest, keras: Array, truth: Array) -> None:
+    """Raise ConformanceError unless the traced graph, run in float64, answers as Keras did."""
+    if not np.isfinite(keras).all():
+        raise ConformanceError(
+            f"{request.model} with weights {request.weights} gives outputs that are not finite: "
+            "use other weights"
+        )
+    deviation = float(np.abs(keras - truth).max())
+    if not deviation <= TRACE_TOLERANCE:
+        raise ConformanceError(
+            f"{request.model}: the traced graph in float64 strays from the Keras model by "
+            f"{deviation:.2g}, expected at most {TRACE_TOLERANCE}: tracing has changed the model; "
+            "please report this with the TensorFlow and Keras versions"
+        )
+
+
+def _write_layers(job: _Job, graph: Graph) -> None:
+    """Write TensorFlow's answer to the frozen graph, and every layer's samples in float32/64."""
+    layers = list_layers(graph, len(job.inputs))
+    job.progress("layers in float32")
+    single = run(graph, job.inputs, "float32", layers)
+    job.save("frozen_f32", single.outputs)
+    job.progress("layers in float64")
+    double = run(graph, job.inputs, "float64", layers)
+    arrays: dict[str, Any] = {}
+    for index, layer in enumerate(layers):
+        arrays[f"{index}_f32"] = single.samples[layer.node]
+        arrays[f"{index}_f64"] = double.samples[layer.node]
+    np.savez(job.folder / LAYERS, **arrays)
+    job.manifest.layers = [asdict(layer) for layer in layers]

@@ -1,0 +1,205 @@
+"""A TensorFlow graph whose large constants live beside it, and its way to disk and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Optional
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from conformance.errors import ConformanceError
+
+Array = NDArray[Any]
+GraphDef = tf.compat.v1.GraphDef
+NodeDef = tf.compat.v1.NodeDef
+
+# Constants of more bytes than this are kept out of the protobuf messages (read_frozen).
+LARGE = 4096
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A classifier as a GraphDef, with the values of its constants outside the message.
+
+    definition: nodes in topological order. constants: {node: value}; such a node is a Placeholder
+    in `definition`, to be fed when the graph runs and to become a Const when it is written. The
+    arrays may be views of a model's variables: nothing is copied until the file is written.
+    input: Placeholder of the images, float32 NHWC [N,H,W,3]. logits: [N,C], before the softmax.
+    output: [N,C]. All names without ":0".
+    """
+
+    definition: Any
+    constants: dict[str, Array] = field(repr=False)
+    input: str
+    logits: str
+    output: str
+
+    def nodes(self) -> dict[str, Any]:
+        """Return {name: NodeDef}."""
+        return {node.name: node for node in self.definition.node}
+
+    def is_constant(self, node: Any) -> bool:
+        """Whether `node` holds a value, inside the message or outside it."""
+        return node.op == "Const" or node.name in self.constants
+
+
+def source(reference: str) -> str:
+    """Return the node an input refers to: "a" for "a", "a:1" and "^a"."""
+    return reference.lstrip("^").split(":")[0]
+
+
+def is_control(reference: str) -> bool:
+    """Whether an input only orders execution."""
+    return reference.startswith("^")
+
+
+def sources(node: Any) -> list[str]:
+    """Return the nodes whose values `node` takes, control inputs left out."""
+    return [source(name) for name in node.input if not is_control(name)]
+
+
+def ancestors(nodes: dict[str, Any], targets: Iterable[str]) -> set[str]:
+    """Return the names of `targets` and of all nodes their values depend on."""
+    found: set[str] = set()
+    pending = list(targets)
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending.extend(sources(nodes[name]))
+    return found
+
+
+def dependents(graph: Graph) -> set[str]:
+    """Return the names of the nodes whose value depends on the graph's input."""
+    found = {graph.input}
+    for node in graph.definition.node:
+        if any(name in found for name in sources(node)):
+            found.add(node.name)
+    return found
+
+
+def with_nodes(graph: Graph, nodes: Iterable[Any], constants: dict[str, Array]) -> Graph:
+    """Return `graph` made of `nodes`, less what its output does not depend on.
+
+    Control inputs go: in a graph without variables nothing has to be ordered.
+    """
+    by_name = {node.name: node for node in nodes}
+    needed = ancestors(by_name, [graph.output, graph.input])
+    definition = GraphDef(versions=graph.definition.versions)
+    for name, node in by_name.items():
+        if name in needed:
+            kept = definition.node.add()
+            kept.CopyFrom(node)
+            kept.ClearField("input")
+            kept.input.extend(i for i in node.input if not is_control(i))
+    kept_constants = {name: value for name, value in constants.items() if name in needed}
+    return Graph(definition, kept_constants, graph.input, graph.logits, graph.output)
+
+
+def placeholder(name: str, dtype: Any, shape: Optional[Iterable[Optional[int]]]) -> Any:
+    """Return a Placeholder NodeDef; None in `shape` is an unknown dimension."""
+    node = NodeDef(name=name, op="Placeholder")
+    node.attr["dtype"].type = tf.as_dtype(dtype).as_datatype_enum
+    node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    return node
+
+
+def constant(name: str, value: Array) -> Any:
+    """Return a Const NodeDef that holds `value` as tensor_content, never compressed."""
+    node = _const_head(name, value)
+    node.attr["value"].tensor.tensor_content = value.tobytes()
+    return node
+
+
+def _const_head(name: str, value: Array) -> Any:
+    node = NodeDef(name=name, op="Const")
+    dtype = tf.as_dtype(value.dtype).as_datatype_enum
+    node.attr["dtype"].type = dtype
+    node.attr["value"].tensor.dtype = dtype
+    node.attr["value"].tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+    return node
+
+
+def write_graph(path: Path, graph: Graph) -> None:
+    """Write `graph` to `path` as a binary GraphDef with its constants embedded, node by node.
+
+    A GraphDef is a message with a repeated field of nodes, so that the concatenation of its
+    serialised nodes is the file, and a NodeDef may likewise be continued: the bytes of a constant
+    go straight from its array to the file. Raises OSError when the file can't be written.
+    """
+    with path.open("wb") as file:
+        for node in graph.definition.node:
+            if node.name in graph.constants:
+                _write_constant(file, node.name, graph.constants[node.name])
+            else:
+                file.write(_field(1, node.SerializeToString()))
+        file.write(_field(4, graph.definition.versions.SerializeToString()))
+
+
+def _write_constant(file: BinaryIO, name: str, value: Array) -> None:
+    """Write a Const node: GraphDef.node(1) > attr(5) > value(2) > tensor(8) > tensor_content(4)."""
+    head = _const_head(name, value)
+    tensor = head.attr["value"].tensor.SerializeToString()
+    del head.attr["value"]
+    # Each enclosing message: what stands before the array's bytes, and with them its length.
+    before = tensor + _tag(4) + _varint(value.nbytes)
+    for number, prefix in ((8, b""), (2, _field(1, b"value")), (5, head.SerializeToString())):
+        before = prefix + _tag(number) + _varint(len(before) + value.nbytes) + before
+    file.write(_tag(1) + _varint(len(before) + value.nbytes) + before)
+    file.write(value.reshape(-1).view(np.uint8).data)  # copies only what is not in C order
+
+
+def _tag(number: int) -> bytes:
+    return bytes([number << 3 | 2])  # wire type 2: a length, then that many bytes
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return _tag(number) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def read_frozen(path: Path, input: str, logits: str, output: str) -> Graph:
+    """Read a frozen graph; its large constants are moved out of the message.
+
+    Protobuf's own parser reads the file: what it makes of the bytes is what OpenCV gets.
+    Raises ConformanceError when the file is no GraphDef or lacks one of the named nodes.
+    """
+    try:
+        definition = GraphDef.FromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError, which differs between its back ends
+        raise ConformanceError(f"{path} is not a frozen graph: {error}; rebuild it") from error
+    constants: dict[str, Array] = {}
+    nodes = list(_without_large_constants(definition, constants))
+    missing = {input, logits, output} - {node.name for node in nodes}
+    if missing:
+        raise ConformanceError(f"{path} has no node {', '.join(sorted(missing))}; rebuild it")
+    whole = Graph(GraphDef(versions=definition.versions), constants, input, logits, output)
+    return with_nodes(whole, nodes, constants)
+
+
+def _without_large_constants(definition: Any, constants: dict[str, Array]) -> Iterator[Any]:
+    for node in definition.node:
+        if node.op == "Const" and len(node.attr["value"].tensor.tensor_content) > LARGE:
+            constants[node.name] = value = _value_without_copy(node.attr["value"].tensor)
+            yield placeholder(node.name, value.dtype, value.shape)
+        else:
+            yield node
+
+
+def _value_without_copy(tensor: Any) -> Array:
+    """Return the value of a TensorProto; tf.make_ndarray would copy its bytes once more."""
+    shape = [dimension.size for dimension in tensor.tensor_shape.dim]
+    dtype = tf.as_dtype(tensor.dtype).as_numpy_dtype
+    return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)

@@ -1,0 +1,153 @@
+"""What TensorFlow answers: outputs, logits and sampled activations, in float32 or float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from conformance.sampling import node_seed, sample_positions
+
+from .graphdef import Array, Graph, NodeDef, constant, dependents, placeholder, sources
+from .precision import promoted
+from .session import fetch, open_session
+
+# Bytes the activations of one chunk of images may take by our estimate; weights come on top.
+MEMORY_BUDGET = 1 << 30
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A float node that depends on the input. shape: [N, …], NHWC, N the number of images."""
+
+    node: str
+    op: str
+    inputs: list[str]
+    shape: list[int]
+
+    def positions(self) -> Array:
+        """Return the sorted flat positions (int64 [S]) at which its activation is kept."""
+        return sample_positions(self.shape, node_seed(self.node))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """outputs, logits: [N,C]. samples: {node: [S]}, at the sampled positions of each layer."""
+
+    outputs: Array
+    logits: Array
+    samples: dict[str, Array]
+
+
+def list_layers(graph: Graph, images: int) -> list[Layer]:
+    """Return the layers of `graph` for a batch of `images`, in topological order.
+
+    A layer is a float node whose value depends on the input; Identity is left out.
+    """
+    shapes = _float_shapes(graph)
+    return [
+        Layer(node.name, node.op, sources(node), [images, *shapes[node.name]])
+        for node in graph.definition.node
+        if node.name in shapes and node.op not in ("Identity", "Placeholder")
+    ]
+
+
+def _float_shapes(graph: Graph) -> dict[str, list[int]]:
+    """Return {node: shape without the batch} of the float32 nodes that depend on the input."""
+    with tf.Graph().as_default() as inferred:
+        tf.import_graph_def(graph.definition, name="")
+    tensors = {name: inferred.get_tensor_by_name(f"{name}:0") for name in dependents(graph)}
+    return {n: t.shape.as_list()[1:] for n, t in tensors.items() if t.dtype == tf.float32}
+
+
+def run(
+    graph: Graph,
+    inputs: Array,
+    dtype: str = "float32",
+    sampled: Sequence[Layer] = (),
+    budget: int = MEMORY_BUDGET,
+) -> Answers:
+    """Run `graph` on `inputs`, float32 [N,H,W,3], in chunks of images that fit in `budget` bytes.
+
+    dtype: "float32", every node as it stands, or "float64", the same weights with every
+    operation in double precision. sampled: layers for a batch of N whose activations are wanted;
+    they are gathered inside TensorFlow, whole activations never leave it.
+    """
+    chunk = chunk_size(graph, np.dtype(dtype).itemsize, budget)
+    precise = promoted(graph) if dtype == "float64" else graph
+    images = inputs.astype(dtype, copy=False)
+    positions = {layer.node: layer.positions() for layer in sampled}
+    parts = []
+    with open_session(_tapped(precise, sampled, dtype)) as session:
+        for start in range(0, len(images), chunk):
+            feeds = {**precise.constants, precise.input: images[start : start + chunk]}
+            for layer in sampled:
+                feeds[_tap(layer.node, "positions")] = _within(
+                    positions[layer.node], layer.shape, start, start + chunk
+                )
+            wanted = [_tap(layer.node, "values") for layer in sampled]
+            parts.append(fetch(session, feeds, [precise.output, precise.logits, *wanted]))
+    return _joined(graph, parts, sampled)
+
+
+def chunk_size(graph: Graph, itemsize: int, budget: int = MEMORY_BUDGET) -> int:
+    """Return how many images to run at once so that activations take at most `budget` bytes."""
+    return max(1, budget // (live_elements(graph) * itemsize))
+
+
+def live_elements(graph: Graph) -> int:
+    """Return the most activation elements of one image alive at once, in topological order."""
+    sizes = {name: int(np.prod(shape)) for name, shape in _float_shapes(graph).items()}
+    last_use = {name: node.name for node in graph.definition.node for name in sources(node)}
+    live = peak = 0
+    for node in graph.definition.node:
+        live += sizes.get(node.name, 0)
+        peak = max(peak, live)
+        live -= sum(sizes.get(n, 0) for n in set(sources(node)) if last_use[n] == node.name)
+    return peak
+
+
+def _tap(node: str, part: str) -> str:
+    return f"sampled/{node}/{part}"
+
+
+def _tapped(graph: Graph, sampled: Sequence[Layer], dtype: str) -> Any:
+    """Return the definition of `graph` with a gather of chosen positions for each layer."""
+    definition = tf.compat.v1.GraphDef()
+    definition.CopyFrom(graph.definition)
+    for layer in sampled:
+        definition.node.extend(_tap_nodes(layer.node, tf.as_dtype(dtype).as_datatype_enum))
+    return definition
+
+
+def _tap_nodes(node: str, dtype: int) -> Iterator[Any]:
+    yield placeholder(_tap(node, "positions"), tf.int64, [None])
+    yield constant(_tap(node, "shape"), np.array([-1], np.int32))
+    yield constant(_tap(node, "axis"), np.array(0, np.int32))
+    flat = NodeDef(name=_tap(node, "flat"), op="Reshape", input=[node, _tap(node, "shape")])
+    flat.attr["T"].type, flat.attr["Tshape"].type = dtype, tf.int32.as_datatype_enum
+    yield flat
+    operands = [flat.name, _tap(node, "positions"), _tap(node, "axis")]
+    values = NodeDef(name=_tap(node, "values"), op="GatherV2", input=operands)
+    values.attr["Tparams"].type = dtype
+    values.attr["Tindices"].type = tf.int64.as_datatype_enum
+    values.attr["Taxis"].type = tf.int32.as_datatype_enum
+    yield values
+
+
+def _within(positions: Array, shape: Sequence[int], start: int, stop: int) -> Array:
+    """Return those of the sorted `positions` in images start…stop, counted from image start."""
+    image = int(np.prod(shape[1:]))
+    low, high = np.searchsorted(positions, [start * image, stop * image])
+    return positions[low:high] - start * image
+
+
+def _joined(graph: Graph, parts: list[dict[str, Array]], sampled: Sequence[Layer]) -> Answers:
+    def whole(node: str) -> Array:
+        return np.concatenate([part[node] for part in parts])
+
+    samples = {layer.node: whole(_tap(layer.node, "values")) for layer in sampled}
+    return Answers(whole(graph.output), whole(graph.logits), samples)

@@ -1,0 +1,95 @@
+"""Graph passes: each one is applied only where its check finds the pattern that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from .graphdef import Graph, ancestors, placeholder, sources, with_nodes
+from .session import fetch, open_session
+
+
+@dataclass(frozen=True)
+class AppliedPass:
+    """A pass that changed the graph: its name, the pattern it found, how many nodes had it."""
+
+    name: str
+    found: str
+    nodes: int
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """detect: names of the nodes that have the pattern. apply: the graph without it."""
+
+    found: str
+    detect: Callable[[Graph], list[str]]
+    apply: Callable[[Graph, list[str]], Graph]
+
+
+def apply_passes(graph: Graph) -> tuple[Graph, list[AppliedPass]]:
+    """Return the graph after all passes, in order, and those that found something to do."""
+    applied = []
+    for step in PASSES:
+        nodes = step.detect(graph)
+        if nodes:
+            graph = step.apply(graph, nodes)
+            applied.append(AppliedPass(step.apply.__name__, step.found, len(nodes)))
+    return graph, applied
+
+
+def _computed_constants(graph: Graph) -> list[str]:
+    """Names of the operations all of whose inputs are constant, or computed from constants."""
+    known = set(graph.constants)
+    computed = []
+    for node in graph.definition.node:
+        if node.op == "Const":
+            known.add(node.name)
+        elif node.input and all(name in known for name in sources(node)):
+            known.add(node.name)
+            computed.append(node.name)
+    return computed
+
+
+def fold_constants(graph: Graph, computed: list[str]) -> Graph:
+    """Replace what is computed from constants by its value, as TensorFlow computes it."""
+    nodes = graph.nodes()
+    inside = set(computed)
+    used = {name for node in nodes.values() if node.name not in inside for name in sources(node)}
+    frontier = [name for name in computed if name in used]
+    needed = ancestors(nodes, frontier)
+    subgraph = tf.compat.v1.GraphDef(node=[nodes[name] for name in nodes if name in needed])
+    feeds = {name: value for name, value in graph.constants.items() if name in needed}
+    with open_session(subgraph) as session:
+        constants = {**graph.constants, **fetch(session, feeds, frontier)}
+    for name in frontier:
+        nodes[name] = placeholder(name, constants[name].dtype, constants[name].shape)
+    return with_nodes(graph, nodes.values(), constants)
+
+
+def _unused(graph: Graph) -> list[str]:
+    """Names of the nodes whose values the output does not depend on."""
+    nodes = graph.nodes()
+    needed = ancestors(nodes, [graph.output])
+    return [name for name in nodes if name not in needed]
+
+
+def keep_only_result(graph: Graph, _unused: list[str]) -> Graph:
+    """Drop what the output does not depend on, and every control input."""
+    return with_nodes(graph, graph.nodes().values(), graph.constants)
+
+
+PASSES = (
+    _Pass(
+        "nodes that the result does not depend on, such as those that order variable reads",
+        _unused,
+        keep_only_result,
+    ),
+    _Pass(
+        "operations on constants alone, which OpenCV's importer computes in few subgraphs only",
+        _computed_constants,
+        fold_constants,
+    ),
+)

@@ -1,0 +1,118 @@
+"""When did it change? A matrix of results files merged, model by model and version by version."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from conformance.verdict.data import release
+from conformance.verdict.expectations import Case, KnownFailure, match_known_failure
+
+from .gate import DEVIATION
+from .results import Line, Results
+
+_BAD = ("failed", "errored")
+# A change of DEVIATION by more than this factor is told.
+FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change between two neighbouring versions on one engine. kind: verdict, deviation, bits."""
+
+    model: str
+    engine: str
+    kind: str
+    before: str
+    version: str
+    detail: str
+
+
+def history(matrix: Iterable[Results], factor: float = FACTOR) -> list[Step]:
+    """Return, by model and engine, each version at which something changed from the one before.
+
+    bits: the first version with other output bits, and how many later ones change them again.
+    """
+    by_engine: dict[str, list[Results]] = defaultdict(list)
+    for results in matrix:
+        by_engine[results.header["engine"]].append(results)
+    steps: list[Step] = []
+    for engine, line in sorted(by_engine.items()):
+        line.sort(key=lambda results: release(results.header["opencv"]["version"]))
+        for model in _models(line):
+            steps += _model_history(model, engine, line, factor)
+    return steps
+
+
+def _models(line: Sequence[Results]) -> list[str]:
+    return sorted({case["model"] for results in line for case in results.cases})
+
+
+def _model_history(
+    model: str, engine: str, line: Sequence[Results], factor: float
+) -> Iterator[Step]:
+    have = [results for results in line if any(c["model"] == model for c in results.cases)]
+    rebits: list[tuple[str, str]] = []
+    for before, after in zip(have, have[1:]):
+        older, newer = (r.header["opencv"]["version"] for r in (before, after))
+        was, now = (_verdict(r, model) for r in (before, after))
+        if was != now:
+            yield Step(model, engine, "verdict", older, newer, f"{was} -> {now}")
+        old, new = (_run(r, model) for r in (before, after))
+        if old is None or new is None:
+            continue
+        grown = _growth(old, new)
+        if not 1 / factor <= grown <= factor:
+            a, b = (float(r["deviation"][DEVIATION]) for r in (old, new))
+            detail = f"{DEVIATION} {a:.1e} -> {b:.1e} (x {grown:.2g})"
+            yield Step(model, engine, "deviation", older, newer, detail)
+        if old["outputs_sha256"] != new["outputs_sha256"]:
+            rebits.append((older, newer))
+    if rebits:
+        later = ", ".join(after for _, after in rebits[1:])
+        detail = f"other bits; again at {later}" if later else "other bits"
+        yield Step(model, engine, "bits", rebits[0][0], rebits[0][1], detail)
+
+
+def _verdict(results: Results, model: str) -> str:
+    bad = sorted(
+        f"{c['id'].split('::')[1]} {c['outcome']}"
+        for c in results.cases
+        if c["model"] == model and c["outcome"] in _BAD
+    )
+    expected = sum(c["model"] == model and c["outcome"] == "xfailed" for c in results.cases)
+    if bad:
+        return ", ".join(bad)
+    return f"passed, {expected} known failures" if expected else "passed"
+
+
+def _run(results: Results, model: str) -> Optional[Line]:
+    found = [run for run in results.runs if run["model"] == model and not run["variant"]]
+    return found[0] if found else None
+
+
+def _growth(old: Line, new: Line) -> float:
+    was, now = (float(run["deviation"][DEVIATION]) for run in (old, new))
+    return now / was if was else (1.0 if not now else float("inf"))
+
+
+def unmatched(entries: Sequence[KnownFailure], matrix: Iterable[Results]) -> list[KnownFailure]:
+    """Return the known failures that expect none of the matrix's cases to fail."""
+    cases = [_case(results.header, line) for results in matrix for line in results.cases]
+    used = {match_known_failure(entries, case) for case in cases}
+    return [entry for entry in entries if entry not in used]
+
+
+def _case(header: Line, line: Line) -> Case:
+    return Case(
+        model=line["model"],
+        stage=line["stage"],
+        test=line["id"].split("::")[1].split("[")[0],
+        opencv=header["opencv"]["version"],
+        python=header["environment"]["python"],
+        numpy=header["environment"]["numpy"],
+        **{axis: header[axis] for axis in ("importer", "engine", "backend", "target", "graph")},
+        keras=header["keras"],
+    )

@@ -1,0 +1,123 @@
+"""The pytest side of the results store: one file for each engine of the run."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance.opencv.records import CandidateRun
+from conformance.pack import Pack
+from conformance.session import Session
+from conformance.verdict.metrics import METRICS
+
+from .results import Line, ResultsWriter, json_number, writing
+from .terminal import worst_outcome
+
+
+class Recorder:
+    """Writes what the reports say as it comes; registered as a plugin where --results is given.
+
+    Under pytest-xdist only the controller has one.
+    """
+
+    def __init__(self, folder: Path, session: Session) -> None:
+        self._folder = folder
+        self._session = session
+        self._stack = ExitStack()
+        self._writers: dict[str, ResultsWriter] = {}
+        self._outcomes: dict[str, list[Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Write a line when a case's last phase is over."""
+        if not self._writers:
+            self._open()
+        phases = self._outcomes.setdefault(report.nodeid, [])
+        phases.append(report)
+        if report.when != "teardown":
+            return
+        properties: dict[str, Any] = dict(report.user_properties)
+        if "case" not in properties:
+            return
+        engine = properties.get("engine")
+        lines = [_case_line(properties, phases)]
+        lines += [properties["run"]] if "run" in properties else []
+        del self._outcomes[report.nodeid]
+        for name, writer in self._writers.items():
+            if engine in (None, name):
+                for line in lines:
+                    writer.write(line)
+
+    def _open(self) -> None:
+        for config in self._session.variants():
+            if config.engine not in self._writers:
+                header = self._session.results_header(config)
+                name = f"{header['opencv']['version']}-{config.engine}.jsonl"
+                manager = writing(self._folder / name, header)
+                self._writers[config.engine] = self._stack.enter_context(manager)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Close the files; a run that was interrupted gets no footer."""
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        error = None if ended else RuntimeError("interrupted")
+        self._stack.__exit__(type(error) if error else None, error, None)
+
+
+def run_line(pack: Pack, run: CandidateRun, variant: str = "") -> Line:
+    """Return the line of a run that answered: bits, greatest deviation over the inputs, cost.
+
+    deviation: OpenCV from float64; noise: TensorFlow's float32 from float64; both by metric.
+    """
+    assert run.outputs is not None
+    assert run.times_ms is not None
+    candidates = {"outputs": run.outputs, "logits": run.logits}
+    deviation, noise = {}, {}
+    for name in ("softmax_l1_sum", "softmax_linf", "logits_linf"):
+        metric = METRICS[name]
+        truth = pack.load(f"{metric.arrays}_f64")
+        candidate = candidates[metric.arrays]
+        if candidate is None or candidate.shape != truth.shape:
+            continue
+        deviation[name] = json_number(float(metric.measure(candidate, truth).max()))
+        reference = pack.load(f"{metric.arrays}_f32")
+        noise[name] = float(metric.measure(reference, truth).max())
+    return {
+        "kind": "run",
+        "model": pack.model,
+        "variant": variant,
+        "outputs_sha256": hashlib.sha256(run.outputs.tobytes()).hexdigest(),
+        "deviation": deviation,
+        "noise": noise,
+        "median_ms": float(np.median(run.times_ms)),
+        "peak_mib": run.peak_mib,
+    }
+
+
+def _case_line(properties: dict[str, Any], phases: list[Any]) -> Line:
+    outcome = worst_outcome(phases)
+    line: Line = {"kind": "case", **properties["case"], "outcome": outcome}
+    judgement = properties.get("judgement")
+    if judgement:
+        line |= {key: judgement[key] for key in ("metric", "observed", "allowed")}
+    if outcome != "passed":
+        line["reason"] = _reason(phases)
+        line["command"] = properties["command"]
+    elif judgement and judgement["notes"]:
+        line["reason"] = judgement["notes"]
+    return line
+
+
+def _reason(phases: list[Any]) -> str:
+    for report in phases:
+        if hasattr(report, "wasxfail"):
+            return f"known failure: {report.wasxfail}"
+        if report.outcome == "skipped":
+            return str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else "skipped"
+        if report.outcome == "failed":
+            return str(report.longreprtext)[-4000:]
+    return ""

@@ -1,0 +1,118 @@
+"""The verdict table at the end of a pytest run."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from conformance.models import MODELS
+
+# The metric of the table's last columns: the tutorial's L1, whose worst input is shown.
+_HEADLINE = "softmax_l1_sum"
+_RANK = ("passed", "skipped", "xfailed", "errored", "failed")
+
+
+@dataclass
+class Row:
+    """What the cases of one model on one engine came to. counts: cases by outcome."""
+
+    model: str
+    engine: str
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    judgements: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """The worst outcome of the row's cases; "xfailed" is a failure that was expected."""
+        return max((o for o in _RANK if self.counts.get(o)), key=_RANK.index, default="not run")
+
+
+def outcome_of(report: Any) -> Optional[str]:
+    """Return the outcome that a pytest report gives its case, or None if it gives none."""
+    if hasattr(report, "wasxfail"):
+        return "xfailed"
+    if report.when == "call":
+        return str(report.outcome)
+    return {"failed": "errored", "skipped": "skipped"}.get(report.outcome)
+
+
+def worst_outcome(reports: Iterable[Any]) -> str:
+    """Return the outcome of one case from the reports of its phases."""
+    outcomes = [outcome for outcome in map(outcome_of, reports) if outcome]
+    return max(outcomes, key=_RANK.index, default="errored")
+
+
+def collect_rows(reports: Iterable[Any]) -> list[Row]:
+    """Return a row for each model and engine, in the registry's order, from pytest's reports.
+
+    Cases without an engine (is the frozen graph right?) count in every row of their model.
+    """
+    rows: dict[tuple[str, str], Row] = {}
+    common = []
+    for report in reports:
+        properties = dict(getattr(report, "user_properties", ()))
+        outcome = outcome_of(report)
+        if outcome is None or "model" not in properties:
+            continue
+        if "engine" not in properties:
+            common.append((properties["model"], outcome))
+            continue
+        key = (properties["model"], properties["engine"])
+        row = rows.setdefault(key, Row(*key))
+        row.counts[outcome] += 1
+        _keep_judgements(row, report.user_properties)
+    for model, outcome in common:
+        for row in [r for r in rows.values() if r.model == model] or [
+            rows.setdefault((model, ""), Row(model, ""))
+        ]:
+            row.counts[outcome] += 1
+    names = list(MODELS)
+    return sorted(rows.values(), key=lambda r: (_position(names, r.model), r.engine))
+
+
+def _keep_judgements(row: Row, properties: Sequence[tuple[str, Any]]) -> None:
+    for name, value in properties:
+        if name == "judgement":
+            row.judgements[value["metric"]] = value
+
+
+def _position(names: Sequence[str], model: str) -> int:
+    return names.index(model) if model in names else len(names)
+
+
+def verdict_table(reports: Iterable[Any], width: int) -> str:
+    """Return the table as text of at most `width` columns; empty where no model was judged."""
+    rows = collect_rows(reports)
+    if not rows:
+        return ""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    for title in ("model", "engine", "verdict", "cases"):
+        table.add_column(title, no_wrap=True)
+    for title in ("L1", "allowed", "used"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row.model, row.engine, row.verdict, _counts(row), *_headline(row))
+    out = io.StringIO()
+    console = Console(file=out, width=max(width, 80), color_system=None, highlight=False)
+    console.print(table)
+    console.print("L1: sum of |difference| to the float64 truth over the softmax, worst input")
+    return out.getvalue()
+
+
+def _counts(row: Row) -> str:
+    return ", ".join(f"{row.counts[o]} {o}" for o in reversed(_RANK) if row.counts.get(o))
+
+
+def _headline(row: Row) -> tuple[str, str, str]:
+    judgement = row.judgements.get(_HEADLINE)
+    if judgement is None or not judgement.get("allowed"):
+        return "-", "-", "-"
+    observed, allowed = judgement["observed"], judgement["allowed"]
+    return f"{observed:.1e}", f"{allowed:.1e}", f"{observed / allowed:.0%}"

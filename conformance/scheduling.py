@@ -1,0 +1,117 @@
+"""Who builds which pack, when any number of processes build into one folder.
+
+Runs in the process that builds. It imports no TensorFlow: `build_packs` is given the function
+that builds one pack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+
+import filelock
+
+from .errors import ConformanceError
+from .pack import Pack, PackRequest, find_pack, pack_lock
+from .pack_store import unwritable
+from .progress import Event, Report
+
+# Builds one pack and returns it; the last argument is called with the name of each step.
+Build = Callable[[PackRequest, Path, Callable[[str], None]], Pack]
+
+_POLL_SECONDS = 0.2
+
+
+def build_packs(
+    requests: Iterable[PackRequest], root: Path, build: Build, report: Report, force: bool = False
+) -> list[str]:
+    """Build the packs that are missing or damaged (all with `force`); return who failed.
+
+    Any number of processes may do this at once on one folder: a model whose lock another holds
+    is put off, and not built again if it appeared meanwhile. One model's failure is reported and
+    does not stop the others.
+    """
+    pending = [_Job(request, root, build, report, force) for request in requests]
+    failed = []
+    while pending:
+        put_off = []
+        for job in pending:
+            state = job.attempt()
+            if state == "waiting":
+                put_off.append(job)
+            elif state == "failed":
+                failed.append(job.request.model)
+        if len(put_off) == len(pending):
+            time.sleep(_POLL_SECONDS)
+        pending = put_off
+    return failed
+
+
+@dataclass
+class _Job:
+    """One model's turn, which may have to be tried more than once."""
+
+    request: PackRequest
+    root: Path
+    build: Build
+    report: Report
+    force: bool
+    started: Optional[float] = None
+    state: str = ""
+
+    def attempt(self) -> str:
+        """Try once; return the state: "waiting", "built", "found" or "failed"."""
+        try:
+            with self._lock():
+                self.started = time.monotonic()
+                self._build_if_needed()
+        except filelock.Timeout:
+            if self.state != "waiting":
+                self._say("another process is building it, waiting", "waiting")
+        except ConformanceError as error:
+            self._say(str(error), "failed")
+        except Exception as error:
+            # Not the user's doing: whoever reads this wants to know where it happened.
+            trace = traceback.format_exception(type(error), error, error.__traceback__)
+            self._say("".join(trace).strip(), "failed")
+        return self.state
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock = pack_lock(self.root, self.request.model, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _build_if_needed(self) -> None:
+        if not self._needed():
+            return self._say("already there", "found")
+        self._say("starting")
+        self.build(self.request, self.root, self._say)
+        return self._say("built", "built")
+
+    def _needed(self) -> bool:
+        if self.force and self.state != "waiting":
+            return True
+        try:
+            return find_pack(self.root, self.request) is None
+        except ConformanceError as error:
+            self._say(f"building it again, since {error}")
+            return True
+
+    def _say(self, step: str, state: str = "working") -> None:
+        seconds = 0.0 if self.started is None else time.monotonic() - self.started
+        self.state = state
+        self.report(Event(self.request.model, step, seconds, state))

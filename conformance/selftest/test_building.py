@@ -1,0 +1,262 @@
+"""Building: each pack once, whoever asks; a builder that dies takes only its model with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from conformance import pack_store
+from conformance.building import build_command, missing_packs, run_builder
+from conformance.errors import ConformanceError
+from conformance.pack import (
+    Pack,
+    PackRequest,
+    find_pack,
+    list_packs,
+    open_pack,
+    pack_lock,
+    producer_versions,
+)
+from conformance.progress import Event, decode
+from conformance.scheduling import Build, build_packs
+from conformance.selftest.tiny_pack import PRODUCER, build_tiny
+
+MODELS = ("mobilenet", "resnet50", "xception")
+REQUESTS = [PackRequest(model) for model in MODELS]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process believe that the tiny packs' producer is installed."""
+    monkeypatch.setattr(pack_store, "producer_versions", lambda flavour: PRODUCER)
+    monkeypatch.setattr("conformance.building.producer_versions", lambda flavour: PRODUCER)
+
+
+def run(
+    root: Path, build: Build = build_tiny, force: bool = False
+) -> tuple[list[Event], list[str]]:
+    """Build the three models; return the events and who failed."""
+    events: list[Event] = []
+    failed = build_packs(REQUESTS, root, build, events.append, force)
+    return events, failed
+
+
+def final_states(events: list[Event]) -> dict[str, str]:
+    """Return the last word on each model, after checking that there is one only."""
+    final = [event for event in events if event.final]
+    assert len({event.model for event in final}) == len(final)
+    return {event.model: event.state for event in final}
+
+
+def test_missing_packs_are_built_and_then_found(tmp_path: Path) -> None:
+    """The first run builds every pack, the second finds them, a forced one builds them again."""
+    assert missing_packs(REQUESTS, tmp_path) == REQUESTS
+    assert final_states(run(tmp_path)[0]) == dict.fromkeys(MODELS, "built")
+    assert missing_packs(REQUESTS, tmp_path) == []
+    assert final_states(run(tmp_path)[0]) == dict.fromkeys(MODELS, "found")
+    assert final_states(run(tmp_path, force=True)[0]) == dict.fromkeys(MODELS, "built")
+
+
+def test_steps_of_the_builder_are_reported(tmp_path: Path) -> None:
+    """The steps that the building function names arrive as events of its model, in order."""
+    steps = [event.step for event in run(tmp_path)[0] if event.model == "resnet50"]
+    assert steps == ["starting", "filling", "built"]
+
+
+def test_damaged_pack_is_not_missing_but_built_again(tmp_path: Path) -> None:
+    """A damaged pack is left for its reader to complain of; building repairs it and says why."""
+    run(tmp_path)
+    pack = find_pack(tmp_path, REQUESTS[0])
+    assert pack is not None
+    pack.graph_path.write_bytes(b"short")
+    assert missing_packs(REQUESTS, tmp_path) == []
+    events, _ = run(tmp_path)
+    assert final_states(events)["mobilenet"] == "built"
+    assert any("frozen_graph.pb: has 5 bytes" in event.step for event in events)
+    assert open_pack(pack.path)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConformanceError("no weights for xception"), "no weights for xception"),
+        (ZeroDivisionError("a bug"), "Traceback"),
+    ],
+)
+def test_one_failure_does_not_stop_the_others(
+    tmp_path: Path, error: Exception, expected: str
+) -> None:
+    """A model that cannot be built is reported with its message; the others are built."""
+
+    def build(request: PackRequest, root: Path, step: Callable[[str], None]) -> Pack:
+        if request.model == "resnet50":
+            raise error
+        return build_tiny(request, root, step)
+
+    events, failed = run(tmp_path, build)
+    assert failed == ["resnet50"]
+    assert final_states(events) == {"mobilenet": "built", "resnet50": "failed", "xception": "built"}
+    (failure,) = [event for event in events if event.state == "failed"]
+    assert failure.step.startswith(expected)
+    assert str(error) in failure.step
+
+
+def test_locked_model_is_put_off_and_not_built_twice(tmp_path: Path) -> None:
+    """A model that another process is building is waited for, while the rest goes on."""
+    notes = tmp_path / "log"
+    packs = tmp_path / "packs"
+    command = [sys.executable, "-m", "conformance.selftest.tiny_pack"]
+    with subprocess.Popen(
+        [*command, str(packs), str(notes), "1.5", "mobilenet"], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert decode(other.stdout.readline()).step == "starting"
+        events, failed = run(packs)
+    assert failed == []
+    assert final_states(events) == {"resnet50": "built", "xception": "built", "mobilenet": "found"}
+    assert [e.model for e in events if e.final][-1] == "mobilenet"
+    assert [e.state for e in events if e.model == "mobilenet"] == ["waiting", "found"]
+
+
+def test_builders_at_once_share_the_work(tmp_path: Path) -> None:
+    """Three builders started at once on one folder build each model exactly once."""
+    notes = tmp_path / "log"
+    command = [sys.executable, "-m", "conformance.selftest.tiny_pack", str(tmp_path / "packs")]
+    orders = (MODELS, MODELS[::-1], MODELS)
+    builders = [
+        subprocess.Popen([*command, str(notes), "0.3", *order], stdout=subprocess.PIPE, text=True)
+        for order in orders
+    ]
+    outputs = [builder.communicate()[0] for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0, 0]
+    assert Counter(notes.read_text().split()) == dict.fromkeys(MODELS, 1)
+    states = [final_states([decode(x) for x in text.splitlines()]) for text in outputs]
+    for model in MODELS:
+        assert sorted(s[model] for s in states) == ["built", "found", "found"]
+    assert len(list_packs(tmp_path / "packs")) == 3
+
+
+def test_lock_may_be_taken_twice_by_one_process(tmp_path: Path) -> None:
+    """A builder that holds a model's lock can write its pack without waiting on itself."""
+    with pack_lock(tmp_path, "mobilenet", timeout=0):
+        assert open_pack(build_tiny(REQUESTS[0], tmp_path, print).path)
+
+
+def test_lock_of_a_dead_builder_is_free(tmp_path: Path) -> None:
+    """A lock held by a process that was killed does not block the next builder."""
+    script = (
+        "import sys, time; from pathlib import Path; from conformance.pack import pack_lock\n"
+        "with pack_lock(Path(sys.argv[1]), 'mobilenet'): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.kill()
+    assert run(tmp_path)[1] == []
+
+
+def test_child_is_asked_for_what_was_requested(tmp_path: Path) -> None:
+    """The child's command line carries models, weights, graph, folder and options."""
+    request = PackRequest("xception", weights="imagenet", graph="raw")
+    command = build_command([request], tmp_path, force=True, verbose=True)
+    wanted = ["xception", "--weights", "imagenet", "--graph", "raw", "--force", "--verbose"]
+    assert set(wanted) <= set(command)
+    assert command[command.index("--packs") + 1] == str(tmp_path)
+
+
+def tiny_builder(requests: list[PackRequest], root: Path) -> list[str]:
+    """Return the command of a builder process that makes tiny packs."""
+    models = [request.model for request in requests]
+    script = [sys.executable, "-m", "conformance.selftest.tiny_pack"]
+    return [*script, str(root), str(root.parent / "log"), "0", *models]
+
+
+def test_events_of_the_child_arrive(tmp_path: Path) -> None:
+    """The parent sees the child's events, one final event a model, and the packs are there."""
+    events = list(run_builder(REQUESTS, tmp_path / "packs", command=tiny_builder))
+    assert final_states(events) == dict.fromkeys(MODELS, "built")
+    assert missing_packs(REQUESTS, tmp_path / "packs") == []
+
+
+_DIES_AT = """
+import os, signal, sys
+from conformance.progress import Event, encode
+
+for model in sys.argv[2:]:
+    print(encode(Event(model, "calibrating", 1.5)), flush=True)
+    if model == "resnet50":
+        print("last words", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), int(sys.argv[1]))
+    print(encode(Event(model, "built", 2.0, "built")), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGKILL, "SIGKILL (out of memory?)"), (signal.SIGSEGV, "SIGSEGV")]
+)
+def test_builder_that_dies_fails_only_its_model(tmp_path: Path, number: int, said: str) -> None:
+    """A builder killed at one model fails that model with step and log; the rest goes on."""
+
+    def command(requests: list[PackRequest], root: Path) -> list[str]:
+        return [sys.executable, "-c", _DIES_AT, str(int(number)), *(r.model for r in requests)]
+
+    events = list(run_builder(REQUESTS, tmp_path, command=command))
+    assert final_states(events) == {"mobilenet": "built", "resnet50": "failed", "xception": "built"}
+    (failure,) = [event for event in events if event.state == "failed"]
+    assert f"was killed by {said} at step 'calibrating'" in failure.step
+    assert failure.step.endswith("last words")
+
+
+def test_builder_that_does_not_start_fails_every_model(tmp_path: Path) -> None:
+    """A builder that exits before its first event: every model fails, with the exit status."""
+
+    def command(requests: list[PackRequest], root: Path) -> list[str]:
+        return [sys.executable, "-c", "import sys; print('noise'); sys.exit('no such thing')"]
+
+    events = list(run_builder(REQUESTS, tmp_path, command=command))
+    assert final_states(events) == dict.fromkeys(MODELS, "failed")
+    assert all("status 1" in e.step and "no such thing" in e.step for e in events)
+
+
+def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:
+    """A parent that stops listening, as at Ctrl-C, ends the child."""
+    script = (
+        "import os, time; from conformance.progress import Event, encode; "
+        "print(encode(Event('mobilenet', str(os.getpid()), 0.0)), flush=True); time.sleep(60)"
+    )
+    events = run_builder(REQUESTS, tmp_path, command=lambda *_: [sys.executable, "-c", script])
+    child = int(next(iter(events)).step)
+    events.close()  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_building_without_tensorflow_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where TensorFlow is absent no child is started and the error names the extra."""
+    monkeypatch.setattr("conformance.building.producer_versions", lambda flavour: None)
+    with pytest.raises(ConformanceError, match=r"\[tensorflow\]"):
+        list(run_builder(REQUESTS, tmp_path))
+    legacy = [PackRequest("mobilenet", keras="legacy")]
+    with pytest.raises(ConformanceError, match="tf_keras"):
+        list(run_builder(legacy, tmp_path))
+
+
+@pytest.mark.skipif(producer_versions() is None, reason="builds with TensorFlow, not installed")
+def test_real_builder_builds_a_real_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that pytest starts builds MobileNet's pack, and a second start finds it."""
+    monkeypatch.undo()
+    requests = [PackRequest("mobilenet")]
+    events = list(run_builder(requests, tmp_path))
+    assert [e.state for e in events if e.final] == ["built"], events[-1].step
+    assert missing_packs(requests, tmp_path) == []
+    assert [e.state for e in run_builder(requests, tmp_path)] == ["found"]

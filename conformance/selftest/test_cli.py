@@ -1,0 +1,155 @@
+"""The command line: what it prints, what it exits with, what it says to bad input."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conformance import building, commands
+from conformance.cli import COMMANDS, Command, main, make_parser
+from conformance.errors import ConformanceError
+from conformance.models import MODELS
+from conformance.pack import SCHEMA, default_packs
+from conformance.selftest.tiny_pack import write_tiny
+
+
+def test_list_prints_every_model_in_80_columns() -> None:
+    """`list`, as a user runs it, prints all 15 with their figures, in at most 80 columns."""
+    command = [sys.executable, "-m", "conformance", "list"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.split()[0] in MODELS}
+    assert list(rows) == list(MODELS)
+    assert rows["nasnetlarge"] == ["331x331", "tf", "88,949,818", "82.498", "96.004"]
+
+
+def test_light_commands_import_neither_side() -> None:
+    """Starting the command line imports neither TensorFlow nor OpenCV."""
+    script = (
+        "import sys; from conformance.cli import main; main(['list']); "
+        "sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'cv2')))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_unknown_model_is_an_error_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelled model exits 2, names the nearest one and shows no traceback."""
+    assert main(["pack", "build", "moblenet"]) == 2
+    assert "did you mean 'mobilenet'" in capsys.readouterr().err
+
+
+def test_missing_weights_are_reported_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A weights folder that is not there exits 2 and names the folder."""
+    arguments = ["--packs", str(tmp_path), "--weights", str(tmp_path / "nowhere")]
+    assert main(["pack", "build", "mobilenet", *arguments]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["pack", "build", "mobilenet"], ["diversity"]])
+def test_without_tensorflow_the_extra_is_named(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands that need TensorFlow exit 2 where it is absent and say what to install."""
+    monkeypatch.setattr(building, "producer_versions", lambda flavour: None)
+    assert main(words) == 2
+    assert "[tensorflow]" in capsys.readouterr().err
+
+
+def test_verify_accepts_whole_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`pack verify` exits 0 and has a line for each pack when all are whole."""
+    for model in ("mobilenet", "xception"):
+        write_tiny(tmp_path, model)
+    assert main(["pack", "verify", "--packs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("ok ") == 2
+
+
+def test_verify_names_the_damaged_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`pack verify` exits 1 when a pack is damaged, names its file and still checks the others."""
+    write_tiny(tmp_path, "xception")
+    with (write_tiny(tmp_path).path / "outputs_f64.npy").open("ab") as file:
+        file.write(b"x")
+    assert main(["pack", "verify", "--packs", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "outputs_f64.npy: has" in shown
+    assert "ok       xception" in shown
+
+
+def test_verify_notices_a_folder_that_is_no_pack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder without pack.json where a pack should be fails `pack verify`."""
+    (tmp_path / "mobilenet" / "0123456789abcdef").mkdir(parents=True)
+    assert main(["pack", "verify", "--packs", str(tmp_path)]) == 1
+    assert "is not a pack" in capsys.readouterr().out
+
+
+def test_verify_of_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`pack verify` of a folder without packs exits 2 rather than calling it fine."""
+    assert main(["pack", "verify", "--packs", str(tmp_path / "absent")]) == 2
+    assert "there are no packs" in capsys.readouterr().err
+
+
+def test_list_of_packs_shows_damaged_ones_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`pack list` has a row for each pack, and for one it cannot read as well."""
+    key = write_tiny(tmp_path).manifest.key
+    write_tiny(tmp_path, "xception", schema=SCHEMA + 1)
+    assert main(["pack", "list", "--packs", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert key in shown
+    assert "synthetic" in shown
+    assert "xception" in shown
+    assert "unreadable" in shown
+    assert max(len(line) for line in shown.splitlines()[1:]) <= 80
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "pack" in c.words])
+def test_pack_commands_take_a_folder(command: Command) -> None:
+    """Every command on packs takes --packs, the user's cache folder by default."""
+    parser = argparse.ArgumentParser()
+    command.options(parser)
+    assert parser.parse_args(["--packs", "x"]).packs == Path("x")
+    assert parser.parse_args([]).packs == default_packs()
+
+
+def test_a_command_is_one_entry() -> None:
+    """A table with one more entry gives a parser that runs it, in a group of its own too."""
+    entry = Command("far out", "help", commands.no_options, lambda arguments: 1)
+    parsed = make_parser([*COMMANDS, entry]).parse_args(["far", "out"])
+    assert parsed.run(parsed) == 1
+
+
+@pytest.mark.parametrize("words", [[], ["pack"], ["nonsense"], ["pack", "build", "--graph", "x"]])
+def test_bad_usage_exits_with_2(words: list[str]) -> None:
+    """Whatever the parser does not understand exits 2."""
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+
+
+def test_reader_that_leaves_is_no_error() -> None:
+    """`list` whose reader closes the pipe at once shows no traceback."""
+    command = [sys.executable, "-m", "conformance", "list"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout is not None
+    run.stdout.close()
+    assert run.stderr is not None
+    with run.stderr as errors:
+        assert errors.read() == b""
+    run.wait()
+
+
+def test_models_are_chosen_once_each() -> None:
+    """No names means all models, and a name given twice counts once."""
+    assert commands.chosen_models([]) == list(MODELS)
+    assert commands.chosen_models(["xception", "vgg16", "xception"]) == ["xception", "vgg16"]
+    with pytest.raises(ConformanceError, match="vgg"):
+        commands.chosen_models(["vgg"])

@@ -1,0 +1,72 @@
+"""The history of a matrix: at which version did something change?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from conformance.reporting.history import history, unmatched
+from conformance.reporting.results import Results, read_results
+from conformance.verdict.expectations import load_known_failures
+
+from .sample_results import case, run, write
+
+
+def matrix(tmp_path: Path, *versions: tuple[str, list[dict[str, Any]]]) -> list[Results]:
+    """Return results of the classic engine for (version, lines) pairs."""
+    files = [write(tmp_path / v, lines, version=v) for v, lines in versions]
+    return [read_results(file) for file in files]
+
+
+def test_deviation_step_is_found(tmp_path: Path) -> None:
+    """The version at which the deviation doubles is named, whatever the order of the files."""
+    files = matrix(
+        tmp_path,
+        ("4.10.0", [case("resnet50"), run("resnet50", 1.1e-3)]),
+        ("4.6.0", [case("resnet50"), run("resnet50", 3e-4)]),
+        ("4.7.0", [case("resnet50"), run("resnet50", 1e-3)]),
+    )
+    steps = history(files)
+    assert [(s.kind, s.before, s.version) for s in steps] == [("deviation", "4.6.0", "4.7.0")]
+    assert "3.0e-04 -> 1.0e-03 (x 3.3)" in steps[0].detail
+
+
+def test_verdict_step_names_the_case(tmp_path: Path) -> None:
+    """The version at which a case begins to fail is named, with the case."""
+    files = matrix(
+        tmp_path,
+        ("4.6.0", [case("resnet50")]),
+        ("4.7.0", [case("resnet50", outcome="failed")]),
+    )
+    steps = history(files)
+    assert [(s.kind, s.version) for s in steps] == [("verdict", "4.7.0")]
+    assert steps[0].detail == "passed -> test_top1[resnet50] failed"
+
+
+def test_first_change_of_bits_is_told_with_the_later_ones(tmp_path: Path) -> None:
+    """One line tells the first version with other bits and lists those that change them again."""
+    bits = (("4.6.0", "a"), ("4.7.0", "b"), ("4.8.1", "b"), ("4.9.0", "c"))
+    files = matrix(tmp_path, *((v, [case("resnet50"), run("resnet50", bits=b)]) for v, b in bits))
+    assert [(s.kind, s.version, s.detail) for s in history(files)] == [
+        ("bits", "4.7.0", "other bits; again at 4.9.0")
+    ]
+
+
+def test_engines_are_kept_apart(tmp_path: Path) -> None:
+    """The new engine of 5.0 is no successor of the classic one of 4.14."""
+    old = read_results(write(tmp_path / "a", [case("resnet50"), run("resnet50", 1e-3)]))
+    lines = [case("resnet50"), run("resnet50", 1e-4)]
+    new = read_results(write(tmp_path / "b", lines, version="5.0.0", engine="new"))
+    assert history([old, new]) == []
+
+
+def test_unmatched_known_failure_is_found(tmp_path: Path) -> None:
+    """An entry that expects none of the matrix's cases to fail is named, a used one is not."""
+    toml = tmp_path / "known.toml"
+    entry = '[[failure]]\nmodel = "{}"\nopencv = "{}"\nstage = "parse"\nreason = "r"\n'
+    toml.write_text(
+        "schema = 1\n" + entry.format("resnet50", "<4.7") + entry.format("resnet50", ">=5")
+    )
+    files = matrix(tmp_path, ("4.6.0", [case("resnet50", "test_parse", "xfailed")]))
+    entries = load_known_failures(toml)
+    assert unmatched(entries, files) == [entries[1]]

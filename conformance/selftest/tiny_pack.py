@@ -1,0 +1,93 @@
+"""A complete pack of small arrays, written by the real writer in milliseconds, without TensorFlow.
+
+Run as a script it is a builder process: ``python -m conformance.selftest.tiny_pack ROOT LOG
+SECONDS MODEL…`` builds tiny packs, each taking SECONDS, and notes every build in LOG.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+from unittest import mock
+
+import numpy as np
+
+from conformance import pack_store
+from conformance.pack import (
+    ARRAYS,
+    GRAPH,
+    LAYERS,
+    PREPROCESSING,
+    Manifest,
+    Pack,
+    PackRequest,
+    new_manifest,
+    node_seed,
+    sample_positions,
+    write_pack,
+)
+from conformance.progress import reporter
+from conformance.scheduling import build_packs
+
+PRODUCER = {"tensorflow": "2.0", "keras": "3.0", "numpy": "2.0", "recipe": "tiny"}
+INPUTS = 8
+CLASSES = 5
+LAYER_SHAPE = [INPUTS, 4, 4, 3]
+
+
+def tiny_manifest(model: str = "mobilenet", **changes: Any) -> Manifest:
+    """Return a manifest with one layer; `changes` set fields of it, or "request"."""
+    request = changes.pop("request", PackRequest(model))
+    tensors = {"input": "x", "logits": "logits", "output": "probabilities"}
+    manifest = new_manifest(request, PRODUCER, tensors, [f"input{i}" for i in range(INPUTS)])
+    manifest.layers = [{"node": "conv1", "op": "Conv2D", "inputs": ["x"], "shape": LAYER_SHAPE}]
+    for name, value in changes.items():
+        setattr(manifest, name, value)
+    return manifest
+
+
+def fill_tiny(folder: Path) -> None:
+    """Write all the files of a pack, none above a few KiB."""
+    random = np.random.RandomState(0)
+    (folder / GRAPH).write_bytes(random.bytes(2000))
+    for name in ARRAYS:
+        shape = (INPUTS, 4, 4, 3) if name.startswith("inputs") else (INPUTS, CLASSES)
+        dtype = np.float64 if "f64" in name else np.float32
+        np.save(folder / name, random.random_sample(shape).astype(dtype))
+    positions = sample_positions(LAYER_SHAPE, node_seed("conv1"))
+    activation = random.random_sample(LAYER_SHAPE).ravel()[positions]
+    arrays: dict[str, Any] = {"0_f32": activation.astype(np.float32), "0_f64": activation}
+    np.savez(folder / LAYERS, **arrays)
+    image = random.randint(0, 256, (2, 37, 53, 3)).astype(np.uint8)
+    np.savez(folder / PREPROCESSING, image=image, keras=image / np.float32(127.5) - 1)
+
+
+def write_tiny(root: Path, model: str = "mobilenet", **changes: Any) -> Pack:
+    """Write a tiny pack under `root` and return it."""
+    return write_pack(root, tiny_manifest(model, **changes), fill_tiny)
+
+
+def build_tiny(request: PackRequest, root: Path, step: Callable[[str], None]) -> Pack:
+    """Build the tiny pack that answers `request`; a stand-in for build_pack of the reference."""
+    step("filling")
+    return write_tiny(root, request.model, request=request)
+
+
+def main(root: str, log: str, seconds: str, *models: str) -> None:
+    """Be a builder process, reporting in JSON, where the tiny packs' producer is installed."""
+    mock.patch.object(pack_store, "producer_versions", lambda flavour: PRODUCER).start()
+
+    def build(request: PackRequest, folder: Path, step: Callable[[str], None]) -> Pack:
+        with open(log, "a", encoding="utf-8") as notes:
+            print(request.model, file=notes)
+        time.sleep(float(seconds))
+        return build_tiny(request, folder, step)
+
+    with reporter("json", len(models)) as report:
+        build_packs([PackRequest(m) for m in models], Path(root), build, report)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

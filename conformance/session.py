@@ -1,0 +1,210 @@
+"""What one pytest session knows: the OpenCV build, the packs, and each candidate's run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from . import __version__
+from .building import missing_packs, run_builder
+from .errors import ConformanceError
+from .models import MODELS
+from .opencv.records import CandidateRun, RunConfig
+from .opencv.run import probe_in_child, run_candidate
+from .pack import Pack, PackRequest, find_pack, locate_pack, read_manifest
+from .progress import Event
+from .verdict.expectations import Case, KnownFailure
+from .verdict.metrics import METRICS
+from .verdict.tolerance import Allowance, Tolerances, allow, load_tolerances
+
+
+@dataclass
+class Session:
+    """Options of the run and what has been found out so far.
+
+    weights, graph, keras: as in PackRequest. engines: None for all that this OpenCV has.
+    timeout: seconds that one candidate process may take.
+    """
+
+    packs_root: Path
+    weights: str
+    graph: str
+    keras: str
+    importer: str
+    engines: Optional[Sequence[str]]
+    target: str
+    threads: Optional[int]
+    timeout: float
+    known_failures: Sequence[KnownFailure]
+    build_failures: dict[str, str] = field(default_factory=dict)
+    _packs: dict[str, Pack] = field(default_factory=dict)
+    _runs: dict[tuple[str, RunConfig], CandidateRun] = field(default_factory=dict)
+
+    @cached_property
+    def capability(self) -> dict[str, Any]:
+        """What the installed OpenCV offers, asked of a child process.
+
+        Raises ConformanceError without cv2, or when it lacks the importer or engine asked for.
+        """
+        found: dict[str, Any] = probe_in_child()
+        _require("importer", self.importer, found["importers"], found["version"])
+        for engine in self.engines or ():
+            _require("engine", engine, found["engines"], found["version"])
+        return found
+
+    @cached_property
+    def tolerances(self) -> Tolerances:
+        """The content of the tolerances file."""
+        return load_tolerances()
+
+    def allow(self, pack: Pack, config: RunConfig, metric: str) -> Allowance:
+        """Return what `metric` may reach on each of the pack's inputs."""
+        arrays = METRICS[metric].arrays
+        return allow(
+            self.tolerances,
+            metric,
+            pack.load(f"{arrays}_f32"),
+            pack.load(f"{arrays}_f64"),
+            model=pack.model,
+            opencv=self.capability["version"],
+            engine=config.engine,
+            winograd=config.winograd,
+        )
+
+    def variants(self) -> list[RunConfig]:
+        """Return one configuration for each engine to be judged."""
+        engines = self.engines or self.capability["engines"]
+        return [
+            RunConfig(
+                importer=self.importer, engine=engine, target=self.target, threads=self.threads
+            )
+            for engine in engines
+        ]
+
+    def request(self, model: str) -> PackRequest:
+        """Return the request for the pack of `model` that this session judges by."""
+        return PackRequest(model, self.weights, self.graph, self.keras)
+
+    def build_missing(self, models: Iterable[str], report: Callable[[Event], None]) -> None:
+        """Build the packs that are missing, in a process of its own, where TensorFlow is installed.
+
+        A failure is kept in build_failures and raised to the tests that want that pack.
+        """
+        missing = missing_packs([self.request(model) for model in models], self.packs_root)
+        if not missing:
+            return
+        try:
+            for event in run_builder(missing, self.packs_root):
+                report(event)
+                if event.state == "failed":
+                    self.build_failures[event.model] = event.step
+        except ConformanceError as error:
+            self.build_failures.update({request.model: str(error) for request in missing})
+
+    def pack(self, model: str) -> Pack:
+        """Return the checked pack of `model`; raise ConformanceError saying how to get one."""
+        if model not in self._packs:
+            found = find_pack(self.packs_root, self.request(model))
+            if found is None:
+                raise ConformanceError(self._no_pack(model))
+            self._packs[model] = found
+        return self._packs[model]
+
+    def _no_pack(self, model: str) -> str:
+        why = self.build_failures.get(model, "it has not been built")
+        request = self.request(model)
+        options = "" if request.weights == "synthetic" else f" --weights {request.weights}"
+        options += "" if request.graph == "opencv" else f" --graph {request.graph}"
+        return (
+            f"no pack of {model} in {self.packs_root}: {why}\nBuild it where TensorFlow is "
+            f"installed: python -m conformance pack build {model}{options} "
+            f"--packs {self.packs_root}"
+        )
+
+    def run(self, pack: Pack, config: RunConfig) -> CandidateRun:
+        """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
+        key = (pack.model, config)
+        if key not in self._runs:
+            self._runs[key] = run_candidate(pack, config, self.timeout)
+        return self._runs[key]
+
+    def case(self, model: str, config: RunConfig, stage: str, test: str) -> Case:
+        """Return what known failures are matched against."""
+        return Case(
+            model=model,
+            stage=stage,
+            test=test,
+            opencv=self.capability["version"],
+            importer=config.importer,
+            engine=config.engine,
+            backend=config.backend,
+            target=config.target,
+            graph=self.graph,
+            keras=self.keras,
+            python=platform.python_version(),
+            numpy=np.__version__,
+        )
+
+    def results_header(self, config: RunConfig) -> dict[str, Any]:
+        """Return the header of a results file of this session's cases on `config`'s engine."""
+        found = self.capability
+        return {
+            "kind": "header",
+            "conformance": __version__,
+            "opencv": {"version": found["version"], "distribution": found["distribution"]},
+            "engine": config.engine,
+            "importer": config.importer,
+            "backend": config.backend,
+            "target": config.target,
+            "keras": self.keras,
+            "graph": self.graph,
+            "weights": self.weights,
+            "environment": {
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "cpu": found["cpu_features"],
+                "threads": self.threads or found["threads"],
+            },
+            "packs": self._pack_digests(),
+        }
+
+    def _pack_digests(self) -> dict[str, str]:
+        located = {m: locate_pack(self.packs_root, self.request(m)) for m in MODELS}
+        return {m: read_manifest(path).digest() for m, path in located.items() if path}
+
+    def header(self) -> list[str]:
+        """Return the lines at the top of the run: versions, CPU, threads, packs."""
+        found = self.capability
+        return [
+            f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
+            f"{', '.join(v.engine for v in self.variants())}, importer {self.importer}, "
+            f"target {self.target}, {self.threads or found['threads']} threads",
+            f"conformance: TensorFlow {_version('tensorflow')}, Keras {_version('keras')}, "
+            f"NumPy {np.__version__}, Python {platform.python_version()}",
+            f"conformance: CPU {found['cpu_features']}",
+            f"conformance: packs {self.packs_root} (weights {self.weights}, graph {self.graph})",
+        ]
+
+
+def _require(what: str, wanted: str, offered: Sequence[str], version: str) -> None:
+    if wanted in offered:
+        return
+    has = ", ".join(offered) or "none"
+    raise ConformanceError(
+        f"OpenCV {version} has no {what} {wanted!r}; it offers: {has}. Choose one of them with "
+        f"--{what}, or install an OpenCV that has it"
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,1 @@
+"""Judging arrays: NumPy only."""

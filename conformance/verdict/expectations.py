@@ -1,0 +1,166 @@
+"""Known failures: data from fixtures/known_failures.toml, matched against the cases of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Optional
+
+from packaging.specifiers import SpecifierSet
+
+from conformance.errors import ConformanceError
+from conformance.fixtures import fixture_path
+
+from .data import (
+    Table,
+    check_keys,
+    check_model,
+    holds,
+    nearest,
+    read_toml,
+    release,
+    specifier,
+    text,
+    texts,
+)
+
+# A case that gets no further than one of these fails in all that come after it.
+CHAIN = ("start", "parse", "setup", "forward")
+# These need no forward of the candidate's; the other stages, after the chain, do.
+APART = ("freeze", "preprocessing")
+STAGES = (
+    *APART,
+    *CHAIN,
+    "output",
+    "agreement",
+    "batch",
+    "repeat",
+    "logits",
+    "layers",
+    "time",
+    "accuracy",
+)
+
+# Compared as they are; an entry that leaves one out holds for every value of it.
+_AXES = ("importer", "engine", "backend", "target", "graph", "keras")
+_SPECIFIERS = ("opencv", "python", "numpy")
+_KEYS = ("model", *_AXES, *_SPECIFIERS, "stage", "test", "reason", "link")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test of a run. test: the function's name. opencv, python, numpy: versions."""
+
+    model: str
+    stage: str
+    test: str
+    opencv: str
+    importer: str
+    engine: str
+    backend: str
+    target: str
+    graph: str
+    keras: str
+    python: str
+    numpy: str
+
+
+@dataclass(frozen=True)
+class KnownFailure:
+    """One entry of the file. axes: the exact values it asks for; test: a glob, None for all."""
+
+    where: str
+    models: tuple[str, ...]
+    axes: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, SpecifierSet], ...]
+    stage: str
+    test: Optional[str]
+    reason: str
+    link: str
+
+
+def load_known_failures(path: Optional[Path] = None) -> tuple[KnownFailure, ...]:
+    """Read a file of ``[[failure]]`` tables, by default the committed one.
+
+    Raises ConformanceError naming the file and the entry's number for an unknown key, model or
+    stage, an invalid specifier, or an entry without model, stage or reason.
+    """
+    path = path or fixture_path("known_failures.toml")
+    data = read_toml(path)
+    check_keys(str(path), data, ("schema", "failure"), ())
+    entries = data.get("failure", [])
+    if not isinstance(entries, list):
+        raise ConformanceError(f"{path}: write each entry under [[failure]], not [failure]")
+    return tuple(_entry(f"{path} [[failure]] {n}", table) for n, table in enumerate(entries, 1))
+
+
+def match_known_failure(entries: Iterable[KnownFailure], case: Case) -> Optional[KnownFailure]:
+    """Return the first entry that expects `case` to fail, None if none does.
+
+    An entry of stage parse, setup or forward also expects what comes after that stage to fail.
+    """
+    return next((entry for entry in entries if _matches(entry, case)), None)
+
+
+def ready_entry(case: Case, reason: str, link: str = "") -> str:
+    """Return the TOML entry that makes `case` a known failure on this OpenCV version."""
+    axes = {name: getattr(case, name) for name in _AXES}
+    fields = {
+        "model": case.model,
+        **axes,
+        "opencv": f"=={release(case.opencv)}",
+        "stage": case.stage,
+        "test": case.test,
+        "reason": reason,
+        "link": link,
+    }
+    # A JSON string is a TOML basic string, but for DEL, which JSON leaves as it is.
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007F")
+        for key, value in fields.items()
+        if value
+    ]
+    return "\n".join(["[[failure]]", *lines, ""])
+
+
+def _matches(entry: KnownFailure, case: Case) -> bool:
+    return (
+        case.model in entry.models
+        and _reaches(entry.stage, case.stage)
+        and all(getattr(case, name) == value for name, value in entry.axes)
+        and all(holds(wanted, getattr(case, name)) for name, wanted in entry.versions)
+        and (entry.test is None or fnmatchcase(case.test, entry.test))
+    )
+
+
+def _reaches(failed: str, stage: str) -> bool:
+    """Return whether a failure at `failed` makes `stage` fail too."""
+    if failed == stage:
+        return True
+    if failed not in CHAIN or stage in APART:
+        return False
+    return stage not in CHAIN or CHAIN.index(stage) > CHAIN.index(failed)
+
+
+def _entry(where: str, table: Table) -> KnownFailure:
+    check_keys(where, table, _KEYS, ("model", "stage", "reason"))
+    models = texts(where, table, "model")
+    for name in models:
+        check_model(where, name)
+    stage = text(where, table, "stage") or ""
+    if stage not in STAGES:
+        raise ConformanceError(f"{where}: unknown stage {stage!r}{nearest(stage, STAGES)}")
+    axes = ((name, text(where, table, name)) for name in _AXES)
+    return KnownFailure(
+        where=where,
+        models=models,
+        axes=tuple((name, value) for name, value in axes if value),
+        versions=tuple((name, specifier(where, table, name)) for name in _SPECIFIERS),
+        stage=stage,
+        test=text(where, table, "test"),
+        reason=text(where, table, "reason") or "",
+        link=text(where, table, "link") or "",
+    )

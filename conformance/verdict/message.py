@@ -1,0 +1,105 @@
+"""A failed judgement in words: enough to understand it and to run it again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from conformance.errors import ConformanceError
+from conformance.fixtures import fixture_path
+
+if TYPE_CHECKING:
+    from .judge import Judgement, Top
+
+_LABELS = "labels/classification_classes_ILSVRC2012.txt"
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a judgement was made. engine: empty where OpenCV took no part (freezing)."""
+
+    model: str
+    opencv: str
+    engine: str
+    command: str
+
+
+def failure_message(judgement: Judgement, context: Context) -> str:
+    """Return what went wrong, where it is worst, what would have passed, and how to run it again.
+
+    Several lines; the first is a summary.
+    """
+    lines = [_summary(judgement, context), _place(judgement), *_tops(judgement)]
+    lines += [_would_pass(judgement), f"again: {context.command}"]
+    return "\n  ".join(line for line in lines if line)
+
+
+@lru_cache(maxsize=1)
+def labels() -> tuple[str, ...]:
+    """Return the 1000 ImageNet class names, in the order of the networks' outputs."""
+    lines = fixture_path(_LABELS).read_text(encoding="utf-8").splitlines()
+    if len(lines) != 1000:
+        raise ConformanceError(f"{_LABELS}: {len(lines)} lines, expected 1000: reinstall")
+    return tuple(line.strip() for line in lines)
+
+
+def class_name(index: int) -> str:
+    """Return ``'fox squirrel' (335)``: the first of the class's names and its number."""
+    if index >= len(labels()):
+        return f"class {index}"
+    return f"{labels()[index].split(',')[0]!r} ({index})"
+
+
+def _summary(judgement: Judgement, context: Context) -> str:
+    where = f"OpenCV {context.opencv}, {context.engine} engine" if context.engine else judgement.who
+    observed, allowed = f"{judgement.observed:.3g}", f"{judgement.allowed:.3g}"
+    text = f"{context.model} on {where}: {judgement.metric} is {observed}, allowed {allowed}"
+    parts = []
+    if judgement.multiple is not None:
+        parts.append(f"{judgement.multiple:g} x the noise floor of {judgement.noise:.3g}")
+    parts += [judgement.reason] if judgement.reason else []
+    return f"{text} ({'; '.join(parts)})" if parts else text
+
+
+def _place(judgement: Judgement) -> str:
+    if judgement.input is None:
+        return ""
+    text = f"worst input {judgement.input!r}"
+    if judgement.position is not None:
+        text += f", class {class_name(judgement.position)}"
+    if judgement.values is not None:
+        text += f": {judgement.values[0]:.9g}, should be {judgement.values[1]:.9g}"
+    return text
+
+
+def _tops(judgement: Judgement) -> list[str]:
+    if not judgement.candidate_top:
+        return []
+    sides = ((judgement.who, judgement.candidate_top), ("reference", judgement.truth_top))
+    width = max(len(name) for name, _ in sides)
+    return [f"top-5 of {name:<{width}}: {_ranking(top)}" for name, top in sides]
+
+
+def _ranking(top: Top) -> str:
+    return ", ".join(f"{value:.6f} {class_name(index)}" for index, value in top)
+
+
+def _would_pass(judgement: Judgement) -> str:
+    if judgement.allowed == 0:
+        return ""
+    if not math.isfinite(judgement.observed):
+        return "no tolerance would have passed"
+    if judgement.required is None:
+        return f"would have passed if {judgement.observed:.3g} were allowed"
+    multiple = _round_up(judgement.required)
+    return f"would have passed with a multiple of {multiple:g} in fixtures/tolerances.toml"
+
+
+def _round_up(value: float, digits: int = 2) -> float:
+    """Return `value` rounded up to so many significant digits, so that it does pass."""
+    if value <= 0:
+        return 0.0
+    step: float = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return math.ceil(value / step) * step

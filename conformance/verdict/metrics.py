@@ -1,0 +1,107 @@
+"""Distances and rankings, one number for each input. NumPy only, vectorised, NaN never passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable
+
+import numpy as np
+
+if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Floats = NDArray[np.float64]
+    Indices = NDArray[np.int64]
+
+
+def deviation(candidate: Array, reference: Array) -> Floats:
+    """Return |candidate - reference| in float64, shape [N, C]; inf where either is not finite.
+
+    Infinity rather than NaN: it is greater than every limit and survives max and sum.
+    """
+    if candidate.shape != reference.shape:
+        raise ValueError(f"shapes differ: {candidate.shape} and {reference.shape}")
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(candidate.astype(np.float64) - reference.astype(np.float64))
+    difference[~np.isfinite(difference)] = np.inf
+    return difference
+
+
+def l1_sum(candidate: Array, reference: Array) -> Floats:
+    """Return the sum over the classes of |difference|, shape [N]: the tutorial's L1."""
+    return np.asarray(deviation(candidate, reference).sum(axis=1))
+
+
+def l1_mean(candidate: Array, reference: Array) -> Floats:
+    """Return the mean over the classes of |difference|, shape [N]."""
+    return np.asarray(deviation(candidate, reference).mean(axis=1))
+
+
+def linf(candidate: Array, reference: Array) -> Floats:
+    """Return the greatest |difference| over the classes, shape [N]."""
+    return np.asarray(deviation(candidate, reference).max(axis=1))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A distance and what it is applied to: the packs' ``outputs_*`` (softmax) or ``logits_*``."""
+
+    name: str
+    arrays: str
+    measure: Callable[[Array, Array], Floats]
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("softmax_l1_sum", "outputs", l1_sum),
+        Metric("softmax_l1_mean", "outputs", l1_mean),
+        Metric("softmax_linf", "outputs", linf),
+        Metric("logits_l1_mean", "logits", l1_mean),
+        Metric("logits_linf", "logits", linf),
+        Metric("frozen_l1_sum", "outputs", l1_sum),
+        Metric("batch_linf", "outputs", linf),
+    )
+}
+
+
+def top_k(values: Array, k: int) -> Indices:
+    """Return the indices of the `k` greatest values of each row, greatest first: int64 [N, k].
+
+    Of equal values the lower index comes first; NaN comes last.
+    """
+    order = np.argsort(-values.astype(np.float64), axis=1, kind="stable")
+    return order[:, :k].astype(np.int64)
+
+
+def margins(values: Array, k: int = 1) -> Floats:
+    """Return how far the k-th greatest value lies above the next, shape [N]."""
+    ordered = -np.sort(-values.astype(np.float64), axis=1)
+    return np.asarray(ordered[:, k - 1] - ordered[:, k])
+
+
+def inversions(truth: Array, ranking: Indices) -> Floats:
+    """Return, rank by rank, how far `truth` has a class left over above the class chosen: [N, k].
+
+    ranking: int [N, k], the candidate's classes, best first. Zero where the candidate chose a class
+    that `truth` ranks highest, or equal to the highest, among those not chosen before.
+    """
+    left = truth.astype(np.float64)
+    rows = np.arange(len(left))
+    columns = []
+    for chosen in ranking.T:
+        columns.append(left.max(axis=1) - left[rows, chosen])
+        left[rows, chosen] = -np.inf
+    return np.stack(columns, axis=1)
+
+
+def set_inversion(truth: Array, ranking: Indices) -> Floats:
+    """Return how far `truth` has the best class outside `ranking` above the worst inside: [N].
+
+    Zero where both have the same set of classes, whatever their order.
+    """
+    values = truth.astype(np.float64)
+    inside = np.take_along_axis(values, ranking, axis=1).min(axis=1)
+    np.put_along_axis(values, ranking, -np.inf, axis=1)
+    return np.asarray(np.maximum(values.max(axis=1) - inside, 0.0))

@@ -1,0 +1,210 @@
+"""How far a candidate may stray from the float64 truth: data from fixtures/tolerances.toml.
+
+allowed = max(multiple * noise floor, floor_eps * float32 eps * size of the truth)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+from packaging.specifiers import SpecifierSet
+
+from conformance.errors import ConformanceError
+from conformance.fixtures import fixture_path
+
+from .data import Table, check_keys, check_model, holds, nearest, read_toml, specifier, text, texts
+from .metrics import METRICS
+
+if TYPE_CHECKING:
+    from .metrics import Array, Floats
+
+EPS32 = float(np.finfo(np.float32).eps)  # 2**-23, the spacing of float32 numbers at 1
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Of one metric: allowed multiples of the noise floor, and the floor in float32 eps."""
+
+    metric: str
+    multiple: float
+    multiple_winograd: float
+    floor_eps: float
+
+
+@dataclass(frozen=True)
+class Override:
+    """Another multiple for some models, versions or engine, with the reason why."""
+
+    models: tuple[str, ...]
+    metrics: tuple[str, ...]
+    opencv: SpecifierSet
+    engine: Optional[str]
+    winograd: Optional[bool]
+    multiple: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """The content of a tolerances file. sums_to_one_eps: |sum of the softmax - 1| in eps."""
+
+    path: Path
+    winograd: SpecifierSet
+    sums_to_one_eps: float
+    rules: dict[str, Rule]
+    overrides: tuple[Override, ...]
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What is allowed, input by input: `values`, `noise` and `floor` are float64 [N]."""
+
+    metric: str
+    values: Floats
+    noise: Floats
+    floor: Floats
+    multiple: float
+    reason: str
+
+    def first(self, count: int) -> Allowance:
+        """Return what is allowed on the first `count` inputs."""
+        few = (self.values[:count], self.noise[:count], self.floor[:count])
+        return replace(self, values=few[0], noise=few[1], floor=few[2])
+
+
+def noise_floor(metric: str, float32: Array, float64: Array) -> Floats:
+    """Return how far float32 rounding alone takes TensorFlow from the truth: float64 [N].
+
+    float32, float64: [N, C], the pack's ``outputs_*`` or ``logits_*``. An input's own deviation
+    can be small by luck, or because its softmax is saturated, so that another order of summation
+    strays many times farther; it counts as at least the median over the pack's inputs. The median,
+    not the maximum: one unstable input (a constant image, say) must not widen all the others.
+    """
+    own = METRICS[metric].measure(float32, float64)
+    return np.maximum(own, np.median(own))
+
+
+def allow(
+    tolerances: Tolerances,
+    metric: str,
+    float32: Array,
+    float64: Array,
+    *,
+    model: str,
+    opencv: str,
+    engine: str = "classic",
+    winograd: Optional[bool] = None,
+) -> Allowance:
+    """Return what `metric` may reach on each input, for `model` on OpenCV version `opencv`.
+
+    winograd: True or False where it was switched explicitly, None for the version's default.
+    """
+    ran = winograd_ran(tolerances, opencv, winograd)
+    multiple, reason = _multiple(tolerances, metric, model, opencv, engine, ran)
+    noise = noise_floor(metric, float32, float64)
+    size = METRICS[metric].measure(float64, np.zeros_like(float64))
+    floor = tolerances.rules[metric].floor_eps * EPS32 * size
+    return Allowance(metric, np.maximum(multiple * noise, floor), noise, floor, multiple, reason)
+
+
+def winograd_ran(tolerances: Tolerances, opencv: str, winograd: Optional[bool] = None) -> bool:
+    """Return whether 3x3 convolutions ran as Winograd: as switched, else the version's default."""
+    return holds(tolerances.winograd, opencv) if winograd is None else winograd
+
+
+def ratios(metric: str, candidate: Array, float32: Array, float64: Array) -> Floats:
+    """Return the candidate's deviation in noise floors, [N]: what a multiple is calibrated from."""
+    observed = METRICS[metric].measure(candidate, float64)
+    noise = noise_floor(metric, float32, float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(observed == 0, 0.0, observed / noise)
+
+
+def load_tolerances(path: Optional[Path] = None) -> Tolerances:
+    """Read a tolerances file, by default the committed one.
+
+    Raises ConformanceError naming the file and the table for an unknown key, metric or model, a
+    multiple that is not positive, an invalid specifier, or an override without a reason.
+    """
+    path = path or fixture_path("tolerances.toml")
+    data = read_toml(path)
+    top = ("schema", "provenance", "winograd", "sums_to_one", "metrics", "override")
+    check_keys(str(path), data, top, top[2:5])
+    rules = {
+        name: _rule(f"{path} [metrics.{name}]", name, t) for name, t in data["metrics"].items()
+    }
+    absent = sorted(METRICS.keys() - rules.keys())
+    if absent:
+        raise ConformanceError(f"{path}: [metrics.{absent[0]}] is missing")
+    return Tolerances(
+        path,
+        specifier(f"{path} [winograd]", data["winograd"], "opencv"),
+        _positive(f"{path} [sums_to_one]", data["sums_to_one"], "floor_eps"),
+        rules,
+        tuple(
+            _override(f"{path} [[override]] {number}", table)
+            for number, table in enumerate(data.get("override", []), 1)
+        ),
+    )
+
+
+def _multiple(
+    tolerances: Tolerances, metric: str, model: str, opencv: str, engine: str, winograd: bool
+) -> tuple[float, str]:
+    for entry in tolerances.overrides:
+        if (
+            metric in entry.metrics
+            and model in entry.models
+            and holds(entry.opencv, opencv)
+            and entry.engine in (None, engine)
+            and entry.winograd in (None, winograd)
+        ):
+            return entry.multiple, entry.reason
+    rule = tolerances.rules[metric]
+    if winograd:
+        return rule.multiple_winograd, "Winograd convolution"
+    return rule.multiple, "no Winograd convolution"
+
+
+def _rule(where: str, name: str, table: Table) -> Rule:
+    keys = ("multiple", "multiple_winograd", "floor_eps")
+    _known_metric(where, name)
+    check_keys(where, table, keys, keys)
+    return Rule(name, *(_positive(where, table, key) for key in keys))
+
+
+def _override(where: str, table: Table) -> Override:
+    keys = ("model", "metric", "opencv", "engine", "winograd", "multiple", "reason")
+    check_keys(where, table, keys, ("model", "metric", "multiple", "reason"))
+    models, metrics = texts(where, table, "model"), texts(where, table, "metric")
+    for name in metrics:
+        _known_metric(where, name)
+    for name in models:
+        check_model(where, name)
+    winograd: Any = table.get("winograd")
+    if winograd not in (None, True, False):
+        raise ConformanceError(f"{where}: 'winograd' must be true or false, not {winograd!r}")
+    return Override(
+        models,
+        metrics,
+        specifier(where, table, "opencv"),
+        text(where, table, "engine"),
+        winograd,
+        _positive(where, table, "multiple"),
+        text(where, table, "reason") or "",
+    )
+
+
+def _known_metric(where: str, name: str) -> None:
+    if name not in METRICS:
+        raise ConformanceError(f"{where}: unknown metric {name!r}{nearest(name, [*METRICS])}")
+
+
+def _positive(where: str, table: Table, key: str) -> float:
+    value = table.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
+        raise ConformanceError(f"{where}: {key!r} must be a positive number, not {value!r}")
+    return float(value)

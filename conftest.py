@@ -1,0 +1,3 @@
+"""Registers the suite's pytest plugin; nothing else."""
+
+pytest_plugins = ["conformance.plugin"]
