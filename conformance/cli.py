@@ -11,6 +11,7 @@ from typing import Callable, Optional
 
 from . import __version__, commands
 from .errors import ConformanceError
+from .reporting import commands as results
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,18 @@ COMMANDS = (
         "time and memory of freezing, beside TensorFlow's own (needs TensorFlow)",
         commands.benchmark_options,
         commands.run_freeze_benchmark,
+    ),
+    Command(
+        "compare",
+        "two results files: may we upgrade?",
+        results.compare_options,
+        results.run_compare,
+    ),
+    Command(
+        "history",
+        "a matrix of results files: at which version did something change?",
+        results.history_options,
+        results.run_history,
     ),
 )
 

@@ -34,7 +34,13 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def default_packs() -> Path:
-    """Return the pack folder used where --packs is not given: one in the user's cache folder."""
+    """Return the pack folder used where --packs is not given.
+
+    That is $CONFORMANCE_PACKS, or else one in the user's cache folder.
+    """
+    chosen = os.environ.get("CONFORMANCE_PACKS")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
     return Path(platformdirs.user_cache_dir("opencv-dnn-conformance")) / "packs"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -24,6 +25,12 @@ from .verdict.tolerance import Allowance, Tolerances
 
 _PACKAGE = Path(__file__).resolve().parent
 _SELFTEST = _PACKAGE / "selftest"
+_DEFAULTS = {
+    "--weights": "synthetic",
+    "--graph": "opencv",
+    "--importer": "tensorflow",
+    "--target": "cpu",
+}
 _SESSION = pytest.StashKey[Session]()
 
 
@@ -34,19 +41,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--packs", metavar="DIR", help="folder of reference packs (default: the user's cache)")
     add(
         "--weights",
-        default="synthetic",
+        default=_DEFAULTS["--weights"],
         metavar="WHICH",
         help="synthetic (default), imagenet, or a folder or file of weights",
     )
     add(
         "--graph",
-        default="opencv",
+        default=_DEFAULTS["--graph"],
         choices=("opencv", "raw"),
         help="opencv: passes applied (default); raw: the tutorial's recipe, unmodified",
     )
-    add("--importer", default="tensorflow", help="OpenCV's importer (default: tensorflow)")
+    add(
+        "--importer",
+        default=_DEFAULTS["--importer"],
+        help="OpenCV's importer (default: tensorflow)",
+    )
     add("--engine", metavar="LIST", help="engines, comma-separated (default: all this OpenCV has)")
-    add("--target", default="cpu", help="OpenCV's target (default: cpu)")
+    add("--target", default=_DEFAULTS["--target"], help="OpenCV's target (default: cpu)")
     add("--threads", type=int, metavar="N", help="threads of OpenCV (default: its own choice)")
     add(
         "--candidate-timeout",
@@ -276,12 +287,16 @@ def _context(
     )
 
 
+# What decides a case's answer; the engine and the model are in its name.
+_REPEATED = ("--packs", "--weights", "--graph", "--importer", "--engine", "--target", "--threads")
+
+
 def rerun_command(item: pytest.Item, config: pytest.Config) -> str:
     """Return the command that runs just this case again, with the options given now."""
-    given = [arg for arg in config.invocation_params.args if str(arg).startswith("--")]
-    kept = [arg for arg in given if str(arg).split("=")[0] in ("--packs", "--weights", "--graph")]
+    given = [(name, config.getoption(name)) for name in _REPEATED]
+    kept = [f"{name}={value}" for name, value in given if value not in (None, _DEFAULTS.get(name))]
     location = os.path.relpath(item.path, config.invocation_params.dir)
-    return " ".join(["pytest", f"'{location}::{item.name}'", *map(str, kept)])
+    return shlex.join(["pytest", f"{location}::{item.name}", *kept])
 
 
 def pytest_report_header(config: pytest.Config) -> Optional[list[str]]:
@@ -290,12 +305,14 @@ def pytest_report_header(config: pytest.Config) -> Optional[list[str]]:
 
 
 def _is_suite_run(config: pytest.Config) -> bool:
+    if config.option.pyargs:
+        return any(f"{arg}.".startswith("conformance.") for arg in config.args)
     suite = _PACKAGE / "suite"
-    for arg in config.args:
-        path = (config.invocation_params.dir / arg.split("::")[0]).resolve()
-        if path == suite or suite in path.parents or path in suite.parents:
-            return True
-    return False
+    here = config.invocation_params.dir
+    paths = [(here / arg.split("::")[0]).resolve() for arg in config.args]
+    # The checkout's root counts, site-packages does not: it may lie below anyone's project.
+    root = _PACKAGE.parent if (_PACKAGE.parent / "pytest.ini").exists() else _PACKAGE
+    return any(path in (root, _PACKAGE, suite) or suite in path.parents for path in paths)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

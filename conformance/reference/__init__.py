@@ -60,7 +60,7 @@ def keras_flavour() -> str:
     """Return "legacy" where TensorFlow runs with tf_keras (TF_USE_LEGACY_KERAS=1), or "keras3"."""
     import tensorflow as tf
 
-    return "keras3" if tf.keras.__version__.startswith("3") else "legacy"
+    return "legacy" if tf.keras.Model.__module__.startswith("tf_keras") else "keras3"
 
 
 _set_up()

@@ -144,7 +144,7 @@ def _write_model(job: _Job) -> None:
     truth = run(traced.graph, job.inputs, "float64")
     job.save("outputs_f64", truth.outputs)
     job.save("logits_f64", truth.logits)
-    _check_outputs(job.request, outputs, truth.outputs)
+    check_outputs(job.request, outputs, truth.outputs)
 
 
 def _write_graph(job: _Job, model: Any, traced: Traced) -> None:
@@ -173,7 +173,7 @@ def _traced_logits(traced: Traced, inputs: Array) -> Array:
     return np.concatenate([np.asarray(traced.function(tf.constant(p))[1]) for p in parts])
 
 
-def _check_outputs(request: PackRequest, keras: Array, truth: Array) -> None:
+def check_outputs(request: PackRequest, keras: Array, truth: Array) -> None:
     """Raise ConformanceError unless the traced graph, run in float64, answers as Keras did."""
     if not np.isfinite(keras).all():
         raise ConformanceError(

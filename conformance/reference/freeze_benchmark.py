@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -70,7 +69,7 @@ def freeze_benchmark(model_name: str = "vgg16") -> str:
 def run(model_name: str = "vgg16") -> list[Row]:
     """Freeze `model_name` (random weights) each way in a process of its own, one after another."""
     get_model(model_name)
-    return [_measured_in_child(model_name, way) for way in WAYS]
+    return [measured_in_child(model_name, way) for way in WAYS]
 
 
 def table(model_name: str, rows: list[Row]) -> str:
@@ -88,7 +87,8 @@ def table(model_name: str, rows: list[Row]) -> str:
     return "\n".join([head, *lines, f"{'ratio':36}{seconds:>8}{peak:>10}{over:>16}"])
 
 
-def _measured_in_child(model_name: str, way: str) -> Row:
+def measured_in_child(model_name: str, way: str) -> Row:
+    """Return what `measure` finds in a process of its own; ConformanceError when that fails."""
     command = [sys.executable, "-m", __name__, model_name, way]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -104,25 +104,30 @@ def measure(model_name: str, way: str) -> Row:
     model = new_model(get_model(model_name))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frozen_graph.pb"
-        before = _forget_peak()
+        _forget_peak()
+        before = _memory("VmRSS")
         start = time.perf_counter()
         WAYS[way](model, path)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = _memory("VmHWM")
         return Row(way, seconds, peak, peak - before, path.stat().st_size / MIB)
 
 
-def _forget_peak() -> float:
-    """Reset the peak that ru_maxrss reports; return the resident memory in MiB.
-
-    Loading a model has a peak of its own, which would hide that of a frugal freezing.
-    """
+def _forget_peak() -> None:
+    """Let VmHWM start anew: the peak of loading a model would hide that of a frugal freezing."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError as error:
         raise ConformanceError(_LINUX) from error
-    return pages * resource.getpagesize() / MIB
+
+
+def _memory(name: str) -> float:
+    """Return a figure of /proc/self/status in MiB.
+
+    Not getrusage's ru_maxrss, which a process inherits from the one that started it.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def write_graph(path: Path, graph: Graph) -> None:
             if node.name in graph.constants:
                 _write_constant(file, node.name, graph.constants[node.name])
             else:
-                file.write(_field(1, node.SerializeToString()))
+                file.write(_field(1, node.SerializeToString(deterministic=True)))
         file.write(_field(4, graph.definition.versions.SerializeToString()))
 
 
@@ -148,7 +148,11 @@ def _write_constant(file: BinaryIO, name: str, value: Array) -> None:
     del head.attr["value"]
     # Each enclosing message: what stands before the array's bytes, and with them its length.
     before = tensor + _tag(4) + _varint(value.nbytes)
-    for number, prefix in ((8, b""), (2, _field(1, b"value")), (5, head.SerializeToString())):
+    for number, prefix in (
+        (8, b""),
+        (2, _field(1, b"value")),
+        (5, head.SerializeToString(deterministic=True)),
+    ):
         before = prefix + _tag(number) + _varint(len(before) + value.nbytes) + before
     file.write(_tag(1) + _varint(len(before) + value.nbytes) + before)
     file.write(value.reshape(-1).view(np.uint8).data)  # copies only what is not in C order

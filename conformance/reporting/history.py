@@ -98,6 +98,12 @@ def _growth(old: Line, new: Line) -> float:
     return now / was if was else (1.0 if not now else float("inf"))
 
 
+def not_run(expected: Iterable[str], matrix: Iterable[Results]) -> list[str]:
+    """Return the expected OpenCV versions of which the matrix has no results."""
+    have = {release(results.header["opencv"]["version"]) for results in matrix}
+    return [version for version in expected if release(version) not in have]
+
+
 def unmatched(entries: Sequence[KnownFailure], matrix: Iterable[Results]) -> list[KnownFailure]:
     """Return the known failures that expect none of the matrix's cases to fail."""
     cases = [_case(results.header, line) for results in matrix for line in results.cases]

@@ -16,6 +16,7 @@ from conformance import pack_store
 from conformance.building import build_command, missing_packs, run_builder
 from conformance.errors import ConformanceError
 from conformance.pack import (
+    SCHEMA,
     Pack,
     PackRequest,
     find_pack,
@@ -26,7 +27,7 @@ from conformance.pack import (
 )
 from conformance.progress import Event, decode
 from conformance.scheduling import Build, build_packs
-from conformance.selftest.tiny_pack import PRODUCER, build_tiny
+from conformance.selftest.tiny_pack import PRODUCER, build_tiny, write_tiny
 
 MODELS = ("mobilenet", "resnet50", "xception")
 REQUESTS = [PackRequest(model) for model in MODELS]
@@ -81,6 +82,15 @@ def test_damaged_pack_is_not_missing_but_built_again(tmp_path: Path) -> None:
     assert final_states(events)["mobilenet"] == "built"
     assert any("frozen_graph.pb: has 5 bytes" in event.step for event in events)
     assert open_pack(pack.path)
+
+
+def test_unreadable_pack_is_not_missing_without_tensorflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be built, a pack of a newer schema is left for its reader to complain of."""
+    monkeypatch.setattr(pack_store, "producer_versions", lambda flavour: None)
+    write_tiny(tmp_path, "mobilenet", schema=SCHEMA + 1)
+    assert missing_packs(REQUESTS, tmp_path) == REQUESTS[1:]
 
 
 @pytest.mark.parametrize(

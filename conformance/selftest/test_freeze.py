@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from conformance.errors import ConformanceError
 from conformance.models import get_model
-from conformance.reference import keras_flavour
+from conformance.reference import freeze_benchmark, keras_flavour
 from conformance.reference.freeze import Frozen, Traced, freeze, freeze_raw, trace, write_frozen
 from conformance.reference.graphdef import Graph, GraphDef, constant, read_frozen, write_graph
 from conformance.reference.images import pack_inputs
@@ -109,8 +109,8 @@ def test_batch_size_is_free(frozen: Frozen, frozen_file: Path, inputs: Any) -> N
 def test_variables_are_not_copied(model: Any, traced: Traced) -> None:
     """A traced graph's constants are the memory of the model's variables, not copies of it."""
     kernel = model.layers[1].weights[0]
-    kernel = getattr(kernel, "value", kernel)  # the tf.Variable of a Keras 3 variable
-    memory = np.asarray(memoryview(kernel.value()))
+    variable = kernel if isinstance(kernel, tf.Variable) else kernel.value  # Keras 3 wraps it
+    memory = np.asarray(memoryview(variable.value()))
     assert any(np.shares_memory(memory, value) for value in traced.graph.constants.values())
 
 
@@ -188,6 +188,22 @@ def test_file_without_the_named_node_is_refused(frozen: Frozen, frozen_file: Pat
         read_frozen(frozen_file, frozen.graph.input, frozen.graph.logits, "probabilities")
 
 
+def test_freezing_takes_less_than_half_the_memory() -> None:
+    """Each way is measured in a process of its own; ours adds less than half of TensorFlow's."""
+    theirs, ours = freeze_benchmark.run("mobilenet")
+    assert ours.over_model_mib < theirs.over_model_mib / 2
+    assert ours.file_mib == pytest.approx(theirs.file_mib, rel=0.05)
+    assert all(
+        row.way in freeze_benchmark.table("mobilenet", [theirs, ours]) for row in (theirs, ours)
+    )
+
+
+def test_failed_measurement_is_explained() -> None:
+    """A measuring process that fails gives an error with its last line, not half a table."""
+    with pytest.raises(ConformanceError, match=r"freezing mobilenet with no such way.*KeyError"):
+        freeze_benchmark.measured_in_child("mobilenet", "no such way")
+
+
 @pytest.mark.skipif("CONFORMANCE_OTHER_FLAVOUR" in os.environ, reason="is that run")
 def test_all_of_this_holds_for_the_other_keras() -> None:
     """The tests of this file and of the oracle pass with the other of Keras 3 and legacy Keras."""
@@ -196,5 +212,6 @@ def test_all_of_this_holds_for_the_other_keras() -> None:
     here = Path(__file__)
     files = [str(here), str(here.with_name("test_oracle.py"))]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    command += ["-k", "not memory and not measurement"]  # which know no Keras
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

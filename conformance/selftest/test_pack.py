@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -202,6 +204,16 @@ except ConformanceError as error:
 """
 
 
+def test_full_disk_met_by_native_code_is_explained(tmp_path: Path) -> None:
+    """A full disk that TensorFlow reports in an exception of its own is recognised too."""
+
+    def fill(folder: Path) -> None:
+        raise RuntimeError(f"{folder}/frozen_graph.pb; {os.strerror(errno.ENOSPC)}")
+
+    with pytest.raises(ConformanceError, match="no space left"):
+        write_pack(tmp_path, tiny_manifest(), fill)
+
+
 def test_limit_of_the_file_system_is_explained(tmp_path: Path) -> None:
     """A process that may write 1000 bytes a file fails as on a full disk and leaves nothing."""
     run = subprocess.run(
@@ -242,8 +254,12 @@ def test_killed_writer_leaves_no_pack_and_the_next_cleans_up(tmp_path: Path) -> 
     leftovers = list((tmp_path / "mobilenet").glob(".tmp-*/frozen_graph.pb"))
     assert len(leftovers) == 1
     assert list_packs(tmp_path) == []
-    write_tiny(tmp_path)
-    assert not leftovers[0].exists()
+
+    def fill(folder: Path) -> None:
+        assert not leftovers[0].exists(), "its space is needed before the new pack is written"
+        fill_tiny(folder)
+
+    write_pack(tmp_path, tiny_manifest(), fill)
     assert len(list_packs(tmp_path)) == 1
 
 

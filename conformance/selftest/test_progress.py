@@ -14,7 +14,7 @@ from conformance.progress import Event, decode, encode, reporter
 
 EVENTS = [
     Event("mobilenet", "freezing [1/2]", 0.5),
-    Event("mobilenet", "built", 1.25, "built"),
+    Event("mobilenet", "built [as asked]", 1.25, "built"),
     Event("xception", "line one\nline two", 2.0, "failed"),
 ]
 _NOISY = """
@@ -82,7 +82,7 @@ def test_on_a_terminal_the_line_is_live() -> None:
         os.close(theirs)
         shown = b"".join(_chunks(terminal)).decode()
         assert run.wait() == 0
-    assert "mobilenet: built (1.2 s)" in shown
+    assert "mobilenet: built [as asked] (1.2 s)" in shown
     assert "xception: line one" in shown
 
 

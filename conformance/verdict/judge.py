@@ -86,7 +86,7 @@ def judge_finite(sides: Sides) -> Judgement:
     bad = ~np.isfinite(sides.candidate)
     count = bad.sum(axis=1).astype(np.float64)
     worst = int(np.argmax(count))
-    reason = f"{int(count.sum())} values are not finite" if bad.any() else ""
+    reason = f"{int(count.sum())} of {bad.size} values are not finite" if bad.any() else ""
     return _judgement("finite", sides, count, np.zeros(len(count)), worst, bad[worst], reason)
 
 

@@ -1,0 +1,152 @@
+"""The commands that read results files: compare and history."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from conformance.errors import ConformanceError
+from conformance.verdict.expectations import load_known_failures
+
+from .gate import compare, is_regression
+from .history import FACTOR, history, not_run, unmatched
+from .results import Results, read_results
+
+OK, REGRESSION = 0, 1
+FORMATS = ("table", "md", "json")
+
+
+def compare_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `compare` takes."""
+    parser.add_argument("old", type=Path, nargs="?", metavar="OLD.jsonl")
+    parser.add_argument("new", type=Path, metavar="NEW.jsonl")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="a results file, as OLD")
+    parser.add_argument(
+        "--update", action="store_true", help="write NEW to the --baseline file; compare nothing"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+
+
+def run_compare(arguments: argparse.Namespace) -> int:
+    """Print what changed; return 0 without, 1 with a regression."""
+    old_path = _old_path(arguments)
+    new = read_results(arguments.new)
+    if arguments.update:
+        old_path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(arguments.new, old_path)
+        print(f"{old_path}: now the results of OpenCV {new.name}, {len(new.cases)} cases")
+        return OK
+    old = read_results(old_path)
+    changes = compare(old, new)
+    regression = is_regression(changes)
+    rows = [(c.kind, c.model, c.what, c.detail) for c in changes]
+    verdict = "regression" if regression else "no regression"
+    title = f"OpenCV {old.name} -> {new.name}: {verdict} in {len(new.cases)} cases"
+    if arguments.format == "json":
+        document = {"old": old.name, "new": new.name, "regression": regression}
+        print(json.dumps({**document, "changes": [asdict(c) for c in changes]}, indent=1))
+    else:
+        print_rows(title, ("change", "model", "case", "detail"), rows, arguments.format)
+    return REGRESSION if regression else OK
+
+
+def _old_path(arguments: argparse.Namespace) -> Path:
+    if (arguments.old is None) == (arguments.baseline is None):
+        raise ConformanceError("compare: give either OLD.jsonl NEW.jsonl or --baseline FILE NEW")
+    if arguments.update and arguments.baseline is None:
+        raise ConformanceError("compare --update: say with --baseline FILE where to write it")
+    path: Path = arguments.old or arguments.baseline
+    return path
+
+
+def history_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `history` takes."""
+    parser.add_argument(
+        "results", type=Path, nargs="+", metavar="RESULTS", help="results files or folders of them"
+    )
+    parser.add_argument(
+        "--factor",
+        type=float,
+        default=FACTOR,
+        help="tell a change of the deviation by more than this factor (default: %(default)s)",
+    )
+    parser.add_argument("--strict", action="store_true", help="fail on known failures never seen")
+    parser.add_argument("--known-failures", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--expect", metavar="VERSIONS", help="comma-separated versions that should be there"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+
+
+def run_history(arguments: argparse.Namespace) -> int:
+    """Print the matrix and its changes; return 1 for what --strict or --expect finds wanting."""
+    matrix = [read_results(path) for path in _files(arguments.results)]
+    steps = history(matrix, arguments.factor)
+    if arguments.format == "json":
+        print(json.dumps([asdict(step) for step in steps], indent=1))
+    else:
+        print_rows("runs", ("OpenCV", *_OUTCOMES), _run_rows(matrix), arguments.format)
+        rows = [(s.model, s.engine, s.kind, s.version, s.detail) for s in steps]
+        heads = ("model", "engine", "change", "at", "detail")
+        print_rows("first version at which something changed", heads, rows, arguments.format)
+    problems = _problems(matrix, arguments)
+    for problem in problems:
+        print(problem)
+    return REGRESSION if problems else OK
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        if not found:
+            raise ConformanceError(f"{path}: no results file (*.jsonl) in this folder")
+        files += found
+    return files
+
+
+_OUTCOMES = ("passed", "failed", "errored", "xfailed", "skipped")
+
+
+def _run_rows(matrix: Sequence[Results]) -> list[tuple[str, ...]]:
+    return [(r.name, *(str(r.counts.get(outcome, 0)) for outcome in _OUTCOMES)) for r in matrix]
+
+
+def _problems(matrix: Sequence[Results], arguments: argparse.Namespace) -> list[str]:
+    expected = arguments.expect.split(",") if arguments.expect else []
+    problems = [f"not run: OpenCV {version}" for version in not_run(expected, matrix)]
+    if arguments.strict:
+        entries = load_known_failures(arguments.known_failures)
+        problems += [
+            f"known failure never seen: {entry.where} ({', '.join(entry.models)}: {entry.reason})"
+            for entry in unmatched(entries, matrix)
+        ]
+    return problems
+
+
+def print_rows(
+    title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], format: str
+) -> None:
+    """Print a table for people or for Markdown."""
+    if format == "md":
+        print(f"### {title}\n")
+        print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
+        for row in rows:
+            print("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+        print()
+        return
+    console = Console(highlight=False, markup=False)
+    console.print(title)
+    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    if rows:
+        console.print(table)

@@ -1,0 +1,196 @@
+"""The pytest plugin, run as users run it: pytest in a process of its own, on tiny real packs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from conformance.reporting.results import read_results
+
+from .graphdef import changed
+from .tiny import graph_nodes, tiny_pack, tiny_weights
+
+MODEL = "mobilenet"
+SUITE = ("--pyargs", "conformance.suite", "-p", "no:cacheprovider")
+
+
+def run_suite(
+    packs: Path, *arguments: str, keyword: str = "mobilenet and not mobilenetv2"
+) -> subprocess.CompletedProcess[str]:
+    """Run the suite's tests of one model."""
+    command = [sys.executable, "-m", "pytest", *SUITE, "--packs", str(packs), "-k", keyword]
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=300, cwd=packs, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one good tiny pack."""
+    root = tmp_path_factory.mktemp("packs")
+    tiny_pack(root, MODEL)
+    return root
+
+
+@pytest.fixture(scope="module")
+def bad_packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pack whose graph has other weights than its reference."""
+    root = tmp_path_factory.mktemp("bad")
+    tiny_pack(root, MODEL, nodes=graph_nodes(tiny_weights(seed=1), 16))
+    return root
+
+
+def test_good_pack_passes_with_a_verdict(packs: Path) -> None:
+    """A candidate that agrees passes every test, and the table says so for each engine."""
+    done = run_suite(packs)
+    assert done.returncode == 0, done.stdout
+    assert "conformance: OpenCV" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(MODEL)]
+    assert rows
+    assert all(row[2] == "passed" for row in rows)
+
+
+def test_failure_message_is_complete(bad_packs: Path) -> None:
+    """A failed check names model, version, engine, place, both top-5s, limits and the command."""
+    done = run_suite(bad_packs)
+    assert done.returncode == 1
+    text = done.stdout
+    for part in (
+        f"{MODEL} on OpenCV ",
+        "engine: softmax_l1_sum is ",
+        ", allowed ",
+        "worst input ",
+        ", class ",
+        "top-5 of OpenCV",
+        "top-5 of reference",
+        "again: pytest ",
+    ):
+        assert part in text, f"{part!r} missing in {text}"
+
+
+def test_command_of_a_failure_runs_just_that_case(bad_packs: Path, tmp_path: Path) -> None:
+    """The command printed with a failure collects one test, the failing one."""
+    done = run_suite(bad_packs, "--engine", "classic")
+    command = next(line for line in done.stdout.splitlines() if "again: pytest " in line)
+    again = command.split("again: ")[1]
+    rerun = subprocess.run(
+        f"{sys.executable} -m {again}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=bad_packs,
+        check=False,
+    )
+    assert rerun.returncode == 1, rerun.stdout + rerun.stderr
+    assert "1 failed" in rerun.stdout
+    assert "passed" not in rerun.stdout.splitlines()[-1]
+
+
+def test_results_hold_every_case(bad_packs: Path, tmp_path: Path) -> None:
+    """--results writes one file an engine: each case once, failures with reason and command."""
+    done = run_suite(bad_packs, "--results", str(tmp_path))
+    files = sorted(tmp_path.glob("*.jsonl"))
+    assert files
+    for file in files:
+        results = read_results(file)
+        ids = [case["id"] for case in results.cases]
+        assert len(ids) == len(set(ids))
+        failed = [case for case in results.cases if case["outcome"] == "failed"]
+        assert failed
+        assert all(case["reason"] and case["command"] for case in failed)
+        assert {"observed", "allowed", "metric"} <= failed[0].keys()
+        assert [run["model"] for run in results.runs] == [MODEL]
+    assert done.returncode == 1
+
+
+def test_xdist_runs_the_same_cases(packs: Path, tmp_path: Path) -> None:
+    """With -n 2 the same cases pass and the results are the same, but for their order."""
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert run_suite(packs, "--results", str(alone)).returncode == 0
+    assert run_suite(packs, "--results", str(together), "-n", "2").returncode == 0
+    for file in alone.glob("*.jsonl"):
+        one, two = read_results(file), read_results(together / file.name)
+        assert sorted(map(json.dumps, one.cases)) == sorted(map(json.dumps, two.cases))
+
+
+def test_known_failure_is_expected(bad_packs: Path, tmp_path: Path) -> None:
+    """Cases that a known failure describes are expected to fail, and nothing else is forgiven."""
+    known = tmp_path / "known.toml"
+    known.write_text(
+        f'schema = 1\n[[failure]]\nmodel = "{MODEL}"\nstage = "agreement"\nreason = "other"\n'
+    )
+    done = run_suite(bad_packs, "--known-failures", str(known))
+    assert done.returncode == 0, done.stdout
+    assert "xfailed" in done.stdout
+
+
+def test_known_failure_that_passes_is_an_error(packs: Path, tmp_path: Path) -> None:
+    """An entry whose case passes fails the run: the list holds no failure that is gone."""
+    known = tmp_path / "known.toml"
+    known.write_text(
+        f'schema = 1\n[[failure]]\nmodel = "{MODEL}"\nstage = "agreement"\nreason = "gone"\n'
+    )
+    done = run_suite(packs, "--known-failures", str(known))
+    assert done.returncode == 1
+    assert "XPASS(strict)" in done.stdout
+
+
+def test_junit_names_the_case(packs: Path, tmp_path: Path) -> None:
+    """JUnit XML carries model, OpenCV version and engine as properties of each case."""
+    report = tmp_path / "junit.xml"
+    run_suite(packs, f"--junit-xml={report}")
+    cases = ElementTree.parse(report).iter("testcase")
+    case = next(c for c in cases if c.attrib["name"].startswith("test_top1"))
+    properties = {p.attrib["name"]: p.attrib["value"] for p in case.iter("property")}
+    assert properties["model"] == MODEL
+    assert properties["engine"] in ("classic", "new")
+    assert properties["opencv"][0].isdigit()
+
+
+def test_broken_graph_fails_one_test_and_errors_the_rest(tmp_path: Path) -> None:
+    """A graph that OpenCV can't parse fails the test of parsing; nothing after it passes."""
+    nodes = graph_nodes(tiny_weights(), 16)
+    tiny_pack(tmp_path, MODEL, nodes=changed(nodes, "conv1/Relu", op="NoSuchOp"))
+    done = run_suite(tmp_path, "--engine", "classic", "--results", str(tmp_path / "results"))
+    assert done.returncode == 1
+    results = read_results(next((tmp_path / "results").glob("*.jsonl")))
+    outcomes = {case["id"]: case["outcome"] for case in results.cases}
+    # Some versions refuse the operation when parsing, some when setting up.
+    imports = [o for case, o in outcomes.items() if "test_parse" in case or "test_setup" in case]
+    assert imports.count("failed") == 1
+    assert outcomes[f"test_agreement.py::test_top1[{MODEL}]"] == "errored"
+    assert outcomes[f"test_freezing.py::test_frozen_graph_equals_keras[{MODEL}]"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--engine", "newest"), "has no engine 'newest'; it offers: classic"),
+        (("--importer", "caffe2"), "has no importer 'caffe2'"),
+        (("--known-failures", "nowhere.toml"), "nowhere.toml"),
+    ],
+)
+def test_bad_option_is_a_usage_error(packs: Path, arguments: tuple[str, str], said: str) -> None:
+    """An option that this OpenCV can't serve stops the run with one line and status 4."""
+    done = run_suite(packs, *arguments)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert said in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_interrupted_run_leaves_no_evidence(packs: Path, tmp_path: Path) -> None:
+    """A run ended before its last case (-x here) writes results without footer."""
+    plugin = tmp_path / "interrupter.py"
+    plugin.write_text(
+        "def pytest_runtest_teardown(item):\n"
+        "    if 'test_top1' in item.name:\n"
+        "        raise KeyboardInterrupt\n"
+    )
+    run_suite(packs, "--results", str(tmp_path), "-p", "interrupter", "-p", "no:xdist")
+    text = next(tmp_path.glob("*.jsonl"), None)
+    assert text is None or '"footer"' not in text.read_text()
