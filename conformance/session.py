@@ -22,7 +22,7 @@ from .pack import Pack, PackRequest, find_pack, locate_pack, read_manifest
 from .progress import Event
 from .verdict.expectations import Case, KnownFailure
 from .verdict.metrics import METRICS
-from .verdict.tolerance import Allowance, Tolerances, allow, load_tolerances
+from .verdict.tolerance import Allowance, Tolerances, allow, load_tolerances, typical_logit_noise
 
 
 @dataclass
@@ -67,6 +67,7 @@ class Session:
     def allow(self, pack: Pack, config: RunConfig, metric: str) -> Allowance:
         """Return what `metric` may reach on each of the pack's inputs."""
         arrays = METRICS[metric].arrays
+        logits = (pack.load("logits_f32"), pack.load("logits_f64"))
         return allow(
             self.tolerances,
             metric,
@@ -76,6 +77,7 @@ class Session:
             opencv=self.capability["version"],
             engine=config.engine,
             winograd=config.winograd,
+            logit_noise=typical_logit_noise(*logits) if arrays == "outputs" else None,
         )
 
     def variants(self) -> list[RunConfig]:

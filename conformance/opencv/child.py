@@ -146,8 +146,8 @@ def run(session: Session) -> None:
     """Run all stages; a StageError ends the run where later stages need the failed one."""
     with session.stage("start"):
         cv2 = load_cv2()
-    session.subject = net.Subject(session.model, session.config, cv2.__version__)
-    session.report["version"] = cv2.__version__
+        session.subject = net.Subject(session.model, session.config, cv2.__version__)
+        session.report["version"] = cv2.__version__
     names = run_plain(session, cv2)
     held = layers.carriers(names, session.entries)
     with session.optional():

@@ -101,7 +101,9 @@ def explain(error: Exception, printed: str = "") -> tuple[str, Optional[str], st
     text = str(error).strip()
     match = _OPENCV_ERROR.search(text)
     if match is None:
-        reason, function = f"{text} ({type(error).__name__})", ""
+        # A ValueError is this room's own and says enough.
+        kind = "" if type(error) is ValueError else f" ({type(error).__name__})"
+        reason, function = text + kind, ""
     else:
         function = match["function"] or ""
         place = f"{os.path.basename(match['file'])}:{match['line']}"

@@ -87,7 +87,7 @@ def test_damaged_pack_is_not_missing_but_built_again(tmp_path: Path) -> None:
 def test_unreadable_pack_is_not_missing_without_tensorflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nothing can be built, a pack of a newer schema is left for its reader to complain of."""
+    """Where nothing can be built, a pack of a newer schema is left for its reader."""
     monkeypatch.setattr(pack_store, "producer_versions", lambda flavour: None)
     write_tiny(tmp_path, "mobilenet", schema=SCHEMA + 1)
     assert missing_packs(REQUESTS, tmp_path) == REQUESTS[1:]

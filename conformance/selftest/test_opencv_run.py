@@ -158,7 +158,7 @@ def test_wrong_input_shape_is_an_error(offered: dict[str, Any], tmp_path: Path) 
         assert "input channels" in str(failure)
 
 
-def test_real_crash_of_opencv_is_a_failure(tmp_path: Path) -> None:
+def test_real_crash_of_opencv_is_a_failure(offered: dict[str, Any], tmp_path: Path) -> None:
     """A ConcatV2 whose axis is in tensor_content, which crashes OpenCV's parser, is a failure."""
     nodes = [
         *RIGHT[:-1],
@@ -169,6 +169,7 @@ def test_real_crash_of_opencv_is_a_failure(tmp_path: Path) -> None:
     run = run_candidate(tiny_pack(tmp_path, nodes=nodes))
     failure = failure_of(run)
     assert failure.stage == "parse"
+    assert f"OpenCV {offered['version']} " in str(failure)
     if failure.kind == "crash":  # 4.5.1 to 5.0.0; a later version may refuse it
         assert failure.signal == "SIGSEGV"
         assert "SIGSEGV" in str(failure)

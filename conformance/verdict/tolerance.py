@@ -75,16 +75,43 @@ class Allowance:
         return replace(self, values=few[0], noise=few[1], floor=few[2])
 
 
-def noise_floor(metric: str, float32: Array, float64: Array) -> Floats:
+def noise_floor(
+    metric: str, float32: Array, float64: Array, logit_noise: Optional[float] = None
+) -> Floats:
     """Return how far float32 rounding alone takes TensorFlow from the truth: float64 [N].
 
     float32, float64: [N, C], the pack's ``outputs_*`` or ``logits_*``. An input's own deviation
-    can be small by luck, or because its softmax is saturated, so that another order of summation
-    strays many times farther; it counts as at least the median over the pack's inputs. The median,
-    not the maximum: one unstable input (a constant image, say) must not widen all the others.
+    can be small by luck, so that another order of summation strays many times farther. It counts as
+    at least what is typical: for logits the median over the pack's inputs; for softmax outputs what
+    the typical `logit_noise` does to this input's softmax. The median, not the maximum: one
+    unstable input (a constant image, say) must not widen all the others.
     """
     own = METRICS[metric].measure(float32, float64)
-    return np.maximum(own, np.median(own))
+    if logit_noise is None:
+        return np.maximum(own, np.median(own))
+    typical = softmax_noise(float64, logit_noise)
+    return np.maximum(own, METRICS[metric].measure(typical, np.zeros_like(typical)))
+
+
+def typical_logit_noise(logits32: Array, logits64: Array) -> float:
+    """Return the root mean square deviation of a logit, the median over the inputs.
+
+    A shift of all logits of an input, which its softmax does not see, is left out.
+    """
+    difference = logits32.astype(np.float64) - logits64
+    return float(np.median(difference.std(axis=1)))
+
+
+def softmax_noise(softmax: Array, logit_noise: float) -> Floats:
+    """Return the mean |change| of each probability, [N, C], for independent normal logit errors.
+
+    First order: dp_i = p_i (dz_i - sum_j p_j dz_j), so that the variance of dp_i is
+    (logit_noise p_i)^2 ((1 - p_i)^2 + sum_{j != i} p_j^2); a normal variable's mean |value| is
+    sqrt(2 / pi) of its standard deviation.
+    """
+    p = softmax.astype(np.float64)
+    others = np.sum(p**2, axis=1, keepdims=True) - p**2
+    return np.asarray(logit_noise * p * np.sqrt(((1 - p) ** 2 + others) * 2 / np.pi))
 
 
 def allow(
@@ -97,14 +124,16 @@ def allow(
     opencv: str,
     engine: str = "classic",
     winograd: Optional[bool] = None,
+    logit_noise: Optional[float] = None,
 ) -> Allowance:
     """Return what `metric` may reach on each input, for `model` on OpenCV version `opencv`.
 
+    logit_noise: from typical_logit_noise, for metrics of the softmax outputs.
     winograd: True or False where it was switched explicitly, None for the version's default.
     """
     ran = winograd_ran(tolerances, opencv, winograd)
     multiple, reason = _multiple(tolerances, metric, model, opencv, engine, ran)
-    noise = noise_floor(metric, float32, float64)
+    noise = noise_floor(metric, float32, float64, logit_noise)
     size = METRICS[metric].measure(float64, np.zeros_like(float64))
     floor = tolerances.rules[metric].floor_eps * EPS32 * size
     return Allowance(metric, np.maximum(multiple * noise, floor), noise, floor, multiple, reason)
