@@ -73,6 +73,12 @@ COMMANDS = (
         results.history_options,
         results.run_history,
     ),
+    Command(
+        "known-failure",
+        "entries for known_failures.toml, ready to paste, of a run's failed cases",
+        results.known_failure_options,
+        results.run_known_failure,
+    ),
 )
 
 

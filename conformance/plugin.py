@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -14,60 +12,24 @@ import pytest
 from .errors import ConformanceError
 from .models import MODELS
 from .opencv.records import CandidateRun, RunConfig
-from .pack import Pack, default_packs, keras_flavour
+from .options import add_options, new_session, rerun_command
+from .pack import Pack
 from .progress import Event
 from .reporting.recorder import Recorder
 from .reporting.terminal import verdict_table
-from .session import Session
-from .verdict.expectations import load_known_failures, match_known_failure
+from .session import Session, switches
+from .verdict.expectations import match_known_failure
 from .verdict.judge import Context, Judgement, failure_message
 from .verdict.tolerance import Allowance, Tolerances
 
 _PACKAGE = Path(__file__).resolve().parent
 _SELFTEST = _PACKAGE / "selftest"
-_DEFAULTS = {
-    "--weights": "synthetic",
-    "--graph": "opencv",
-    "--importer": "tensorflow",
-    "--target": "cpu",
-}
 _SESSION = pytest.StashKey[Session]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the suite's options."""
-    group = parser.getgroup("conformance", "conformance of OpenCV DNN with TensorFlow")
-    add = group.addoption
-    add("--packs", metavar="DIR", help="folder of reference packs (default: the user's cache)")
-    add(
-        "--weights",
-        default=_DEFAULTS["--weights"],
-        metavar="WHICH",
-        help="synthetic (default), imagenet, or a folder or file of weights",
-    )
-    add(
-        "--graph",
-        default=_DEFAULTS["--graph"],
-        choices=("opencv", "raw"),
-        help="opencv: passes applied (default); raw: the tutorial's recipe, unmodified",
-    )
-    add(
-        "--importer",
-        default=_DEFAULTS["--importer"],
-        help="OpenCV's importer (default: tensorflow)",
-    )
-    add("--engine", metavar="LIST", help="engines, comma-separated (default: all this OpenCV has)")
-    add("--target", default=_DEFAULTS["--target"], help="OpenCV's target (default: cpu)")
-    add("--threads", type=int, metavar="N", help="threads of OpenCV (default: its own choice)")
-    add(
-        "--candidate-timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="longest time one model may take in OpenCV before it counts as hung (default: 600)",
-    )
-    add("--results", metavar="DIR", help="write DIR/<opencv version>-<engine>.jsonl")
-    add("--known-failures", metavar="FILE", help="TOML file used instead of the suite's own")
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -84,30 +46,10 @@ def session_of(config: pytest.Config) -> Session:
     """Return the session's state, made on first use; raise pytest.UsageError for bad options."""
     if _SESSION not in config.stash:
         try:
-            config.stash[_SESSION] = _new_session(config)
+            config.stash[_SESSION] = new_session(config)
         except ConformanceError as error:
             raise pytest.UsageError(str(error)) from None
     return config.stash[_SESSION]
-
-
-def _new_session(config: pytest.Config) -> Session:
-    option = config.getoption
-    packs, engines = option("--packs"), option("--engine")
-    known_failures = option("--known-failures")
-    session = Session(
-        packs_root=Path(packs).expanduser().resolve() if packs else default_packs(),
-        weights=option("--weights"),
-        graph=option("--graph"),
-        keras=keras_flavour(),
-        importer=option("--importer"),
-        engines=engines.split(",") if engines else None,
-        target=option("--target"),
-        threads=option("--threads"),
-        timeout=option("--candidate-timeout"),
-        known_failures=load_known_failures(Path(known_failures) if known_failures else None),
-    )
-    session.capability  # noqa: B018  # a missing cv2 is reported before anything is collected
-    return session
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
@@ -127,7 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
-        ids = [variant.engine for variant in variants]
+        ids = ["-".join(filter(None, (v.engine, switches(v)))) for v in variants]
         metafunc.parametrize("variant", variants, ids=ids, scope="session")
 
 
@@ -173,6 +115,7 @@ def _name_case(
     if variant is not None:
         version = session.capability["version"]
         item.user_properties += [("opencv", version), ("engine", variant.engine)]
+        case["variant"] = switches(variant)
 
 
 def _mark_known_failure(
@@ -285,18 +228,6 @@ def _context(
         engine=variant.engine if variant else "",
         command=rerun_command(request.node, request.config),
     )
-
-
-# What decides a case's answer; the engine and the model are in its name.
-_REPEATED = ("--packs", "--weights", "--graph", "--importer", "--engine", "--target", "--threads")
-
-
-def rerun_command(item: pytest.Item, config: pytest.Config) -> str:
-    """Return the command that runs just this case again, with the options given now."""
-    given = [(name, config.getoption(name)) for name in _REPEATED]
-    kept = [f"{name}={value}" for name, value in given if value not in (None, _DEFAULTS.get(name))]
-    location = os.path.relpath(item.path, config.invocation_params.dir)
-    return shlex.join(["pytest", f"{location}::{item.name}", *kept])
 
 
 def pytest_report_header(config: pytest.Config) -> Optional[list[str]]:

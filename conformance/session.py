@@ -30,6 +30,7 @@ class Session:
     """Options of the run and what has been found out so far.
 
     weights, graph, keras: as in PackRequest. engines: None for all that this OpenCV has.
+    winograd, fusion: the settings to judge, None being what the user gets without asking.
     timeout: seconds that one candidate process may take.
     """
 
@@ -40,6 +41,8 @@ class Session:
     importer: str
     engines: Optional[Sequence[str]]
     target: str
+    winograd: Sequence[Optional[bool]]
+    fusion: Sequence[Optional[bool]]
     threads: Optional[int]
     timeout: float
     known_failures: Sequence[KnownFailure]
@@ -81,13 +84,20 @@ class Session:
         )
 
     def variants(self) -> list[RunConfig]:
-        """Return one configuration for each engine to be judged."""
+        """Return one configuration for each engine and switch setting to be judged."""
         engines = self.engines or self.capability["engines"]
         return [
             RunConfig(
-                importer=self.importer, engine=engine, target=self.target, threads=self.threads
+                importer=self.importer,
+                engine=engine,
+                target=self.target,
+                threads=self.threads,
+                winograd=winograd,
+                fusion=fusion,
             )
             for engine in engines
+            for winograd in self.winograd
+            for fusion in self.fusion
         ]
 
     def request(self, model: str) -> PackRequest:
@@ -186,13 +196,19 @@ class Session:
         found = self.capability
         return [
             f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
-            f"{', '.join(v.engine for v in self.variants())}, importer {self.importer}, "
+            f"{', '.join(self.engines or found['engines'])}, importer {self.importer}, "
             f"target {self.target}, {self.threads or found['threads']} threads",
             f"conformance: TensorFlow {_version('tensorflow')}, Keras {_version('keras')}, "
             f"NumPy {np.__version__}, Python {platform.python_version()}",
             f"conformance: CPU {found['cpu_features']}",
             f"conformance: packs {self.packs_root} (weights {self.weights}, graph {self.graph})",
         ]
+
+
+def switches(config: RunConfig) -> str:
+    """Return the switches that are set, such as "winograd_off", joined by "-"; else empty."""
+    states = (("winograd", config.winograd), ("fusion", config.fusion))
+    return "-".join(f"{name}_{'on' if on else 'off'}" for name, on in states if on is not None)
 
 
 def _require(what: str, wanted: str, offered: Sequence[str], version: str) -> None:

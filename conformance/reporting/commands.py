@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance.errors import ConformanceError
-from conformance.verdict.expectations import load_known_failures
+from conformance.verdict.expectations import load_known_failures, ready_entry
 
 from .gate import compare, is_regression
-from .history import FACTOR, history, not_run, unmatched
+from .history import FACTOR, case_of, history, not_run, unmatched
 from .results import Results, read_results
 
 OK, REGRESSION = 0, 1
@@ -101,6 +101,22 @@ def run_history(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     return REGRESSION if problems else OK
+
+
+def known_failure_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `known-failure` takes."""
+    parser.add_argument("results", type=Path, metavar="RESULTS.jsonl")
+    parser.add_argument("--link", default="", help="of the upstream issue")
+
+
+def run_known_failure(arguments: argparse.Namespace) -> int:
+    """Print an entry for known_failures.toml for each failed case, ready to paste."""
+    results = read_results(arguments.results)
+    for line in results.cases:
+        if line["outcome"] == "failed":
+            reason = line["reason"].splitlines()[0]
+            print(ready_entry(case_of(results.header, line), reason, arguments.link))
+    return OK
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

@@ -106,12 +106,13 @@ def not_run(expected: Iterable[str], matrix: Iterable[Results]) -> list[str]:
 
 def unmatched(entries: Sequence[KnownFailure], matrix: Iterable[Results]) -> list[KnownFailure]:
     """Return the known failures that expect none of the matrix's cases to fail."""
-    cases = [_case(results.header, line) for results in matrix for line in results.cases]
+    cases = [case_of(results.header, line) for results in matrix for line in results.cases]
     used = {match_known_failure(entries, case) for case in cases}
     return [entry for entry in entries if entry not in used]
 
 
-def _case(header: Line, line: Line) -> Case:
+def case_of(header: Line, line: Line) -> Case:
+    """Return a case line of a results file as known failures are matched against."""
     return Case(
         model=line["model"],
         stage=line["stage"],

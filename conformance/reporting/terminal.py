@@ -21,7 +21,7 @@ _RANK = ("passed", "skipped", "xfailed", "errored", "failed")
 
 @dataclass
 class Row:
-    """What the cases of one model on one engine came to. counts: cases by outcome."""
+    """What the cases of one model came to. engine: with switches. counts: cases by outcome."""
 
     model: str
     engine: str
@@ -64,7 +64,8 @@ def collect_rows(reports: Iterable[Any]) -> list[Row]:
         if "engine" not in properties:
             common.append((properties["model"], outcome))
             continue
-        key = (properties["model"], properties["engine"])
+        variant = properties.get("case", {}).get("variant", "")
+        key = (properties["model"], f"{properties['engine']} {variant}".strip())
         row = rows.setdefault(key, Row(*key))
         row.counts[outcome] += 1
         _keep_judgements(row, report.user_properties)

@@ -9,6 +9,7 @@ import pytest
 from conformance.opencv.records import CandidateRun
 from conformance.pack import Pack
 from conformance.reporting.recorder import run_line
+from conformance.session import switches
 
 STAGES = ("start", "parse", "setup", "forward")
 
@@ -44,4 +45,4 @@ def test_forward(
 ) -> None:
     """The network answers every input."""
     check_reached(candidate, "forward")
-    record_property("run", run_line(pack, candidate))
+    record_property("run", run_line(pack, candidate, switches(candidate.config)))

@@ -1,0 +1,111 @@
+"""The options that the suite adds to pytest, and what they say."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from .errors import ConformanceError
+from .pack import default_packs, keras_flavour
+from .session import Session
+from .verdict.expectations import load_known_failures
+
+_DEFAULTS = {
+    "--weights": "synthetic",
+    "--graph": "opencv",
+    "--importer": "tensorflow",
+    "--target": "cpu",
+}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the suite's options to pytest's."""
+    group = parser.getgroup("conformance", "conformance of OpenCV DNN with TensorFlow")
+    add = group.addoption
+    add("--packs", metavar="DIR", help="folder of reference packs (default: the user's cache)")
+    add(
+        "--weights",
+        default=_DEFAULTS["--weights"],
+        metavar="WHICH",
+        help="synthetic (default), imagenet, or a folder or file of weights",
+    )
+    add(
+        "--graph",
+        default=_DEFAULTS["--graph"],
+        choices=("opencv", "raw"),
+        help="opencv: passes applied (default); raw: the tutorial's recipe, unmodified",
+    )
+    add(
+        "--importer",
+        default=_DEFAULTS["--importer"],
+        help="OpenCV's importer (default: tensorflow)",
+    )
+    add("--engine", metavar="LIST", help="engines, comma-separated (default: all this OpenCV has)")
+    add("--target", default=_DEFAULTS["--target"], help="OpenCV's target (default: cpu)")
+    for switch in ("winograd", "fusion"):
+        add(
+            f"--{switch}",
+            metavar="on,off",
+            help=f"judge with {switch} on, off, or both (default: as the user gets it)",
+        )
+    add("--threads", type=int, metavar="N", help="threads of OpenCV (default: its own choice)")
+    add(
+        "--candidate-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="longest time one model may take in OpenCV before it counts as hung (default: 600)",
+    )
+    add("--results", metavar="DIR", help="write DIR/<opencv version>-<engine>.jsonl")
+    add("--known-failures", metavar="FILE", help="TOML file used instead of the suite's own")
+
+
+def new_session(config: pytest.Config) -> Session:
+    """Return the session that the options ask for; raise ConformanceError for a bad one."""
+    option = config.getoption
+    packs, engines = option("--packs"), option("--engine")
+    known_failures = option("--known-failures")
+    session = Session(
+        packs_root=Path(packs).expanduser().resolve() if packs else default_packs(),
+        weights=option("--weights"),
+        graph=option("--graph"),
+        keras=keras_flavour(),
+        importer=option("--importer"),
+        engines=engines.split(",") if engines else None,
+        target=option("--target"),
+        winograd=_switch("--winograd", option("--winograd")),
+        fusion=_switch("--fusion", option("--fusion")),
+        threads=option("--threads"),
+        timeout=option("--candidate-timeout"),
+        known_failures=load_known_failures(Path(known_failures) if known_failures else None),
+    )
+    session.capability  # noqa: B018  # a missing cv2 is reported before anything is collected
+    return session
+
+
+def _switch(option: str, value: Optional[str]) -> list[Optional[bool]]:
+    if value is None:
+        return [None]
+    settings = value.split(",")
+    if not set(settings) <= {"on", "off"}:
+        raise ConformanceError(f"{option} {value!r}: give on, off, or on,off")
+    return [setting == "on" for setting in settings]
+
+
+# What decides a case's answer; the engine and the model are in its name.
+_REPEATED = (
+    *("--packs", "--weights", "--graph", "--importer", "--engine", "--target", "--threads"),
+    *("--winograd", "--fusion"),
+)
+
+
+def rerun_command(item: pytest.Item, config: pytest.Config) -> str:
+    """Return the command that runs just this case again, with the options given now."""
+    given = [(name, config.getoption(name)) for name in _REPEATED]
+    kept = [f"{name}={value}" for name, value in given if value not in (None, _DEFAULTS.get(name))]
+    location = os.path.relpath(item.path, config.invocation_params.dir)
+    return shlex.join(["pytest", f"{location}::{item.name}", *kept])
