@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ REQUEST = PackRequest("mobilenet", keras=keras_flavour())
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from conformance.pack import PackRequest
 from conformance.reference import keras_flavour
 from conformance.reference.build import build_pack
@@ -185,16 +187,21 @@ def test_raw_graph_is_the_tutorials(built: Pack, tmp_path: Path) -> None:
     np.testing.assert_allclose(raw.load("frozen_f32"), built.load("frozen_f32"), atol=1e-3)
 
 
-def test_trace_that_answers_otherwise_is_refused() -> None:
-    """A traced graph that strays from Keras by more than rounding, or NaN outputs, stop a build."""
-    truth = np.full((2, 1000), 1e-3)
-    keras = truth.astype(np.float32)
-    check_outputs(REQUEST, keras, truth)
-    keras[1, 7] += 0.02
+@pytest.mark.parametrize("strayed", ["eager", "truth"])
+def test_trace_that_answers_otherwise_is_refused(strayed: str) -> None:
+    """A traced graph that strays from Keras by more than rounding stops the build."""
+    outputs = np.full((2, 1000), 1e-3, np.float32)
+    ways: dict[str, Any] = {"eager": outputs[:1].copy(), "truth": outputs.astype(np.float64)}
+    check_outputs(REQUEST, outputs, **ways)
+    ways[strayed][-1, 7] += 0.02
     with pytest.raises(
-        ConformanceError, match=r"mobilenet: the traced graph .* strays .* by 0\.02"
+        ConformanceError, match=r"mobilenet: the model traced .* strays .* by 0\.02"
     ):
-        check_outputs(REQUEST, keras, truth)
-    keras[1, 7] = np.nan
+        check_outputs(REQUEST, outputs, **ways)
+
+
+def test_outputs_that_are_not_finite_are_refused() -> None:
+    """Weights whose outputs are NaN make no reference."""
+    outputs = np.full((2, 1000), np.nan, np.float32)
     with pytest.raises(ConformanceError, match="not finite"):
-        check_outputs(REQUEST, keras, truth)
+        check_outputs(REQUEST, outputs, outputs[:1], outputs.astype(np.float64))

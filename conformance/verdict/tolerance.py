@@ -76,33 +76,34 @@ class Allowance:
 
 
 def noise_floor(
-    metric: str, float32: Array, float64: Array, logit_noise: Optional[float] = None
+    metric: str, float32: Array, float64: Array, logit_noise: Optional[Floats] = None
 ) -> Floats:
     """Return how far float32 rounding alone takes TensorFlow from the truth: float64 [N].
 
     float32, float64: [N, C], the pack's ``outputs_*`` or ``logits_*``. An input's own deviation
-    can be small by luck, so that another order of summation strays many times farther. It counts as
-    at least what is typical: for logits the median over the pack's inputs; for softmax outputs what
-    the typical `logit_noise` does to this input's softmax. The median, not the maximum: one
-    unstable input (a constant image, say) must not widen all the others.
+    can be small by luck, so that another order of summation strays many times farther. It counts
+    as at least the median over the pack's inputs and, for softmax outputs, as what `logit_noise`
+    [N] does to this input's softmax. The median, not the maximum: one unstable input (a constant
+    image, say) must not widen all the others.
     """
     own = METRICS[metric].measure(float32, float64)
+    noise = np.maximum(own, np.median(own))
     if logit_noise is None:
-        return np.maximum(own, np.median(own))
+        return noise
     typical = softmax_noise(float64, logit_noise)
-    return np.maximum(own, METRICS[metric].measure(typical, np.zeros_like(typical)))
+    return np.asarray(np.maximum(noise, METRICS[metric].measure(typical, 0 * typical)))
 
 
-def typical_logit_noise(logits32: Array, logits64: Array) -> float:
-    """Return the root mean square deviation of a logit, the median over the inputs.
+def typical_logit_noise(logits32: Array, logits64: Array) -> Floats:
+    """Return the root mean square deviation of a logit, at least the median over the inputs: [N].
 
     A shift of all logits of an input, which its softmax does not see, is left out.
     """
-    difference = logits32.astype(np.float64) - logits64
-    return float(np.median(difference.std(axis=1)))
+    own = (logits32.astype(np.float64) - logits64).std(axis=1)
+    return np.maximum(own, np.median(own))
 
 
-def softmax_noise(softmax: Array, logit_noise: float) -> Floats:
+def softmax_noise(softmax: Array, logit_noise: Floats) -> Floats:
     """Return the mean |change| of each probability, [N, C], for independent normal logit errors.
 
     First order: dp_i = p_i (dz_i - sum_j p_j dz_j), so that the variance of dp_i is
@@ -111,7 +112,7 @@ def softmax_noise(softmax: Array, logit_noise: float) -> Floats:
     """
     p = softmax.astype(np.float64)
     others = np.sum(p**2, axis=1, keepdims=True) - p**2
-    return np.asarray(logit_noise * p * np.sqrt(((1 - p) ** 2 + others) * 2 / np.pi))
+    return np.asarray(logit_noise[:, None] * p * np.sqrt(((1 - p) ** 2 + others) * 2 / np.pi))
 
 
 def allow(
@@ -124,11 +125,11 @@ def allow(
     opencv: str,
     engine: str = "classic",
     winograd: Optional[bool] = None,
-    logit_noise: Optional[float] = None,
+    logit_noise: Optional[Floats] = None,
 ) -> Allowance:
     """Return what `metric` may reach on each input, for `model` on OpenCV version `opencv`.
 
-    logit_noise: from typical_logit_noise, for metrics of the softmax outputs.
+    logit_noise: [N], from typical_logit_noise, for metrics of the softmax outputs.
     winograd: True or False where it was switched explicitly, None for the version's default.
     """
     ran = winograd_ran(tolerances, opencv, winograd)
