@@ -100,7 +100,7 @@ def typical_logit_noise(logits32: Array, logits64: Array) -> Floats:
     A shift of all logits of an input, which its softmax does not see, is left out.
     """
     own = (logits32.astype(np.float64) - logits64).std(axis=1)
-    return np.maximum(own, np.median(own))
+    return np.asarray(np.maximum(own, np.median(own)))
 
 
 def softmax_noise(softmax: Array, logit_noise: Floats) -> Floats:
