@@ -28,7 +28,7 @@ import numpy as np
 
 from . import layers, net
 from .capability import load_cv2
-from .records import BATCH, REPEATS, Array, Failure, RunConfig
+from .records import BATCH, LOGITS, REPEATS, Array, Failure, RunConfig
 
 
 class Session:
@@ -208,13 +208,12 @@ def refuse_fallback(session: Session) -> None:
 
 
 def run_logits(session: Session, cv2: Any, held: dict[str, str]) -> None:
-    """Read the logits of each input from a net of its own, so that the outputs stay untapped."""
+    """Read logits from a net of its own, so that the outputs stay untapped."""
     with session.stage("logits"):
         layer = layers.layer_holding(held, session.entries, session.tensors["logits"])
         tap = layers.open_tap(cv2, session.graph, session.config, [layer])
-        values = [
-            layers.read_tap(tap, image)[0].reshape(1, -1) for image in single_images(session.images)
-        ]
+        images = single_images(session.images[LOGITS])
+        values = [layers.read_tap(tap, image)[0].reshape(1, -1) for image in images]
         session.save("logits", logits=np.concatenate(values))
 
 

@@ -11,8 +11,10 @@ Array = np.ndarray[Any, Any]
 
 # Second forwards on the same net: the first REPEATS inputs. One forward of the first BATCH inputs
 # at once. Both few, as they are run for 15 models; a defect of either shows on any input.
-REPEATS = 2
-BATCH = 4
+REPEATS = 1
+BATCH = 2
+# Inputs whose logits are read, in forwards of their own: every other one, photos and edge cases.
+LOGITS = slice(None, None, 2)
 
 # The order of a run. "forward" includes the allocation OpenCV does on the first call, so that a
 # crash in it counts as "forward"; an error OpenCV names as one of set-up counts as "setup".
@@ -74,9 +76,9 @@ class CandidateRun:
     version: of OpenCV, None if cv2 could not be imported. outputs: [N, C], one plain forward an
     image, shape and dtype as OpenCV gave them. repeat: [REPEATS, C], a second forward of the
     first inputs on the same net. batch: raw output of one forward of the first BATCH inputs on
-    the same net. logits: [N, C], from a net of its own. layer_samples: {node: float32 [S]} at the
-    pack's sample positions, from another. carriers: {OpenCV layer: graph node it is compared
-    with}. layers_absent: {node: why there is nothing to compare}. tap_shift: greatest |difference|
+    the same net. logits: of the inputs LOGITS, [M, C], from a net of its own. layer_samples:
+    {node: float32 [S]} at the pack's sample positions, from another. carriers: {OpenCV
+    layer: graph node it is compared with}. layers_absent: {node: why there is nothing to compare}. tap_shift: greatest |difference|
     between the outputs with and without reading layers. times_ms: [N], of ``forward`` alone; the
     first includes set-up. parse_ms: time to read the graph. peak_mib: peak memory of the child
     process. threads: OpenCV's thread count. failures: in the order they happened. log: what the

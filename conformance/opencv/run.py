@@ -17,10 +17,11 @@ from conformance.pack_format import Pack
 from .blobs import BlobCase, run_blobs
 from .capability import probe_in_child
 from .process import Ending, last_lines, run_module
-from .records import BATCH, DOING, REPEATS, STAGES, Array, CandidateRun, Failure, RunConfig
+from .records import BATCH, DOING, LOGITS, REPEATS, STAGES, Array, CandidateRun, Failure, RunConfig
 
 __all__ = [
     "BATCH",
+    "LOGITS",
     "REPEATS",
     "STAGES",
     "BlobCase",

@@ -118,9 +118,9 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
     job = _Job(folder, request, manifest, inputs, progress)
     job.save("inputs", inputs)
     np.savez(folder / PREPROCESSING, **_preprocessing(spec))
-    _write_model(job)
+    double = _write_model(job)
     # The model is gone by now: its weights and the frozen graph's need not fit at once.
-    _write_layers(job, read_frozen(folder / GRAPH, **manifest.tensors))
+    _write_layers(job, read_frozen(folder / GRAPH, **manifest.tensors), double)
 
 
 def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
@@ -129,26 +129,33 @@ def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
     return {"image": image, "keras": np.asarray(module.preprocess_input(image.astype(np.float32)))}
 
 
-def _write_model(job: _Job) -> None:
-    """Write the frozen graph, and the model's own outputs and logits in both precisions."""
+def _write_model(job: _Job) -> dict[str, Array]:
+    """Write the frozen graph, and the model's own outputs and logits in both precisions.
+
+    Return the float64 activations of the frozen graph's layers, taken from the graph before our
+    passes, which keep names and shapes: so a wrong pass can't hide at a layer either.
+    """
     job.progress(_WEIGHT_STEPS.get(job.request.weights, "loading weights"))
     model = build_model(get_model(job.request.model), job.request.weights)
     job.progress("freezing")
     traced = trace(model)
-    _write_graph(job, model, traced)
+    graph = _write_graph(job, model, traced)
     job.progress("float32 answers")
     outputs, logits = _keras_answers(traced, job.inputs)
     job.save("outputs_f32", outputs)
     job.save("logits_f32", logits)
     job.progress("float64 answers")
-    truth = run(traced.graph, job.inputs, "float64")
+    # The nodes of a raw graph have names of their own; its layers are run in _write_layers.
+    layers = [] if job.request.graph == "raw" else list_layers(graph, len(job.inputs))
+    truth = run(traced.graph, job.inputs, "float64", layers)
     job.save("outputs_f64", truth.outputs)
     job.save("logits_f64", truth.logits)
     eager = np.asarray(model(job.inputs[:EAGER_INPUTS], training=False))
     check_outputs(job.request, outputs, eager, truth.outputs)
+    return truth.samples
 
 
-def _write_graph(job: _Job, model: Any, traced: Traced) -> None:
+def _write_graph(job: _Job, model: Any, traced: Traced) -> Graph:
     path = job.folder / GRAPH
     if job.request.graph == "raw":
         graph = freeze_raw(model, path)
@@ -158,6 +165,7 @@ def _write_graph(job: _Job, model: Any, traced: Traced) -> None:
         graph = frozen.graph
         job.manifest.passes = [asdict(applied) for applied in frozen.passes]
     job.manifest.tensors = {"input": graph.input, "logits": graph.logits, "output": graph.output}
+    return graph
 
 
 def _keras_answers(traced: Traced, inputs: Array) -> tuple[Array, Array]:
@@ -195,17 +203,18 @@ def check_outputs(request: PackRequest, outputs: Array, eager: Array, truth: Arr
             )
 
 
-def _write_layers(job: _Job, graph: Graph) -> None:
+def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
     """Write TensorFlow's answer to the frozen graph, and every layer's samples in float32/64."""
     layers = list_layers(graph, len(job.inputs))
     job.progress("layers in float32")
     single = run(graph, job.inputs, "float32", layers)
     job.save("frozen_f32", single.outputs)
-    job.progress("layers in float64")
-    double = run(graph, job.inputs, "float64", layers)
+    if not double:
+        job.progress("layers in float64")
+        double = run(graph, job.inputs, "float64", layers).samples
     arrays: dict[str, Any] = {}
     for index, layer in enumerate(layers):
         arrays[f"{index}_f32"] = single.samples[layer.node]
-        arrays[f"{index}_f64"] = double.samples[layer.node]
+        arrays[f"{index}_f64"] = double[layer.node]
     np.savez(job.folder / LAYERS, **arrays)
     job.manifest.layers = [asdict(layer) for layer in layers]

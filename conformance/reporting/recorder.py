@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.opencv.records import CandidateRun
+from conformance.opencv.records import LOGITS, CandidateRun
 from conformance.pack import Pack
 from conformance.session import Session
 from conformance.verdict.metrics import METRICS
@@ -75,16 +75,16 @@ def run_line(pack: Pack, run: CandidateRun, variant: str = "") -> Line:
     """
     assert run.outputs is not None
     assert run.times_ms is not None
-    candidates = {"outputs": run.outputs, "logits": run.logits}
+    candidates = {"outputs": (run.outputs, slice(None)), "logits": (run.logits, LOGITS)}
     deviation, noise = {}, {}
     for name in ("softmax_l1_sum", "softmax_linf", "logits_linf"):
         metric = METRICS[name]
-        truth = pack.load(f"{metric.arrays}_f64")
-        candidate = candidates[metric.arrays]
+        candidate, part = candidates[metric.arrays]
+        truth = pack.load(f"{metric.arrays}_f64")[part]
         if candidate is None or candidate.shape != truth.shape:
             continue
         deviation[name] = json_number(float(metric.measure(candidate, truth).max()))
-        reference = pack.load(f"{metric.arrays}_f32")
+        reference = pack.load(f"{metric.arrays}_f32")[part]
         noise[name] = float(metric.measure(reference, truth).max())
     return {
         "kind": "run",

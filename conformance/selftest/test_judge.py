@@ -252,7 +252,7 @@ _FIRST = Sides(_NAMES[:4], _GOOD.candidate[:4], _TRUTH[:4])
 
 def test_a_batch_must_have_the_shape_of_the_singles() -> None:
     """(10, 1, 1000) instead of (10, 1000) fails, and says whether the values agree."""
-    allowance = _allowance("batch_linf").first(4)
+    allowance = _allowance("batch_linf").of(slice(4))
     batch = _FIRST.candidate[:, None, :]
     judgement = judge_batch(_FIRST, batch, allowance)
     assert not judgement.passed
@@ -262,7 +262,7 @@ def test_a_batch_must_have_the_shape_of_the_singles() -> None:
 
 def test_a_batch_must_have_the_values_of_the_singles() -> None:
     """A batch within the noise passes; one short of images or with two exchanged does not."""
-    allowance = _allowance("batch_linf").first(4)
+    allowance = _allowance("batch_linf").of(slice(4))
     assert judge_batch(_FIRST, _TF[:4], allowance).passed
     assert not judge_batch(_FIRST, _FIRST.candidate[[1, 0, 2, 3]], allowance).passed
     assert not judge_batch(_FIRST, _FIRST.candidate[:1], allowance).passed

@@ -7,7 +7,7 @@ from typing import Callable
 import numpy as np
 import pytest
 
-from conformance.opencv.records import BATCH, CandidateRun
+from conformance.opencv.records import BATCH, LOGITS, CandidateRun
 from conformance.pack import Pack
 from conformance.verdict import judge
 from conformance.verdict.judge import Judgement, Sides
@@ -83,7 +83,8 @@ def test_logits(
 ) -> None:
     """The logits, which no softmax squeezes, stray no farther than the noise floor allows."""
     logits = given(answered, "logits")
-    verify(judge.judge_logits(sides, logits, pack.load("logits_f64"), allowance(metric)))
+    truth = pack.load("logits_f64")[LOGITS]
+    verify(judge.judge_logits(sides.of(LOGITS), logits, truth, allowance(metric).of(LOGITS)))
 
 
 @pytest.mark.stage("batch")
@@ -92,8 +93,8 @@ def test_batch_equals_singles(
 ) -> None:
     """A batch of N images gives N rows, those that the images give one by one."""
     batch = given(answered, "batch")
-    first = Sides(sides.names[:BATCH], sides.candidate[:BATCH], sides.truth[:BATCH])
-    verify(judge.judge_batch(first, batch, allowance("batch_linf").first(BATCH)))
+    first = slice(BATCH)
+    verify(judge.judge_batch(sides.of(first), batch, allowance("batch_linf").of(first)))
 
 
 @pytest.mark.stage("repeat")

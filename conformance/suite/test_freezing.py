@@ -6,26 +6,19 @@ from typing import Callable
 
 import pytest
 
+from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
+from conformance.session import Session
 from conformance.verdict.judge import Judgement, Sides, judge_distance
-from conformance.verdict.tolerance import Tolerances, allow
 
 pytestmark = pytest.mark.stage("freeze")
 
 
 def test_frozen_graph_equals_keras(
-    pack: Pack, verify: Callable[[Judgement], None], tolerances: Tolerances
+    pack: Pack, verify: Callable[[Judgement], None], conformance_session: Session
 ) -> None:
     """TensorFlow running the frozen graph answers as the Keras model does, within rounding."""
     truth = pack.load("outputs_f64")
     sides = Sides(pack.manifest.inputs, pack.load("frozen_f32"), truth, "the frozen graph")
-    allowance = allow(
-        tolerances,
-        "frozen_l1_sum",
-        pack.load("outputs_f32"),
-        truth,
-        model=pack.model,
-        opencv="0",
-        winograd=False,
-    )
+    allowance = conformance_session.allow(pack, RunConfig(winograd=False), "frozen_l1_sum")
     verify(judge_distance(sides, allowance))

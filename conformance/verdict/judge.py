@@ -37,6 +37,15 @@ class Sides:
     truth: Array
     who: str = "OpenCV"
 
+    def of(self, part: slice) -> Sides:
+        """Return both sides of some of the inputs."""
+        return replace(
+            self,
+            names=self.names[part],
+            candidate=self.candidate[part],
+            truth=self.truth[part],
+        )
+
 
 @dataclass(frozen=True)
 class Judgement:

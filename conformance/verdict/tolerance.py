@@ -69,9 +69,9 @@ class Allowance:
     multiple: float
     reason: str
 
-    def first(self, count: int) -> Allowance:
-        """Return what is allowed on the first `count` inputs."""
-        few = (self.values[:count], self.noise[:count], self.floor[:count])
+    def of(self, part: slice) -> Allowance:
+        """Return what is allowed on some of the inputs."""
+        few = (self.values[part], self.noise[part], self.floor[part])
         return replace(self, values=few[0], noise=few[1], floor=few[2])
 
 
