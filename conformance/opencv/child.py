@@ -148,17 +148,21 @@ def run(session: Session) -> None:
         cv2 = load_cv2()
         session.subject = net.Subject(session.model, session.config, cv2.__version__)
         session.report["version"] = cv2.__version__
-    names = run_plain(session, cv2)
+    candidate, names = run_plain(session, cv2)
     held = layers.carriers(names, session.entries)
     with session.optional():
-        run_logits(session, cv2, held)
+        run_logits(session, cv2, held, candidate)
+    del candidate
     if session.config.layers:
         with session.optional():
             run_layers(session, cv2, held)
 
 
-def run_plain(session: Session, cv2: Any) -> list[str]:
-    """Parse, set up, run each input alone, some twice, some at once; return the layer names."""
+def run_plain(session: Session, cv2: Any) -> tuple[Any, list[str]]:
+    """Parse, set up, run each input alone, some twice, some at once.
+
+    Return the net and the names of its layers.
+    """
     with session.stage("parse"):
         candidate, parse_ms = timed(lambda: net.read(cv2, session.graph, session.config))
         names = [str(name) for name in candidate.getLayerNames()]
@@ -174,7 +178,7 @@ def run_plain(session: Session, cv2: Any) -> list[str]:
         # The same net: its re-allocation for another shape is what a user's batch meets too, and
         # a second parse of a 550 MB graph is saved.
         session.save("batch", batch=net.forward(candidate, session.images[:BATCH]))
-    return names
+    return candidate, names
 
 
 def run_singles(session: Session, candidate: Any) -> None:
@@ -207,11 +211,11 @@ def refuse_fallback(session: Session) -> None:
         raise net.StageError(session.subject.failed("setup", reason))
 
 
-def run_logits(session: Session, cv2: Any, held: dict[str, str]) -> None:
-    """Read logits from a net of its own, so that the outputs stay untapped."""
+def run_logits(session: Session, cv2: Any, held: dict[str, str], candidate: Any) -> None:
+    """Read logits, from `candidate` where possible: its untapped outputs are already saved."""
     with session.stage("logits"):
         layer = layers.layer_holding(held, session.entries, session.tensors["logits"])
-        tap = layers.open_tap(cv2, session.graph, session.config, [layer])
+        tap = layers.open_tap(cv2, session.graph, session.config, [layer], parsed=candidate)
         images = single_images(session.images[LOGITS])
         values = [layers.read_tap(tap, image)[0].reshape(1, -1) for image in images]
         session.save("logits", logits=np.concatenate(values))

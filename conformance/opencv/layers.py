@@ -92,16 +92,26 @@ class Tap:
 
 
 def open_tap(
-    cv2: Any, graph: Path, config: RunConfig, names: Sequence[str], fusion: Optional[bool] = None
+    cv2: Any,
+    graph: Path,
+    config: RunConfig,
+    names: Sequence[str],
+    fusion: Optional[bool] = None,
+    parsed: Any = None,
 ) -> Tap:
-    """Return a fresh net from which the layers `names` can be read.
+    """Return a net from which the layers `names` can be read.
 
-    fusion: False keeps the classic engine from fusing layers, so that each has its own output;
-    the new engine has no such switch and needs none, as what it hands out is not fused.
+    parsed: a configured net of the same graph, used instead of reading the graph again where the
+    engine allows: the new one must know the names while it reads. fusion: False keeps the classic
+    engine from fusing layers, so that each has its own output; the new engine has no such switch
+    and needs none, as what it hands out is not fused.
     """
     new = config.engine == "new"
-    net = read(cv2, graph, config, extra=names if new else ())
-    configure(cv2, net, config)
+    if parsed is None or new:
+        net = read(cv2, graph, config, extra=names if new else ())
+        configure(cv2, net, config)
+    else:
+        net = parsed
     if fusion is not None and not new:
         set_fusion(net, fusion)
     # The new engine of 5.0.0 gives either one output or all of them.

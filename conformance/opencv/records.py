@@ -76,11 +76,11 @@ class CandidateRun:
     version: of OpenCV, None if cv2 could not be imported. outputs: [N, C], one plain forward an
     image, shape and dtype as OpenCV gave them. repeat: [REPEATS, C], a second forward of the
     first inputs on the same net. batch: raw output of one forward of the first BATCH inputs on
-    the same net. logits: of the inputs LOGITS, [M, C], from a net of its own. layer_samples:
-    {node: float32 [S]} at the pack's sample positions, from another. carriers: {OpenCV
-    layer: graph node it is compared with}. layers_absent: {node: why there is nothing to compare}. tap_shift: greatest |difference|
-    between the outputs with and without reading layers. times_ms: [N], of ``forward`` alone; the
-    first includes set-up. parse_ms: time to read the graph. peak_mib: peak memory of the child
+    the same net. logits: of the inputs LOGITS, [M, C], read after all else. layer_samples: {node:
+    float32 [S]} at the pack's sample positions, from another net. carriers: {OpenCV layer: graph
+    node it is compared with}. layers_absent: {node: why there is nothing to compare}. tap_shift:
+    greatest |difference| between the outputs with and without reading layers. times_ms: [N], of
+    ``forward`` alone; the first includes set-up. parse_ms: time to read the graph. peak_mib: peak memory of the child
     process. threads: OpenCV's thread count. failures: in the order they happened. log: what the
     child printed.
     """
