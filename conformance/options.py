@@ -44,7 +44,11 @@ def add_options(parser: pytest.Parser) -> None:
         default=_DEFAULTS["--importer"],
         help="OpenCV's importer (default: tensorflow)",
     )
-    add("--engine", metavar="LIST", help="engines, comma-separated (default: all this OpenCV has)")
+    add(
+        "--engine",
+        metavar="LIST",
+        help="engines, comma-separated, or default: OpenCV's own choice (not given: all)",
+    )
     add("--target", default=_DEFAULTS["--target"], help="OpenCV's target (default: cpu)")
     for switch in ("winograd", "fusion"):
         add(

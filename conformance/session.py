@@ -29,9 +29,9 @@ from .verdict.tolerance import Allowance, Tolerances, allow, load_tolerances, ty
 class Session:
     """Options of the run and what has been found out so far.
 
-    weights, graph, keras: as in PackRequest. engines: None for all that this OpenCV has.
-    winograd, fusion: the settings to judge, None being what the user gets without asking.
-    timeout: seconds that one candidate process may take.
+    weights, graph, keras: as in PackRequest. engines: None for all that this OpenCV has,
+    ["default"] for the one it takes by itself. winograd, fusion: the settings to judge, None being
+    what the user gets without asking. timeout: seconds that one candidate process may take.
     """
 
     packs_root: Path
@@ -58,6 +58,9 @@ class Session:
         """
         found: dict[str, Any] = probe_in_child()
         _require("importer", self.importer, found["importers"], found["version"])
+        if self.engines == ["default"]:
+            # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
+            self.engines = found["engines"][-1:]
         for engine in self.engines or ():
             _require("engine", engine, found["engines"], found["version"])
         return found
@@ -85,7 +88,7 @@ class Session:
 
     def variants(self) -> list[RunConfig]:
         """Return one configuration for each engine and switch setting to be judged."""
-        engines = self.engines or self.capability["engines"]
+        engines = self.capability["engines"] if self.engines is None else self.engines
         return [
             RunConfig(
                 importer=self.importer,

@@ -80,9 +80,9 @@ class CandidateRun:
     float32 [S]} at the pack's sample positions, from another net. carriers: {OpenCV layer: graph
     node it is compared with}. layers_absent: {node: why there is nothing to compare}. tap_shift:
     greatest |difference| between the outputs with and without reading layers. times_ms: [N], of
-    ``forward`` alone; the first includes set-up. parse_ms: time to read the graph. peak_mib: peak memory of the child
-    process. threads: OpenCV's thread count. failures: in the order they happened. log: what the
-    child printed.
+    ``forward`` alone; the first includes set-up. parse_ms: time to read the graph. peak_mib: peak
+    memory of the child process. threads: OpenCV's thread count. failures: in the order they
+    happened. log: what the child printed.
     """
 
     config: RunConfig
