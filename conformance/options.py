@@ -85,6 +85,7 @@ def new_session(config: pytest.Config) -> Session:
         fusion=_switch("--fusion", option("--fusion")),
         threads=option("--threads"),
         timeout=option("--candidate-timeout"),
+        verbose=config.option.verbose > 0,
         known_failures=load_known_failures(Path(known_failures) if known_failures else None),
     )
     session.capability  # noqa: B018  # a missing cv2 is reported before anything is collected

@@ -32,6 +32,7 @@ class Session:
     weights, graph, keras: as in PackRequest. engines: None for all that this OpenCV has,
     ["default"] for the one it takes by itself. winograd, fusion: the settings to judge, None being
     what the user gets without asking. timeout: seconds that one candidate process may take.
+    verbose: let TensorFlow's log through while packs are built.
     """
 
     packs_root: Path
@@ -45,6 +46,7 @@ class Session:
     fusion: Sequence[Optional[bool]]
     threads: Optional[int]
     timeout: float
+    verbose: bool
     known_failures: Sequence[KnownFailure]
     build_failures: dict[str, str] = field(default_factory=dict)
     _packs: dict[str, Pack] = field(default_factory=dict)
@@ -116,7 +118,7 @@ class Session:
         if not missing:
             return
         try:
-            for event in run_builder(missing, self.packs_root):
+            for event in run_builder(missing, self.packs_root, verbose=self.verbose):
                 report(event)
                 if event.state == "failed":
                     self.build_failures[event.model] = event.step

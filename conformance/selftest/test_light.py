@@ -1,0 +1,73 @@
+"""The suite where TensorFlow is not installed: a fresh environment, packs built elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from conformance.reporting.results import read_results
+
+from .tiny import tiny_pack
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+MODEL = "mobilenet"
+
+
+@pytest.fixture(scope="module")
+def light_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a fresh environment with this package, OpenCV and no TensorFlow."""
+    home = tmp_path_factory.mktemp("light")
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "--quiet", f"{CHECKOUT}[headless]"]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+def run(python: Path | str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of the environment's Python away from the checkout."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
+    command = [str(python), "-m", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def verdicts(folder: Path) -> dict[str, dict[str, str]]:
+    """Return {file: {case: outcome}} of a folder of results."""
+    files = sorted(folder.glob("*.jsonl"))
+    return {f.name: {c["id"]: c["outcome"] for c in read_results(f).cases} for f in files}
+
+
+def test_same_verdicts_without_tensorflow(light_python: Path, tmp_path: Path) -> None:
+    """Packs are judged where TensorFlow can't be imported, with the verdicts it has elsewhere."""
+    packs = tmp_path / "packs"
+    tiny_pack(packs, MODEL)
+    absent = subprocess.run(
+        [light_python, "-c", "import tensorflow"], capture_output=True, check=False
+    )
+    assert absent.returncode != 0
+    suite = ["pytest", "--pyargs", "conformance.suite", "-k", "mobilenet and not mobilenetv2"]
+    suite += ["-p", "no:cacheprovider", f"--packs={packs}"]
+    light = run(light_python, tmp_path, *suite, f"--results={tmp_path / 'light'}")
+    assert light.returncode == 0, light.stdout + light.stderr
+    assert "TensorFlow not installed" in light.stdout
+    run(sys.executable, tmp_path, *suite, f"--results={tmp_path / 'here'}")
+    here = verdicts(tmp_path / "here")
+    assert here
+    assert verdicts(tmp_path / "light") == here
+
+
+def test_missing_pack_says_what_to_run(light_python: Path, tmp_path: Path) -> None:
+    """Without pack and TensorFlow a model is an error with the command that builds it, no skip."""
+    suite = ["pytest", "--pyargs", "conformance.suite", "-k", "test_top1 and xception"]
+    done = run(light_python, tmp_path, *suite, f"--packs={tmp_path}", "-p", "no:cacheprovider")
+    assert done.returncode == 1
+    assert "python -m conformance pack build xception --packs" in done.stdout
+    assert "skipped" not in done.stdout
