@@ -89,7 +89,7 @@ def test_pack_is_complete(built: Pack) -> None:
 def test_steps_are_named(built: Pack, steps: list[str]) -> None:
     """The build announces each of its steps once, as it starts."""
     assert steps[0] == "calibrating weights"
-    assert len(steps) == len(set(steps)) == 6
+    assert len(steps) == len(set(steps)) == 5
 
 
 def test_float32_answers_stay_near_the_truth(built: Pack) -> None:
