@@ -159,7 +159,7 @@ def test_the_required_multiple_is_the_one_that_decides(
     metric: Any, factor: float, passed: bool
 ) -> None:
     """With the reported multiple, rounded up a little, the same candidate passes; with less not."""
-    logits = _strayed(3e-4).astype(np.float32)
+    logits = _strayed(3e-3).astype(np.float32)
     strayed = replace(_GOOD, candidate=_softmax(logits).astype(np.float32))
 
     def judge(allowance: Allowance) -> Judgement:
