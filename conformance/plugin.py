@@ -160,7 +160,12 @@ def conformance_session(request: pytest.FixtureRequest) -> Session:
 @pytest.fixture(scope="session")
 def pack(request: pytest.FixtureRequest, conformance_session: Session) -> Pack:
     """The reference pack of one model (indirect parameter: the model's name)."""
-    return conformance_session.pack(request.param)
+    try:
+        return conformance_session.pack(request.param)
+    except ConformanceError as error:
+        message = str(error)
+    # In a fixture this is an error of the test, not a failure; the message says it all.
+    pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -169,16 +174,12 @@ def candidate(conformance_session: Session, pack: Pack, variant: RunConfig) -> C
     return conformance_session.run(pack, variant)
 
 
-class NotJudged(Exception):
-    """The candidate gave no arrays to judge."""
-
-
 @pytest.fixture
 def answered(candidate: CandidateRun) -> CandidateRun:
     """The candidate, provided that it got as far as answering every input."""
     failure = candidate.failure_before("forward")
     if failure is not None:
-        raise NotJudged(f"no answer to judge: {failure}")
+        pytest.fail(f"no answer to judge: {failure}", pytrace=False)
     return candidate
 
 
