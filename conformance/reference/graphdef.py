@@ -42,10 +42,6 @@ class Graph:
         """Return {name: NodeDef}."""
         return {node.name: node for node in self.definition.node}
 
-    def is_constant(self, node: Any) -> bool:
-        """Whether `node` holds a value, inside the message or outside it."""
-        return node.op == "Const" or node.name in self.constants
-
 
 def source(reference: str) -> str:
     """Return the node an input refers to: "a" for "a", "a:1" and "^a"."""
