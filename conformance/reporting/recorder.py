@@ -69,7 +69,7 @@ class Recorder:
 
 
 def run_line(pack: Pack, run: CandidateRun, variant: str = "") -> Line:
-    """Return the line of a run that answered: bits, greatest deviation over the inputs, cost.
+    """Return the line of a run that answered: bits, greatest and median deviation, cost.
 
     deviation: OpenCV from float64; noise: TensorFlow's float32 from float64; both by metric.
     """
@@ -83,9 +83,11 @@ def run_line(pack: Pack, run: CandidateRun, variant: str = "") -> Line:
         truth = pack.load(f"{metric.arrays}_f64")[part]
         if candidate is None or candidate.shape != truth.shape:
             continue
-        deviation[name] = json_number(float(metric.measure(candidate, truth).max()))
         reference = pack.load(f"{metric.arrays}_f32")[part]
-        noise[name] = float(metric.measure(reference, truth).max())
+        for suffix, over_inputs in (("", np.max), ("_median", np.median)):
+            strayed = over_inputs(metric.measure(candidate, truth))
+            deviation[name + suffix] = json_number(float(strayed))
+            noise[name + suffix] = float(over_inputs(metric.measure(reference, truth)))
     return {
         "kind": "run",
         "model": pack.model,
