@@ -150,6 +150,9 @@ def run(session: Session) -> None:
         session.report["version"] = cv2.__version__
     candidate, names = run_plain(session, cv2)
     held = layers.carriers(names, session.entries)
+    if session.config.engine == "new":
+        # It reads the graph again for each tap; two nets of vgg19 would take over 3 GiB.
+        candidate = None
     with session.optional():
         run_logits(session, cv2, held, candidate)
     del candidate

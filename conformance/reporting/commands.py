@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance.errors import ConformanceError
+from conformance.verdict.data import release
 from conformance.verdict.expectations import load_known_failures, ready_entry
 
 from .gate import compare, is_regression
@@ -133,7 +134,8 @@ _OUTCOMES = ("passed", "failed", "errored", "xfailed", "skipped")
 
 
 def _run_rows(matrix: Sequence[Results]) -> list[tuple[str, ...]]:
-    return [(r.name, *(str(r.counts.get(outcome, 0)) for outcome in _OUTCOMES)) for r in matrix]
+    ordered = sorted(matrix, key=lambda r: (release(r.header["opencv"]["version"]), r.name))
+    return [(r.name, *(str(r.counts.get(outcome, 0)) for outcome in _OUTCOMES)) for r in ordered]
 
 
 def _problems(matrix: Sequence[Results], arguments: argparse.Namespace) -> list[str]:

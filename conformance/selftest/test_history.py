@@ -70,3 +70,15 @@ def test_unmatched_known_failure_is_found(tmp_path: Path) -> None:
     files = matrix(tmp_path, ("4.6.0", [case("resnet50", "test_parse", "xfailed")]))
     entries = load_known_failures(toml)
     assert unmatched(entries, files) == [entries[1]]
+
+
+def test_entry_of_another_graph_is_left_out(tmp_path: Path) -> None:
+    """A known failure of the raw graph says nothing about a matrix of the other one."""
+    toml = tmp_path / "known.toml"
+    entry = 'schema = 1\n[[failure]]\nmodel = "vgg16"\ngraph = "{}"\nstage = "parse"\n'
+    entry += 'reason = "r"\n'
+    files = matrix(tmp_path, ("4.6.0", [case("resnet50")]))
+    toml.write_text(entry.format("raw"))
+    assert unmatched(load_known_failures(toml), files) == []
+    toml.write_text(entry.format("opencv"))
+    assert len(unmatched(load_known_failures(toml), files)) == 1
