@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 
+from .checks import diagnose
 from .errors import ConformanceError
 from .models import MODELS
 from .opencv.records import CandidateRun, RunConfig
@@ -197,7 +198,8 @@ def verify(
             warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
         if not judgement.passed:
             context = _context(request, pack, conformance_session, variant)
-            pytest.fail(failure_message(judgement, context), pytrace=False)
+            lines = diagnose(conformance_session, pack, variant) if variant else []
+            pytest.fail(failure_message(judgement, context, lines), pytrace=False)
 
     return verify
 
