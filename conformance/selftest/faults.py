@@ -355,7 +355,7 @@ def epsilon_faults(graph: Graph, traced: Graph, model: str, a_kind: int) -> Iter
     random = generator(model, EPSILON)
     for index in random.permutation(len(norms))[:a_kind].tolist():
         addition = before[norms[index].input[0]]
-        epsilon = next(name for name in sources(addition) if name not in traced.constants)
+        epsilon = next(name for name in sources(addition) if before[name].op == "Const")
         value = value_of(traced, epsilon)
         other = constant(epsilon, np.full(value.shape, 1e-5 if value > 1e-4 else 1e-3, np.float32))
         changed = with_definition(traced, {epsilon: [other]}).nodes()
