@@ -1,5 +1,7 @@
 """Results on disk: JSON Lines with a header, a line a case, a line a candidate run, and a footer.
 
+A line of kind "layers" holds what each node of a model's graph strayed, where that was recorded.
+
 The schema is results.schema.json; every line is checked against it when written and when read.
 """
 
@@ -28,13 +30,14 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Results:
-    """A complete results file. cases and runs: the lines of these kinds, in file order."""
+    """A complete results file. cases, runs, layers: the lines of these kinds, in file order."""
 
     path: Path
     header: Line
     cases: list[Line]
     runs: list[Line]
     counts: dict[str, int]
+    layers: list[Line] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -133,7 +136,8 @@ def read_results(path: Path) -> Results:
     _check_footer(path, raw, lines)
     cases = [line for line in lines if line["kind"] == "case"]
     runs = [line for line in lines if line["kind"] == "run"]
-    return Results(path, lines[0], cases, runs, lines[-1]["counts"])
+    layers = [line for line in lines if line["kind"] == "layers"]
+    return Results(path, lines[0], cases, runs, lines[-1]["counts"], layers)
 
 
 def _parse(path: Path, number: int, text: bytes) -> Line:
