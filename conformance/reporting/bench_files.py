@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from statistics import median
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
+from conformance.models import model_order
+from conformance.verdict.data import release
 
 FRAMEWORKS = {
     "opencv": "OpenCV",
@@ -116,11 +119,21 @@ def _timing(path: Path, document: dict[str, Any], entry: dict[str, Any]) -> Timi
 
 def _newest(found: Sequence[Timing]) -> tuple[list[Timing], list[str]]:
     kept: dict[tuple[str, ...], Timing] = {}
-    notes = []
+    replaced: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for timing in sorted(found, key=lambda t: t.created):
         key = (timing.group, timing.model, timing.who)
         older = kept.get(key)
         if older is not None and older.file != timing.file:
-            notes.append(f"{older.file} left out: {timing.file} is newer, of the same {timing.who}")
+            replaced[older.file, timing.file][timing.who] = None
         kept[key] = timing
-    return list(kept.values()), list(dict.fromkeys(notes))
+    notes = [
+        f"{older}: its times of {' and of '.join(who)} are left out, {newer} is newer"
+        for (older, newer), who in replaced.items()
+    ]
+    return sorted(kept.values(), key=_order), notes
+
+
+def _order(timing: Timing) -> tuple[Any, ...]:
+    frameworks = list(FRAMEWORKS)
+    place = frameworks.index(timing.framework) if timing.framework in frameworks else 99
+    return timing.group, model_order(timing.model), place, release(timing.version), timing.engine

@@ -43,15 +43,14 @@ def coloured(spec: Spec, plain: bool = False) -> Spec:
     return result
 
 
-def _chart(description: str, height: int, **parts: Any) -> Spec:
+def _chart(description: str, height: int, columns: int = 3, **parts: Any) -> Spec:
     axis = {"labelColor": "@muted", "titleColor": "@muted", "gridColor": "@grid"}
     axis |= {"domainColor": "@grid", "tickColor": "@grid", "titleFontWeight": "normal"}
-    legend = {"labelColor": "@ink", "titleColor": "@muted", "orient": "top", "columns": 2}
+    legend = {"labelColor": "@ink", "titleColor": "@muted", "orient": "top", "columns": columns}
     return {
         "description": description,
         "width": "container",
         "height": height,
-        "autosize": {"type": "fit-x", "contains": "padding"},
         "data": {"name": "rows"},
         "config": {
             "background": None,
@@ -83,6 +82,15 @@ def _tooltip(*fields: tuple[str, str, str]) -> list[Spec]:
     ]
 
 
+def _lines(encoding: Spec, size: int = 50) -> list[Spec]:
+    """Return a line and its points, whose shape tells what their colour tells."""
+    points = {"type": "point", "filled": True, "opacity": 1, "size": size}
+    return [
+        {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": encoding},
+        {"mark": points, "encoding": {**encoding, "shape": encoding["color"]}},
+    ]
+
+
 def deviation_chart() -> Spec:
     """Deviation and noise floor by version. Rows: version, series, deviation, noise, ratio."""
     tip = _tooltip(
@@ -99,29 +107,15 @@ def deviation_chart() -> Spec:
         "mark": {"type": "line", "strokeDash": [5, 4], "color": "@muted", "strokeWidth": 1.5},
         "encoding": {"x": _VERSION, "y": {**y, "field": "noise"}},
     }
-    points = {
-        "mark": {"type": "line", "point": {"size": 55, "filled": True}, "strokeWidth": 2},
-        "encoding": {**shown, "shape": _SERIES_COLOUR},
-    }
-    return _chart("deviation from float64 by OpenCV version", 150, layer=[noise, points])
+    return _chart("deviation from float64 by OpenCV version", 150, layer=[noise, *_lines(shown)])
 
 
 def version_time_chart() -> Spec:
     """Milliseconds by version. Rows: version, series, ms."""
     tip = _tooltip(("version", "OpenCV", ""), ("series", "engine", ""), ("ms", "ms", ".2f"))
     y = _field("ms", "quantitative", "ms", scale={"zero": True}, axis={"tickCount": 4})
-    return _chart(
-        "inference time by OpenCV version",
-        150,
-        mark={"type": "line", "point": {"size": 55, "filled": True}, "strokeWidth": 2},
-        encoding={
-            "x": _VERSION,
-            "y": y,
-            "color": _SERIES_COLOUR,
-            "shape": _SERIES_COLOUR,
-            "tooltip": tip,
-        },
-    )
+    shown = {"x": _VERSION, "y": y, "color": _SERIES_COLOUR, "tooltip": tip}
+    return _chart("inference time by OpenCV version", 150, layer=_lines(shown))
 
 
 def layer_chart() -> Spec:
@@ -159,19 +153,13 @@ def layer_chart() -> Spec:
 def iteration_chart() -> Spec:
     """The tutorial's chart: time against iteration. Rows: iteration, who, ms."""
     tip = _tooltip(("who", "who", ""), ("iteration", "iteration", "d"), ("ms", "ms", ".2f"))
-    colour = _field("who", "nominal", sort=None)
-    return _chart(
-        "inference time of each iteration",
-        200,
-        mark={"type": "line", "point": {"size": 22, "filled": True}, "strokeWidth": 1.5},
-        encoding={
-            "x": _field("iteration", "quantitative", "iteration", axis={"grid": False}),
-            "y": _field("ms", "quantitative", "ms", scale={"zero": True}),
-            "color": colour,
-            "shape": colour,
-            "tooltip": tip,
-        },
-    )
+    shown = {
+        "x": _field("iteration", "quantitative", "iteration", axis={"grid": False}),
+        "y": _field("ms", "quantitative", "ms", scale={"zero": True}),
+        "color": _field("who", "nominal", sort=None),
+        "tooltip": tip,
+    }
+    return _chart("inference time of each iteration", 200, columns=1, layer=_lines(shown, size=22))
 
 
 def median_chart() -> Spec:
@@ -181,11 +169,12 @@ def median_chart() -> Spec:
     return _chart(
         "median inference time of each framework",
         0,
+        columns=1,
         mark={"type": "bar", "cornerRadiusEnd": 2},
         encoding={
             "y": _field("model", "nominal", sort=None),
             "yOffset": bars,
-            "x": _field("ms", "quantitative", "median, ms", scale={"type": "linear"}),
+            "x": _field("ms", "quantitative", "median, ms", axis={"tickCount": 8}),
             "color": bars,
             "tooltip": tip,
         },
@@ -205,11 +194,19 @@ def verdict_chart(symbols: Mapping[str, str]) -> Spec:
     text: Spec = {"mark": {"type": "text", "color": "white", "fontWeight": "bold"}}
     text["encoding"] = {**place, "text": {"field": "symbol", "type": "nominal"}}
     spec = _chart("verdicts", 0, layer=[cells, text])
-    return spec | {"width": {"step": 30}, "height": {"step": 24}, "autosize": "pad"}
+    return spec | {"width": {"step": 30}, "height": {"step": 24}}
 
 
 def with_rows(spec: Spec, rows: Sequence[Mapping[str, Any]], title: str, width: int) -> Spec:
     """Return `spec` as a picture's: with its rows, a title, a width in pixels, plain colours."""
+    spec = json.loads(json.dumps(spec))
+    for part in spec.get("layer", [spec]):
+        for channel in (part["encoding"].get("color", {}), part["encoding"].get("shape", {})):
+            if "field" in channel and "scale" not in channel:
+                # Equal domains make one legend of colour and shape.
+                channel["scale"] = {
+                    "domain": list(dict.fromkeys(r[channel["field"]] for r in rows))
+                }
     sized = {} if isinstance(spec["width"], dict) else {"width": width}
     full = {**spec, **sized, "data": {"values": list(rows)}, "title": title}
     full["config"] = {**spec["config"], "background": "white"}

@@ -13,7 +13,7 @@ from conformance.errors import ConformanceError
 
 from .matrix import NAMES, SYMBOLS
 from .payload import payload, shorten
-from .sections import SECTIONS, Report, number, test_of
+from .sections import SECTIONS, TITLES, Report, number, test_of
 
 _PAGE = Path(__file__).with_name("page")
 INSTALL = "python -m pip install 'opencv-dnn-conformance[report]'"
@@ -35,6 +35,7 @@ def render(report: Report) -> str:
     environment.filters |= {
         "figure": figure,
         "heat": heat,
+        "moment": moment,
         "test": test_of,
         "shorten": shorten,
     }
@@ -44,6 +45,7 @@ def render(report: Report) -> str:
         report=report,
         matrix=report.matrix,
         sections={name: data for name, data in sections.items() if data is not None},
+        titles=TITLES,
         symbols=SYMBOLS,
         names=NAMES,
         style=(_PAGE / "style.css").read_text(encoding="utf-8"),
@@ -77,6 +79,11 @@ def figure(value: object) -> str:
     """Return a recorded figure for people: three digits, or what stands in its place."""
     found = number(value)
     return str(value if value is not None else "-") if found is None else f"{found:.3g}"
+
+
+def moment(created: str) -> str:
+    """Return an ISO 8601 time to the minute, for people."""
+    return f"{created[:16].replace('T', ' ')} UTC" if created.endswith("+00:00") else created
 
 
 def heat(ratio: Optional[float]) -> str:

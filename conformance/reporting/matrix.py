@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
-from conformance.models import MODELS
+from conformance.models import model_order
 from conformance.verdict.data import release
 
 from .results import Line, Results
@@ -110,9 +110,7 @@ def build_matrix(files: Iterable[Results], expected: Sequence[str] = ()) -> Matr
     names = _names(sorted(by_group))
     groups = [_group(names[key], by_group[key], expected) for key in sorted(by_group)]
     found = {case["model"] for results in kept for case in results.cases}
-    known = list(MODELS)
-    models = sorted(found, key=lambda m: (known.index(m) if m in known else len(known), m))
-    return Matrix(models, groups, notes)
+    return Matrix(sorted(found, key=model_order), groups, notes)
 
 
 def machine(header: Line) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+from conformance.verdict.data import release
+
 from .bench_files import Timing
 from .gate import DEVIATION
 from .history import history
@@ -90,7 +92,26 @@ def failures(report: Report) -> Optional[Data]:
         for key, places in found.items()
     ]
     entries.sort(key=lambda e: (-RANK.index(e["outcome"]), -len(e["places"])))
-    return {"entries": entries[:MOST_FAILURES], "more": len(entries[MOST_FAILURES:])}
+    shown = entries[:MOST_FAILURES]
+    return {"entries": shown, "models": _by_model(shown), "more": len(entries[MOST_FAILURES:])}
+
+
+def _by_model(entries: Iterable[Data]) -> list[Data]:
+    """Return the entries of one model, outcome and engine together: they have mostly one cause."""
+    found: dict[tuple[str, ...], list[Data]] = defaultdict(list)
+    for entry in entries:
+        found[tuple(entry[k] for k in ("outcome", "model", "engine", "group"))].append(entry)
+    models = []
+    for (outcome, model, engine, group), members in found.items():
+        versions = {place["column"].version for entry in members for place in entry["places"]}
+        row = {
+            "outcome": outcome,
+            "model": model,
+            "where": ", ".join(filter(None, (engine, group))),
+        }
+        row |= {"engine": engine, "entries": members, "versions": sorted(versions, key=release)}
+        models.append(row)
+    return models
 
 
 def deviation_rows(matrix: Matrix) -> list[Data]:
@@ -217,3 +238,4 @@ SECTIONS: dict[str, Callable[[Report], Optional[Data]]] = {
     "times": times,
     "environment": environment,
 }
+TITLES = {**{name: name.capitalize() for name in SECTIONS}, "times": "Inference time"}

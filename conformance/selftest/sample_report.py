@@ -126,11 +126,13 @@ def bench_document(
         for framework, factor in factors.items():
             dice = random.Random(f"{model} {framework} {opencv}")
             data = [ms * factor * (1 + abs(dice.gauss(0, 0.04))) / 1e3 for _ in range(rounds)]
-            info = {"model": model, "framework": framework, "opencv": opencv, "engine": "new"}
+            info: dict[str, Any] = {"model": model, "framework": framework, "opencv": opencv}
+            info |= {"engine": "new"}
             info |= {"tensorflow": "2.21.0", "threads": threads, "cpu": cpu, "batch": 1}
             info |= {"pack": "9ba6c5579dfb04db", "peak_mib": 210.5}
             name = f"test_inference_time[{model}-{framework}]"
-            stats = {"data": [round(s, 6) for s in data], "median": sorted(data)[rounds // 2]}
+            stats: dict[str, Any] = {"data": [round(s, 6) for s in data]}
+            stats["median"] = sorted(data)[rounds // 2]
             benchmarks.append({"name": name, "group": model, "stats": stats, "extra_info": info})
     return {
         "datetime": "2026-11-20T10:00:00",

@@ -56,23 +56,37 @@ for (const id of ["by-engine", "by-trouble"]) get(id).addEventListener("change",
 
 // --- charts ----------------------------------------------------------------------------------
 
-function rowsOf(box) {
+function drawBox(box) {
   const { chart, of, group } = box.dataset;
-  const rows = page.rows[chart].filter((row) => matches(row) &&
+  const all = page.rows[chart].filter((row) =>
     (of === undefined || row.model === of) && (group === undefined || row.group === group));
-  if (chart !== "iterations") return rows;
-  return rows.flatMap((row) =>
+  const rows = all.filter(matches);
+  const drawn = chart !== "iterations" ? rows : rows.flatMap((row) =>
     row.iterations.map((ms, place) => ({ who: row.who, iteration: place + 1, ms })));
+  return draw(box, chart, drawn, all);
 }
 
-async function draw(box, name, rows) {
+// Colour and shape of a series come from its place among all of them: a filter does not change
+// them, and one legend tells both, which Vega-Lite merges for equal domains only.
+function nameSeries(spec, rows) {
+  for (const { encoding } of spec.layer ?? [spec]) {
+    for (const channel of [encoding.color, encoding.shape]) {
+      if (channel?.field) channel.scale = { domain: [...new Set(rows.map((row) => row[channel.field]))] };
+    }
+  }
+}
+
+async function draw(box, name, rows, all = rows) {
   box.view?.finalize();
   box.view = undefined;
   if (!rows.length) {
     box.replaceChildren(node("p", { class: "empty" }, "nothing to draw with this filter"));
     return;
   }
-  const spec = { ...page.charts[name], data: { values: rows } };
+  const spec = { ...structuredClone(page.charts[name]), data: { values: rows } };
+  nameSeries(spec, all);
+  // Bars need room; Vega-Lite can't count them where the width is the page's.
+  if (name === "medians") spec.height = 17 * rows.length;
   // One line needs no legend.
   if (new Set(rows.map((row) => row.series ?? row.who)).size < 2 && name !== "layers")
     spec.config = { ...spec.config, legend: { ...spec.config.legend, disable: true } };
@@ -100,14 +114,18 @@ function drawNext() {
   if (!working) return document.body.setAttribute("data-drawn", "");
   document.body.removeAttribute("data-drawn");
   waiting.delete(box);
-  idle(() => draw(box, box.dataset.chart, rowsOf(box)).catch(console.error).then(drawNext));
+  idle(() => drawBox(box).catch(console.error).then(drawNext));
 }
 
 for (const box of document.querySelectorAll(".chart[data-chart]")) visible.observe(box);
 
 // --- layer profiles --------------------------------------------------------------------------
 
-const figure = (value) => typeof value === "number" ? value.toPrecision(3) : (value ?? "-");
+function figure(value) {
+  if (typeof value !== "number") return value ?? "-";
+  return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(3)));
+}
+
 const positive = (value) => (typeof value === "number" && value > 0 ? value : null);
 
 function drawLayers() {
@@ -137,17 +155,20 @@ function worstLayers(layers) {
   const worst = layers.filter((layer) => layer.observed !== null)
     .sort((a, b) => used(b) - used(a)).slice(0, 8);
   const row = (layer) => [node("th", { scope: "row" }, layer.node), layer.op,
-    figure(layer.observed), figure(layer.noise), figure(layer.allowed)];
+    ...[layer.observed, layer.noise, layer.allowed].map((v) => node("td", { class: "n" }, figure(v)))];
   const heads = ["node", "operation", "observed", "noise floor", "allowed"];
   return table("The layers that use most of what is allowed", heads, worst.map(row));
 }
+
+const FIGURES = ["observed", "noise floor", "allowed"];
 
 function table(caption, heads, rows) {
   const cells = (row) => row.map((cell) => (cell.tagName === "TH" || cell.tagName === "TD")
     ? cell : node("td", {}, cell));
   return node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     node("table", { class: "list" }, node("caption", {}, caption),
-      node("thead", {}, node("tr", {}, ...heads.map((h) => node("th", { scope: "col" }, h)))),
+      node("thead", {}, node("tr", {}, ...heads.map((h) =>
+        node("th", { scope: "col", class: FIGURES.includes(h) ? "n" : "" }, h)))),
       node("tbody", {}, ...rows.map((row) => node("tr", {}, ...cells(row))))));
 }
 
@@ -199,7 +220,8 @@ function troubleOf(one) {
 
 function caseRow(one) {
   const test = node("th", { scope: "row" }, one.test);
-  return [mark(one.outcome), test, figure(one.observed), figure(one.allowed), used(one)];
+  const figures = [one.observed, one.allowed].map((v) => node("td", { class: "n" }, figure(v)));
+  return [mark(one.outcome), test, ...figures, used(one)];
 }
 
 function showCell(index, model) {
@@ -246,6 +268,14 @@ document.addEventListener("click", async (event) => {
     button.textContent = "Selected";
   }
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
+});
+
+// A model's name in the summary chooses that model.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-pick]");
+  if (!link) return;
+  get("by-model").value = link.dataset.pick;
+  applyFilter();
 });
 
 window.addEventListener("beforeprint", () => {
