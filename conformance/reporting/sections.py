@@ -101,16 +101,19 @@ def _by_model(entries: Iterable[Data]) -> list[Data]:
     found: dict[tuple[str, ...], list[Data]] = defaultdict(list)
     for entry in entries:
         found[tuple(entry[k] for k in ("outcome", "model", "engine", "group"))].append(entry)
-    models = []
+    models: list[Data] = []
     for (outcome, model, engine, group), members in found.items():
         versions = {place["column"].version for entry in members for place in entry["places"]}
-        row = {
-            "outcome": outcome,
-            "model": model,
-            "where": ", ".join(filter(None, (engine, group))),
-        }
-        row |= {"engine": engine, "entries": members, "versions": sorted(versions, key=release)}
-        models.append(row)
+        models.append(
+            {
+                "outcome": outcome,
+                "model": model,
+                "engine": engine,
+                "where": ", ".join(filter(None, (engine, group))),
+                "versions": sorted(versions, key=release),
+                "entries": members,
+            }
+        )
     return models
 
 
