@@ -128,7 +128,10 @@ def layer_chart() -> Spec:
         ("allowed", "allowed", ".2e"),
     )
     x = _field("place", "quantitative", "node, in the graph's order", axis={"grid": False})
-    y_axis = {"scale": {"type": "log"}, "axis": {"format": ".0e", "tickCount": 6}}
+    y_axis = {
+        "scale": {"type": "log", "nice": False, "padding": 8},
+        "axis": {"format": ".0e", "tickCount": 6},
+    }
 
     def layer(name: str, label: str, mark: Spec, **more: Any) -> Spec:
         y = _field(name, "quantitative", "root mean square from float64", **y_axis)
@@ -181,14 +184,16 @@ def median_chart() -> Spec:
     ) | {"height": {"step": 14}}
 
 
-def verdict_chart(symbols: Mapping[str, str]) -> Spec:
-    """The matrix as a picture. Rows: model, column, verdict, symbol. symbols: by verdict."""
-    names = list(symbols)
+def verdict_chart(names: Mapping[str, str]) -> Spec:
+    """The matrix as a picture. Rows: model, column, verdict, symbol. names: of the verdicts."""
     place = {
         "x": _field("column", "ordinal", sort=None, axis={"labelAngle": -60, "orient": "top"}),
         "y": _field("model", "nominal", sort=None),
     }
-    scale = {"domain": names, "range": [f"@{name.replace(' ', '-')}" for name in names]}
+    scale = {
+        "domain": list(names.values()),
+        "range": [f"@{verdict.replace(' ', '-')}" for verdict in names],
+    }
     colour = _field("verdict", "nominal", scale=scale)
     cells = {"mark": {"type": "rect", "stroke": "white"}, "encoding": {**place, "color": colour}}
     text: Spec = {"mark": {"type": "text", "color": "white", "fontWeight": "bold"}}

@@ -10,7 +10,7 @@ from conformance.errors import ConformanceError
 
 from . import charts
 from .html import vl_convert
-from .matrix import SYMBOLS, Matrix
+from .matrix import NAMES, SYMBOLS, Matrix
 from .sections import Data, Report, deviation_rows, iteration_rows, median_rows, time_rows
 
 _WIDTH = 720
@@ -42,7 +42,7 @@ def pictures(report: Report) -> Iterator[tuple[str, charts.Spec]]:
     """
     matrix = report.matrix
     if matrix.models:
-        chart = charts.verdict_chart(SYMBOLS)
+        chart = charts.verdict_chart(NAMES)
         yield "verdicts", charts.with_rows(chart, _verdict_rows(matrix), "Verdicts", _WIDTH)
     for name, chart, rows in (
         ("deviation", charts.deviation_chart(), deviation_rows(matrix)),
@@ -83,7 +83,7 @@ def _verdict_rows(matrix: Matrix) -> list[Data]:
         {
             "model": model,
             "column": f"{column.label} {group.name}".strip(),
-            "verdict": column.cell(model).verdict,
+            "verdict": NAMES[column.cell(model).verdict],
             "symbol": SYMBOLS[column.cell(model).verdict],
         }
         for model in matrix.models

@@ -121,10 +121,9 @@ def deviation_rows(matrix: Matrix) -> list[Data]:
     """Return a row for each run: how far its median input strays, beside the noise floor."""
     rows = []
     for group, column, model, run in _runs(matrix):
-        deviation, noise = (number(run[part].get(DEVIATION)) for part in ("deviation", "noise"))
-        row = _row(group, column, model, run)
-        ratio = deviation / noise if deviation is not None and noise else None
-        rows.append({**row, "deviation": deviation or None, "noise": noise or None, "ratio": ratio})
+        # A logarithm has no place for 0, nor for what is not finite.
+        shown = {p: number(run[p].get(DEVIATION)) or None for p in ("deviation", "noise")}
+        rows.append({**_row(group, column, model, run), **shown, "ratio": _ratio(run)})
     return rows
 
 
@@ -150,20 +149,22 @@ def deviation(report: Report) -> Optional[Data]:
     rows = deviation_rows(report.matrix)
     if not rows:
         return None
-    ratios = {(r["model"], r["version"], r["series"]): r["ratio"] for r in rows}
-    return {"ratios": _by_column(report.matrix, ratios), "models": _models(rows)}
-
-
-def _by_column(
-    matrix: Matrix, values: dict[tuple[str, str, str], Optional[float]]
-) -> dict[str, list[Optional[float]]]:
-    return {
-        model: [
-            values.get((model, column.version, series(group, column, "")))
-            for group, column in matrix.columns
-        ]
-        for model in matrix.models
+    ratios = {
+        model: [_worst_ratio(column.cell(model).runs) for _, column in report.matrix.columns]
+        for model in report.matrix.models
     }
+    return {"ratios": ratios, "models": _models(rows)}
+
+
+def _worst_ratio(runs: Iterable[Line]) -> Optional[float]:
+    """Return the greatest deviation over noise among a cell's runs, one for each variant."""
+    ratios = [ratio for ratio in map(_ratio, runs) if ratio is not None]
+    return max(ratios, default=None)
+
+
+def _ratio(run: Line) -> Optional[float]:
+    deviation, noise = (number(run[part].get(DEVIATION)) for part in ("deviation", "noise"))
+    return deviation / noise if deviation is not None and noise else None
 
 
 def _models(rows: Iterable[Data]) -> list[str]:
@@ -172,16 +173,16 @@ def _models(rows: Iterable[Data]) -> list[str]:
 
 def layers(report: Report) -> Optional[Data]:
     """Layer profiles: what models and columns have one."""
+    columns = enumerate(column for _, column in report.matrix.columns)
     have = [
-        (index, column)
-        for index, (_, column) in enumerate(report.matrix.columns)
-        if column.results and column.results.layers
+        (f"{index}/{line['variant']}", f"{column.label} {line['variant']}".strip(), line["model"])
+        for index, column in columns
+        for line in (column.results.layers if column.results else [])
     ]
-    profiled = {
-        line["model"] for _, column in have if column.results for line in column.results.layers
-    }
+    profiled = {model for _, _, model in have}
     models = [model for model in report.matrix.models if model in profiled]
-    return {"columns": have[::-1], "models": models} if have else None
+    choices = {value: label for value, label, _ in reversed(have)}
+    return {"choices": choices, "models": models} if have else None
 
 
 def times(report: Report) -> Optional[Data]:

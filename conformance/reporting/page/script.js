@@ -129,8 +129,9 @@ function figure(value) {
 const positive = (value) => (typeof value === "number" && value > 0 ? value : null);
 
 function drawLayers() {
-  const model = get("layer-model").value, column = Number(get("layer-column").value);
-  const line = page.layers.find((one) => one.model === model && one.column === column);
+  const model = get("layer-model").value, choice = get("layer-column").value;
+  const line = page.layers.find((one) =>
+    one.model === model && `${one.column}/${one.variant}` === choice);
   if (!line) {
     get("layer-worst").replaceChildren();
     return draw(get("layer-chart"), "layers", []);
