@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -96,10 +97,10 @@ def _timing(path: Path, document: dict[str, Any], entry: dict[str, Any]) -> Timi
     info = entry.get("extra_info", {})
     missing = [name for name in _NEEDED if name not in info]
     seconds = entry.get("stats", {}).get("data")
-    if missing or not seconds:
+    if missing or not seconds or not all(0 < second < math.inf for second in seconds):
         raise ConformanceError(
-            f"{path}: {entry.get('name')}: no {', '.join(missing) or 'stats.data'}; this is no "
-            f"benchmark of the suite, or it was saved without its rounds (--benchmark-save-data)"
+            f"{path}: {entry.get('name')}: no {', '.join(missing) or 'seconds in stats.data'}; "
+            f"this is no benchmark of the suite, or was saved without rounds (--benchmark-save-data)"
         )
     opencv = info["framework"] == "opencv"
     return Timing(

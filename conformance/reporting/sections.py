@@ -5,7 +5,6 @@ A new section is one function here, its entry in SECTIONS, and page/<name>.html.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ class Report:
 
 def number(value: object) -> Optional[float]:
     """Return a recorded number, None where it is missing or not finite (recorded as a string)."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def series(group: Group, column: Column, variant: str) -> str:

@@ -43,11 +43,16 @@ def page_of(tmp_path: Path, *arguments: str) -> str:
 
 
 def data_of(page: str) -> dict[str, Any]:
-    """Return the data that the page's script reads."""
+    """Return the data that the page's script reads; fail where a browser would: NaN, Infinity."""
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S)
     assert found
-    data: dict[str, Any] = json.loads(found.group(1))
+    data: dict[str, Any] = json.loads(found.group(1), parse_constant=pytest.fail)
     return data
+
+
+def without_scripts(page: str) -> str:
+    """Return what the page has without its scripts and their data."""
+    return re.sub(r"<script.*?</script>", "", page, flags=re.S)
 
 
 def test_layers_are_read_back(tmp_path: Path) -> None:
@@ -67,7 +72,7 @@ def test_page_holds_every_case(results: list[str], tmp_path: Path) -> None:
 
 def test_page_needs_no_network(results: list[str], tmp_path: Path) -> None:
     """No element of the page names another file or address."""
-    page = re.sub(r"<script>.*?</script>", "", page_of(tmp_path, *results), flags=re.S)
+    page = without_scripts(page_of(tmp_path, *results))
     addresses = re.findall(r"""(?:src|href)=["']([^"']*)""", page)
     assert [a for a in addresses if not a.startswith(("#", "data:,"))] == []
 
@@ -82,7 +87,7 @@ def test_text_of_results_stays_text(results: list[str], tmp_path: Path) -> None:
 def test_failure_shows_its_command(results: list[str], tmp_path: Path) -> None:
     """The failed case's command stands in the page and in the Markdown."""
     command = "conformance/suite/test_agreement.py::test_softmax[mobilenet-metric_0]"
-    assert command in page_of(tmp_path, *results)
+    assert command in without_scripts(page_of(tmp_path, *results))
     output = tmp_path / "summary.md"
     assert main(["report", *results, "--format", "md", "-o", str(output)]) == 0
     assert command in output.read_text()
@@ -130,7 +135,7 @@ def test_other_machines_times_are_apart_or_refused(
         row["group"] for row in data_of(page_of(tmp_path, "--bench", *files))["rows"]["medians"]
     }
     assert len(groups) == 2
-    assert main(["report", "--strict", "--bench", *files]) == 2
+    assert main(["report", "-o", str(tmp_path / "r"), "--strict", "--bench", *files]) == 2
     assert "other.json" in capsys.readouterr().err
 
 
@@ -140,6 +145,7 @@ def test_other_machines_times_are_apart_or_refused(
         ("{", "not JSON"),
         ("[]", "no pytest-benchmark file"),
         ('{"benchmarks": [{"name": "b", "stats": {"data": [1]}}]}', "no benchmark of the suite"),
+        (json.dumps(bench_document()).replace('"data": [0', '"data": [NaN, 0'), "no seconds"),
         (None, "can't be read"),
     ],
 )
@@ -150,7 +156,7 @@ def test_bad_benchmark_file_is_named(
     path = tmp_path / "bad.json"
     if content is not None:
         path.write_text(content)
-    assert main(["report", "--bench", str(path)]) == 2
+    assert main(["report", "--bench", str(path), "-o", str(tmp_path / "r.html")]) == 2
     error = capsys.readouterr().err
     assert "bad.json" in error
     assert told in error
@@ -180,7 +186,10 @@ def test_answers_that_are_not_finite_are_reported(tmp_path: Path) -> None:
     line["deviation"] = dict.fromkeys(line["deviation"], "inf")
     failed = case("vgg16", outcome="failed", metric="m", observed="nan", allowed=1.0, reason="r")
     path = write(tmp_path / "a.jsonl", [failed, line])
-    assert "nan of 1" in page_of(tmp_path, str(path))
+    page = page_of(tmp_path, str(path))
+    assert "nan of 1" in page
+    (row,) = data_of(page)["rows"]["deviation"]
+    assert row["deviation"] is None
 
 
 def test_committed_baselines_make_a_page(tmp_path: Path) -> None:
