@@ -97,10 +97,13 @@ def _timing(path: Path, document: dict[str, Any], entry: dict[str, Any]) -> Timi
     info = entry.get("extra_info", {})
     missing = [name for name in _NEEDED if name not in info]
     seconds = entry.get("stats", {}).get("data")
-    if missing or not seconds or not all(0 < second < math.inf for second in seconds):
+    if not seconds or not all(0 < second < math.inf for second in seconds):
+        missing.append(
+            "seconds in stats.data (--benchmark-json and --benchmark-save-data keep them)"
+        )
+    if missing:
         raise ConformanceError(
-            f"{path}: {entry.get('name')}: no {', '.join(missing) or 'seconds in stats.data'}; "
-            f"this is no benchmark of the suite, or was saved without rounds (--benchmark-save-data)"
+            f"{path}: {entry.get('name')}: no {', '.join(missing)}: no benchmark of the suite"
         )
     opencv = info["framework"] == "opencv"
     return Timing(

@@ -11,9 +11,10 @@ from typing import Any, Optional
 
 from conformance.errors import ConformanceError
 
+from .charts import LIGHT
 from .matrix import NAMES, SYMBOLS
 from .payload import payload, shorten
-from .sections import SECTIONS, TITLES, Report, number, test_of
+from .sections import SECTIONS, TITLES, Report, case_name, number
 
 _PAGE = Path(__file__).with_name("page")
 INSTALL = "python -m pip install 'opencv-dnn-conformance[report]'"
@@ -36,7 +37,7 @@ def render(report: Report) -> str:
         "figure": figure,
         "heat": heat,
         "moment": moment,
-        "test": test_of,
+        "test": case_name,
         "shorten": shorten,
     }
     sections = {name: section(report) for name, section in SECTIONS.items()}
@@ -46,6 +47,7 @@ def render(report: Report) -> str:
         matrix=report.matrix,
         sections={name: data for name, data in sections.items() if data is not None},
         titles=TITLES,
+        palette=LIGHT,
         symbols=SYMBOLS,
         names=NAMES,
         style=(_PAGE / "style.css").read_text(encoding="utf-8"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from .history import history
 from .matrix import BAD, NAMES, SYMBOLS, Group, Matrix
 from .results import Line
-from .sections import Report, failures, number, test_of
+from .sections import Report, case_name, failures, number
 
 # A CI summary holds 1 MiB; past this many failures nobody reads on.
 MOST_FAILURES = 50
@@ -60,7 +60,7 @@ def _failures(report: Report) -> Iterator[str]:
         versions = ", ".join(dict.fromkeys(place["column"].version for place in entry["places"]))
         where = ", ".join(filter(None, (entry["engine"], entry["group"])))
         yield (
-            f"- **{entry['outcome']}** {entry['model']} `{test_of(case)}`, {where}: {versions}"
+            f"- **{entry['outcome']}** {entry['model']} `{case_name(case)}`, {where}: {versions}"
             f"{_observed(case)}\n{_block(case)}"
         )
     if len(entries) > MOST_FAILURES:

@@ -13,10 +13,10 @@ from .results import Line
 from .sections import (
     Data,
     Report,
+    case_name,
     deviation_rows,
     iteration_rows,
     number,
-    test_of,
     time_rows,
 )
 
@@ -101,7 +101,7 @@ def _cell(cell: Cell, texts: Table) -> Data:
 
 def _case(case: Line, texts: Table) -> list[Any]:
     """Return [outcome, test, metric, observed, allowed, reason, command] without empty ends."""
-    row: list[Any] = [texts.add(case["outcome"]), texts.add(test_of(case))]
+    row: list[Any] = [texts.add(case["outcome"]), texts.add(case_name(case))]
     row += [texts.add(case["metric"]) if "metric" in case else None]
     row += [_short(case.get("observed")), _short(case.get("allowed"))]
     reason = shorten(case.get("reason", ""))

@@ -70,7 +70,7 @@ def make_report(arguments: argparse.Namespace) -> Report:
     """Return what the command's arguments ask to be reported."""
     if not arguments.results and not arguments.bench:
         raise ConformanceError("report: give results files (results/*.jsonl) or --bench FILE")
-    expected = arguments.expect.split(",") if arguments.expect else []
+    expected = [version.strip() for version in (arguments.expect or "").split(",") if version]
     matrix = build_matrix(map(read_results, results_files(arguments.results)), expected)
     timings, notes = read_timings(arguments.bench, arguments.strict)
     return Report(matrix, timings, [*matrix.notes, *notes], arguments.title, now())

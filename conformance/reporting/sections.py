@@ -46,7 +46,7 @@ def series(group: Group, column: Column, variant: str) -> str:
     return ", ".join(filter(None, (column.engine, variant, column.python, group.name)))
 
 
-def test_of(case: Line) -> str:
+def case_name(case: Line) -> str:
     """Return a case's name without file and model, such as "softmax softmax_l1_sum"."""
     name, _, parameters = case["id"].split("::")[1].rstrip("]").partition("[")
     words = [p for p in parameters.split("-") if p != case["model"]]
@@ -79,6 +79,8 @@ def bad_models(matrix: Matrix) -> list[str]:
 
 def failures(report: Report) -> Optional[Data]:
     """Failed, errored and expected failures: the same case of several versions told once."""
+    if not report.matrix.groups:
+        return None
     found: dict[tuple[str, ...], list[Data]] = defaultdict(list)
     for index, (group, column) in enumerate(report.matrix.columns):
         for model in report.matrix.models:
@@ -195,6 +197,7 @@ def times(report: Report) -> Optional[Data]:
     return {
         "groups": {name: _timing_table(timings) for name, timings in groups.items()},
         "models": _models(across),
+        "most_rounds": MOST_ROUNDS,
     }
 
 
