@@ -174,12 +174,11 @@ def _models(rows: Iterable[Data]) -> list[str]:
 
 def layers(report: Report) -> Optional[Data]:
     """Layer profiles: what models and columns have one."""
-    columns = enumerate(column for _, column in report.matrix.columns)
-    have = [
-        (f"{index}/{line['variant']}", f"{column.label} {line['variant']}".strip(), line["model"])
-        for index, column in columns
-        for line in (column.results.layers if column.results else [])
-    ]
+    have = []
+    for index, (group, column) in enumerate(report.matrix.columns):
+        for line in column.results.layers if column.results else []:
+            label = ", ".join(filter(None, (column.label, line["variant"], group.name)))
+            have.append((f"{index}/{line['variant']}", label, line["model"]))
     profiled = {model for _, _, model in have}
     models = [model for model in report.matrix.models if model in profiled]
     choices = {value: label for value, label, _ in reversed(have)}

@@ -201,7 +201,7 @@ function used(one) {
   const share = one.observed / one.allowed;
   const bar = node("i", share > 1 ? { class: "over" } : {});
   bar.style.width = `${Math.min(100, share * 100)}%`;
-  return node("span", {}, node("span", { class: "used", "aria-hidden": "true" }, bar),
+  return node("span", { class: "share" }, node("span", { class: "used", "aria-hidden": "true" }, bar),
     `${share > 9.99 ? share.toPrecision(3) * 100 : Math.round(share * 100)} %`);
 }
 
