@@ -12,6 +12,7 @@ from typing import Callable, Optional
 from . import __version__, commands, localizing
 from .errors import ConformanceError
 from .reporting import commands as results
+from .reporting import report_command
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,12 @@ COMMANDS = (
         "entries for known_failures.toml, ready to paste, of a run's failed cases",
         results.known_failure_options,
         results.run_known_failure,
+    ),
+    Command(
+        "report",
+        "one HTML page, Markdown or pictures of results and benchmark files",
+        report_command.report_options,
+        report_command.run_report,
     ),
 )
 

@@ -57,3 +57,9 @@ def get_model(name: str) -> ModelSpec:
     near = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConformanceError(f"unknown model {name!r}: {hint}The registry has {', '.join(MODELS)}")
+
+
+def model_order(name: str) -> tuple[int, str]:
+    """Return what sorts models as the registry has them, unknown ones by name behind them."""
+    names = list(MODELS)
+    return (names.index(name) if name in MODELS else len(names), name)

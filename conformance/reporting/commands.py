@@ -89,7 +89,7 @@ def history_options(parser: argparse.ArgumentParser) -> None:
 
 def run_history(arguments: argparse.Namespace) -> int:
     """Print the matrix and its changes; return 1 for what --strict or --expect finds wanting."""
-    matrix = [read_results(path) for path in _files(arguments.results)]
+    matrix = [read_results(path) for path in results_files(arguments.results)]
     steps = history(matrix, arguments.factor)
     if arguments.format == "json":
         print(json.dumps([asdict(step) for step in steps], indent=1))
@@ -120,7 +120,8 @@ def run_known_failure(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def results_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files, each folder's own for a folder; raise ConformanceError for an empty one."""
     files: list[Path] = []
     for path in paths:
         found = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]

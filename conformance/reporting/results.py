@@ -1,5 +1,7 @@
 """Results on disk: JSON Lines with a header, a line a case, a line a candidate run, and a footer.
 
+A line of kind "layers" holds what each node of a model's graph strayed, where that was recorded.
+
 The schema is results.schema.json; every line is checked against it when written and when read.
 """
 
@@ -141,7 +143,7 @@ def read_results(path: Path) -> Results:
 def _parse(path: Path, number: int, text: bytes) -> Line:
     where = f"{path}:{number}"
     try:
-        line = json.loads(text)
+        line = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise ConformanceError(f"{where}: not JSON, truncated or edited ({error})") from error
     schema = line.get("schema", SCHEMA) if isinstance(line, dict) else SCHEMA
@@ -156,6 +158,11 @@ def _parse(path: Path, number: int, text: bytes) -> Line:
         raise ConformanceError(
             f"{where}: not a line of schema {SCHEMA}: {error.message}"
         ) from error
+
+
+def _refuse_constant(name: str) -> None:
+    # Python reads and writes NaN and Infinity, JSON and so the report's page do not have them.
+    raise ValueError(f"{name} must be written as a string")
 
 
 def _check_footer(path: Path, raw: list[bytes], lines: list[Line]) -> None:

@@ -47,6 +47,15 @@ def test_missing_footer_is_refused(results_file: Path) -> None:
         read_results(results_file)
 
 
+def test_nan_is_refused(results_file: Path) -> None:
+    """A bare NaN, which Python reads but JSON does not have, is refused with its line."""
+    lines = results_file.read_text().splitlines(keepends=True)
+    lines[2] = lines[2].replace('"median_ms": 10.0', '"median_ms": NaN')
+    results_file.write_text("".join(lines))
+    with pytest.raises(ConformanceError, match=r"jsonl:3: not JSON.*NaN"):
+        read_results(results_file)
+
+
 def test_truncated_line_is_named(results_file: Path) -> None:
     """A file cut off within a line is refused with the number of that line."""
     data = results_file.read_bytes()

@@ -1,0 +1,143 @@
+"""Inference times as pytest-benchmark keeps them (``--benchmark-json``), read for the report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Optional
+
+from conformance.errors import ConformanceError
+from conformance.models import model_order
+from conformance.verdict.data import release
+
+FRAMEWORKS = {
+    "opencv": "OpenCV",
+    "tensorflow": "TensorFlow",
+    "tensorflow-eager": "TensorFlow, eager Keras call",
+}
+_NEEDED = ("model", "framework", "opencv", "tensorflow", "threads", "cpu", "batch")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One benchmark: a model on a framework. seconds: each round, in order; batch: images a round.
+
+    version: of the framework that was timed. opencv: of the environment, which TensorFlow shared.
+    """
+
+    model: str
+    framework: str
+    version: str
+    engine: str
+    opencv: str
+    machine: str
+    batch: int
+    seconds: tuple[float, ...]
+    peak_mib: Optional[float]
+    created: str
+    file: str
+
+    @property
+    def who(self) -> str:
+        """The framework with its version and engine, as the charts name it."""
+        name = FRAMEWORKS.get(self.framework, self.framework)
+        short, _, rest = name.partition(", ")
+        words = " ".join(filter(None, (short, self.version, self.engine)))
+        return f"{words}, {rest}" if rest else words
+
+    @property
+    def median_ms(self) -> float:
+        """Milliseconds a round, the median."""
+        return median(self.seconds) * 1e3
+
+    @property
+    def group(self) -> str:
+        """What must be equal for two times to be compared: machine, threads and batch."""
+        return f"{self.machine}, batch {self.batch}"
+
+
+def read_timings(paths: Iterable[Path], strict: bool = False) -> tuple[list[Timing], list[str]]:
+    """Return the timings in the files, the newest of each kind, and notes on what was left out.
+
+    Raises ConformanceError for a file that is no benchmark file of the suite and, where `strict`,
+    for files of several CPUs, thread counts or batch sizes.
+    """
+    found = [timing for path in paths for timing in _read(path)]
+    groups = {timing.group: timing.file for timing in found}
+    if strict and len(groups) > 1:
+        told = "; ".join(f"{file}: {group}" for group, file in groups.items())
+        raise ConformanceError(
+            f"--strict: the benchmark files can't be compared: {told}; give files of one CPU, "
+            f"thread count and batch size"
+        )
+    return _newest(found)
+
+
+def _read(path: Path) -> list[Timing]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConformanceError(f"{path}: can't be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ConformanceError(f"{path}: not JSON ({error})") from error
+    if not isinstance(document, dict) or not isinstance(document.get("benchmarks"), list):
+        raise ConformanceError(
+            f"{path}: no pytest-benchmark file; write one with "
+            f"pytest conformance/suite/test_inference_time.py --benchmark-json FILE"
+        )
+    return [_timing(path, document, entry) for entry in document["benchmarks"]]
+
+
+def _timing(path: Path, document: dict[str, Any], entry: dict[str, Any]) -> Timing:
+    info = entry.get("extra_info", {})
+    missing = [name for name in _NEEDED if name not in info]
+    seconds = entry.get("stats", {}).get("data")
+    if not seconds or not all(0 < second < math.inf for second in seconds):
+        missing.append(
+            "seconds in stats.data (--benchmark-json and --benchmark-save-data keep them)"
+        )
+    if missing:
+        raise ConformanceError(
+            f"{path}: {entry.get('name')}: no {', '.join(missing)}: no benchmark of the suite"
+        )
+    opencv = info["framework"] == "opencv"
+    return Timing(
+        model=info["model"],
+        framework=info["framework"],
+        version=str(info["opencv"] if opencv else info["tensorflow"]),
+        engine=str(info.get("engine") or "") if opencv else "",
+        opencv=str(info["opencv"]),
+        machine=f"{info['cpu']}, {info['threads']} thread{'s' if info['threads'] != 1 else ''}",
+        batch=int(info["batch"]),
+        seconds=tuple(seconds),
+        peak_mib=info.get("peak_mib"),
+        created=str(document.get("datetime", "")),
+        file=path.name,
+    )
+
+
+def _newest(found: Sequence[Timing]) -> tuple[list[Timing], list[str]]:
+    kept: dict[tuple[str, ...], Timing] = {}
+    replaced: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for timing in sorted(found, key=lambda t: t.created):
+        key = (timing.group, timing.model, timing.who)
+        older = kept.get(key)
+        if older is not None and older.file != timing.file:
+            replaced[older.file, timing.file][timing.who] = None
+        kept[key] = timing
+    notes = [
+        f"{older}: its times of {' and of '.join(who)} are left out, {newer} is newer"
+        for (older, newer), who in replaced.items()
+    ]
+    return sorted(kept.values(), key=_order), notes
+
+
+def _order(timing: Timing) -> tuple[Any, ...]:
+    frameworks = list(FRAMEWORKS)
+    place = frameworks.index(timing.framework) if timing.framework in frameworks else 99
+    return timing.group, model_order(timing.model), place, release(timing.version), timing.engine

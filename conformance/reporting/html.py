@@ -1,0 +1,95 @@
+"""The report as one HTML page that needs nothing else: no network, no second file."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Optional
+
+from conformance.errors import ConformanceError
+
+from .charts import LIGHT
+from .matrix import NAMES, SYMBOLS
+from .payload import payload, shorten
+from .sections import SECTIONS, TITLES, Report, case_name, number
+
+_PAGE = Path(__file__).with_name("page")
+INSTALL = "python -m pip install 'opencv-dnn-conformance[report]'"
+
+
+def render(report: Report) -> str:
+    """Return the page; raise ConformanceError where the extra "report" is not installed."""
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise ConformanceError(f"the report needs {error.name}: {INSTALL}") from error
+    environment = Environment(
+        loader=FileSystemLoader(_PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "figure": figure,
+        "heat": heat,
+        "moment": moment,
+        "test": case_name,
+        "shorten": shorten,
+    }
+    sections = {name: section(report) for name, section in SECTIONS.items()}
+    template = environment.get_template("page.html.j2")
+    page: str = template.render(
+        report=report,
+        matrix=report.matrix,
+        sections={name: data for name, data in sections.items() if data is not None},
+        titles=TITLES,
+        palette=LIGHT,
+        symbols=SYMBOLS,
+        names=NAMES,
+        style=(_PAGE / "style.css").read_text(encoding="utf-8"),
+        script=(_PAGE / "script.js").read_text(encoding="utf-8"),
+        library=vega(),
+        data=script_json(payload(report)),
+    )
+    return page
+
+
+def vl_convert() -> Any:
+    """Return the module that carries Vega; raise ConformanceError where it is not installed."""
+    try:
+        return importlib.import_module("vl_convert")
+    except ImportError as error:
+        raise ConformanceError(f"the report's charts need vl-convert-python: {INSTALL}") from error
+
+
+@lru_cache(maxsize=1)
+def vega() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script, for inside a script element."""
+    return str(vl_convert().javascript_bundle()).replace("</script", "<\\/script")
+
+
+def script_json(value: Any) -> str:
+    """Return `value` as JSON that can stand inside a script element, whatever text it holds."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+
+
+def figure(value: object) -> str:
+    """Return a recorded figure for people: three digits, or what stands in its place."""
+    found = number(value)
+    return str(value if value is not None else "-") if found is None else f"{found:.3g}"
+
+
+def moment(created: str) -> str:
+    """Return an ISO 8601 time to the minute, for people."""
+    return f"{created[:16].replace('T', ' ')} UTC" if created.endswith("+00:00") else created
+
+
+def heat(ratio: Optional[float]) -> str:
+    """Return how strongly a ratio to the noise is shaded: 0 % up to 1, 100 % from 30 on."""
+    if not ratio or ratio <= 1:
+        return "0%"
+    return f"{min(1.0, math.log(ratio) / math.log(30)):.0%}"
