@@ -66,7 +66,8 @@ def diagnose(session: Session, pack: Pack, config: RunConfig) -> list[str]:
     if run.layer_samples:
         nodes = session.profile(pack, run)
         first = first_bad(nodes)
-        lines.append(describe(first, nodes) if first else "every node read stays in the noise")
+        plain = "every node, read without fusion and Winograd, stays in the noise"
+        lines.append(describe(first, nodes) if first else plain)
         lines += _tapped(session, pack, run)
     lines += [f"vanishes with {option}" for option in _remedies(session, pack, config)]
     return [*lines, f"node by node: {localize_command(session, pack.model, config)}"]

@@ -50,7 +50,8 @@ class Manifest:
     environment: python, cpu, threads, recorded beside it. tensors: "input", "logits" and
     "output" as node names of frozen_graph.pb. inputs: a name for each of the N inputs. passes:
     {"name", "found", "nodes"} of each applied graph pass. layers: {"node", "op", "inputs",
-    "shape"} of each sampled node, in topological order. files: {name: {"sha256", "bytes"}}.
+    "shape"} of each sampled node, in topological order. winograd: how many convolutions OpenCV may
+    run as Winograd's, None where that is not known. files: {name: {"sha256", "bytes"}}.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Manifest:
     environment: dict[str, Any] = field(default_factory=dict)
     layout: str = "NHWC"
     schema: int = SCHEMA
+    winograd: Optional[int] = None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def digest(self) -> str:

@@ -86,12 +86,15 @@ class Session:
             model=pack.model,
             opencv=self.capability["version"],
             engine=config.engine,
-            winograd=config.winograd,
+            winograd=_winograd(pack, config),
             logit_noise=typical_logit_noise(*logits) if arrays == "outputs" else None,
         )
 
     def profile(self, pack: Pack, run: CandidateRun) -> list[NodeDeviation]:
-        """Return how far each node of the graph strays in a run that read the layers."""
+        """Return how far each node of the graph strays in a run that read the layers.
+
+        The classic engine reads them without Winograd convolution unless it was switched on.
+        """
         config = run.config
 
         def of_node(float32: Any, float64: Any) -> Allowance:
@@ -103,7 +106,7 @@ class Session:
                 model=pack.model,
                 opencv=self.capability["version"],
                 engine=config.engine,
-                winograd=config.winograd,
+                winograd=None if config.engine == "new" else bool(config.winograd),
             )
 
         return profile(pack.layers(), run, of_node)
@@ -230,6 +233,13 @@ class Session:
             f"conformance: CPU {found['cpu_features']}",
             f"conformance: packs {self.packs_root} (weights {self.weights}, graph {self.graph})",
         ]
+
+
+def _winograd(pack: Pack, config: RunConfig) -> Optional[bool]:
+    """Return whether Winograd convolution ran; None where the OpenCV version decides."""
+    if config.winograd is None and pack.manifest.winograd == 0:
+        return False  # the graph has no convolution that could run so
+    return config.winograd
 
 
 def switches(config: RunConfig) -> str:

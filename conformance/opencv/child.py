@@ -233,7 +233,7 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
         samples = layers.LayerSamples(session.entries)
         finals = []
         for names in layers.in_portions(held, session.entries):
-            tap = layers.open_tap(cv2, session.graph, session.config, names, fusion=False)
+            tap = layers.open_tap(cv2, session.graph, session.config, names, plain=True)
             for index, image in enumerate(single_images(session.images[SAMPLED])):
                 for name, value in zip(names, layers.read_tap(tap, image)):
                     samples.add(index, held[name], value)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -115,15 +115,16 @@ def open_tap(
     graph: Path,
     config: RunConfig,
     names: Sequence[str],
-    fusion: Optional[bool] = None,
+    plain: bool = False,
     parsed: Any = None,
 ) -> Tap:
     """Return a net from which the layers `names` can be read.
 
     parsed: a configured net of the same graph, used instead of reading the graph again where the
-    engine allows: the new one must know the names while it reads. fusion: False keeps the classic
-    engine from fusing layers, so that each has its own output; the new engine has no such switch
-    and needs none, as what it hands out is not fused.
+    engine allows: the new one must know the names while it reads. plain: no fusion, so that each
+    layer has an output of its own, and no Winograd convolution unless `config` asks for it, so
+    that rounding is as fine as TensorFlow's. The new engine of 5.0.0 heeds neither switch; what it
+    hands out is not fused, but rounded by Winograd.
     """
     new = config.engine == "new"
     if parsed is None or new:
@@ -131,8 +132,10 @@ def open_tap(
         configure(cv2, net, config)
     else:
         net = parsed
-    if fusion is not None and not new:
-        set_fusion(net, fusion)
+    if plain and not new:
+        set_fusion(net, False)
+        if config.winograd is None and hasattr(net, "enableWinograd"):
+            net.enableWinograd(False)
     # The new engine of 5.0.0 gives either one output or all of them.
     return Tap(net, names, net.getUnconnectedOutLayersNames() if new else names)
 

@@ -182,6 +182,8 @@ def configure(cv2: Any, net: Any, config: RunConfig, check_target: bool = True) 
     if config.winograd is not None:
         if not hasattr(net, "enableWinograd"):
             raise ValueError("this version has no Winograd switch (4.7 brought it)")
+        if config.engine == "new" and cv2.__version__.startswith("5.0"):
+            raise ValueError("the new engine of OpenCV 5.0 ignores enableWinograd: same bits")
         net.enableWinograd(config.winograd)
     if config.threads is not None:
         cv2.setNumThreads(config.threads)

@@ -81,10 +81,10 @@ class CandidateRun:
     float32 [S + 2 N]}, sampled as in the pack, from another net. carriers: {OpenCV layer: graph
     node it is compared with}. layers_absent: {node: why there is nothing to compare}.
     layers_wrong: {node: how its shape is wrong}. tapped: [M, C], the outputs of the inputs SAMPLED
-    while layers were read, which keeps the classic engine from fusing them. times_ms: [N], of
-    ``forward`` alone; the first includes set-up. parse_ms: time to read the graph. peak_mib: peak
-    memory of the child process. threads: OpenCV's thread count. failures: in the order they
-    happened. log: what the child printed.
+    while layers were read, without fusion and, unless it was switched on, without Winograd.
+    times_ms: [N], of ``forward`` alone; the first includes set-up. parse_ms: time to read the
+    graph. peak_mib: peak memory of the child process. threads: OpenCV's thread count. failures: in
+    the order they happened. log: what the child printed.
     """
 
     config: RunConfig

@@ -33,7 +33,7 @@ from conformance.pack import (
 
 from . import keras_flavour
 from .freeze import Traced, freeze, freeze_raw, trace, write_frozen
-from .graphdef import Graph, read_frozen
+from .graphdef import Graph, constant_value, read_frozen, source
 from .images import pack_inputs
 from .oracle import Answers, Layer, chunk_size, list_layers, run
 from .weights import build_model
@@ -223,6 +223,19 @@ def check_outputs(request: PackRequest, outputs: Array, eager: Array, truth: Arr
             )
 
 
+def _may_be_winograd(graph: Graph, node: Any) -> bool:
+    """Whether OpenCV may run the node as Winograd's convolution F(6x6, 3x3).
+
+    Kernel 3x3, stride 1: initFastConv in modules/dnn/src/layers/cpu_kernels/convolution.cpp.
+    """
+    if node.op != "Conv2D" or any(step != 1 for step in node.attr["strides"].list.i):
+        return False
+    kernel = source(node.input[1])
+    if kernel not in graph.constants:
+        return bool(constant_value(graph.nodes()[kernel]).shape[:2] == (3, 3))
+    return graph.constants[kernel].shape[:2] == (3, 3)
+
+
 def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
     """Write TensorFlow's answer to the frozen graph, and every layer's samples in float32/64."""
     layers = _layers(graph, job.inputs)
@@ -237,4 +250,5 @@ def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
         arrays[f"{index}_f32"] = single.samples[layer.node]
         arrays[f"{index}_f64"] = double[layer.node]
     np.savez(job.folder / LAYERS, **arrays)
+    job.manifest.winograd = sum(_may_be_winograd(graph, n) for n in graph.definition.node)
     job.manifest.layers = [asdict(layer) for layer in layers]
