@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 
+from .benchmarking import recording
 from .errors import ConformanceError
 from .models import MODELS
 from .opencv.records import CandidateRun, RunConfig
@@ -18,7 +19,6 @@ from .progress import Event
 from .reporting.recorder import Recorder
 from .reporting.terminal import verdict_table
 from .session import Session, switches
-from .verdict.expectations import match_known_failure
 from .verdict.judge import Context, Judgement, failure_message
 from .verdict.tolerance import Allowance, Tolerances
 
@@ -35,11 +35,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep each model on one xdist worker, so that no candidate runs twice."""
     config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
+    config.addinivalue_line("markers", f"{recording.MARK}: {recording.WHAT}")
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "loadgroup"
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder(Path(results), session_of(config)))
+    if recording.asked(config):
+        recording.check(config)
+        if results:
+            version = session_of(config).capability["version"]
+            recording.write_to(config, Path(results), version)
 
 
 def session_of(config: pytest.Config) -> Session:
@@ -80,9 +86,18 @@ def _parameters(item: pytest.Item) -> tuple[Optional[str], Optional[RunConfig]]:
     return params.get("pack"), params.get("variant")
 
 
+def _model(item: pytest.Item) -> Optional[str]:
+    """Return the model whose pack a test of the suite wants, or None."""
+    if not any(item.get_closest_marker(name) for name in ("stage", recording.MARK)):
+        return None
+    model: Optional[str] = getattr(getattr(item, "callspec", None), "params", {}).get("pack")
+    return model
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the items by model for xdist, name their case, and mark the known failures."""
+    recording.deselect_unless_asked(config, items)
     for item in items:
         model, variant = _parameters(item)
         if model is None:
@@ -123,9 +138,7 @@ def _mark_known_failure(
 ) -> None:
     config = variant or session.variants()[0]
     name = getattr(item, "originalname", item.name)
-    entry = match_known_failure(
-        session.known_failures, session.case(model, config, _stage(item), name)
-    )
+    entry = session.known_failure(model, config, _stage(item), name)
     if entry is not None:
         reason = f"{entry.reason} {entry.link}".strip()
         item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
@@ -135,7 +148,7 @@ def _mark_known_failure(
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Build the missing packs before the first test, so that progress garbles no test's line."""
     config = session.config
-    models = sorted({m for m, _ in map(_parameters, session.items) if m}, key=list(MODELS).index)
+    models = sorted({m for m in map(_model, session.items) if m}, key=list(MODELS).index)
     if config.option.collectonly or not models:
         return
     capture = config.pluginmanager.getplugin("capturemanager")

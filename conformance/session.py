@@ -20,7 +20,7 @@ from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
 from .pack import Pack, PackRequest, find_pack, locate_pack, read_manifest
 from .progress import Event
-from .verdict.expectations import Case, KnownFailure
+from .verdict.expectations import Case, KnownFailure, match_known_failure
 from .verdict.metrics import METRICS
 from .verdict.tolerance import Allowance, Tolerances, allow, load_tolerances, typical_logit_noise
 
@@ -88,15 +88,18 @@ class Session:
             logit_noise=typical_logit_noise(*logits) if arrays == "outputs" else None,
         )
 
-    def variants(self) -> list[RunConfig]:
-        """Return one configuration for each engine and switch setting to be judged."""
+    def variants(self, threads: Optional[int] = None) -> list[RunConfig]:
+        """Return one configuration for each engine and switch setting to be judged.
+
+        threads: how many, instead of what the options say.
+        """
         engines = self.capability["engines"] if self.engines is None else self.engines
         return [
             RunConfig(
                 importer=self.importer,
                 engine=engine,
                 target=self.target,
-                threads=self.threads,
+                threads=threads or self.threads,
                 winograd=winograd,
                 fusion=fusion,
             )
@@ -169,6 +172,12 @@ class Session:
             numpy=np.__version__,
         )
 
+    def known_failure(
+        self, model: str, config: RunConfig, stage: str, test: str
+    ) -> Optional[KnownFailure]:
+        """Return the entry that says why this case fails, or None."""
+        return match_known_failure(self.known_failures, self.case(model, config, stage, test))
+
     def results_header(self, config: RunConfig) -> dict[str, Any]:
         """Return the header of a results file of this session's cases on `config`'s engine."""
         found = self.capability
@@ -203,7 +212,7 @@ class Session:
             f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
             f"{', '.join(self.engines or found['engines'])}, importer {self.importer}, "
             f"target {self.target}, {self.threads or found['threads']} threads",
-            f"conformance: TensorFlow {_version('tensorflow')}, Keras {_version('keras')}, "
+            f"conformance: TensorFlow {installed_version('tensorflow')}, Keras {installed_version('keras')}, "
             f"NumPy {np.__version__}, Python {platform.python_version()}",
             f"conformance: CPU {found['cpu_features']}",
             f"conformance: packs {self.packs_root} (weights {self.weights}, graph {self.graph})",
@@ -226,7 +235,8 @@ def _require(what: str, wanted: str, offered: Sequence[str], version: str) -> No
     )
 
 
-def _version(distribution: str) -> str:
+def installed_version(distribution: str) -> str:
+    """Return the version of an installed distribution, or "not installed"."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

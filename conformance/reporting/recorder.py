@@ -34,14 +34,14 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write a line when a case's last phase is over."""
+        properties: dict[str, Any] = dict(report.user_properties)
+        if "case" not in properties:
+            return  # a test that judges nothing leaves the files as they are
         if not self._writers:
             self._open()
         phases = self._outcomes.setdefault(report.nodeid, [])
         phases.append(report)
         if report.when != "teardown":
-            return
-        properties: dict[str, Any] = dict(report.user_properties)
-        if "case" not in properties:
             return
         engine = properties.get("engine")
         lines = [_case_line(properties, phases)]

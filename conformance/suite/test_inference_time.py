@@ -1,0 +1,133 @@
+"""How long one inference takes, in OpenCV and in TensorFlow: an array in, an array out.
+
+Nothing is judged: pytest-benchmark records the times. Run only when asked for: this file named,
+``-m inference_time`` or ``--benchmark-only``.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import numpy as np
+import pytest
+
+from conformance.building import require_tensorflow
+from conformance.errors import ConformanceError
+from conformance.machine import cpu_name
+from conformance.models import MODELS
+from conformance.opencv.records import RunConfig
+from conformance.opencv.timing import load_inference, repeated, warm_up
+from conformance.pack import Pack
+from conformance.plugin import session_of
+from conformance.session import Session, installed_version, switches
+
+pytestmark = pytest.mark.inference_time
+
+# What a process may use over its threads' time: clocks and the scheduler are not exact.
+BUSY_MARGIN = 1.15
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run a model. variant: for OpenCV, with its number of threads."""
+
+    framework: str
+    threads: int
+    batch: int
+    variant: Optional[RunConfig] = None
+
+    def name(self, alone: bool) -> str:
+        """Return what the test is called; `alone`: there is no other engine to tell it from."""
+        if self.variant is None:
+            return self.framework
+        engine = "" if alone else self.variant.engine
+        return "-".join(filter(None, (self.framework, engine, switches(self.variant))))
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A model ready to run. infer: runs the batch once. peak_mib: of a process that does that."""
+
+    infer: Callable[[], np.ndarray]
+    peak_mib: Optional[float]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Spread the test over the models, and over OpenCV's engines and TensorFlow's two ways."""
+    session = session_of(metafunc.config)
+    batch = metafunc.config.getoption("--batch")
+    threads = session.threads or session.capability["threads"]
+    variants = session.variants(threads)
+    alone = len({variant.engine for variant in variants}) == 1
+    rows = [Row("opencv", threads, batch, variant) for variant in variants]
+    rows += [Row(name, threads, batch) for name in ("tensorflow", "tensorflow-eager")]
+    metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
+    metafunc.parametrize("row", rows, ids=[row.name(alone) for row in rows])
+
+
+@pytest.fixture
+def inference(pack: Pack, row: Row, conformance_session: Session) -> Inference:
+    """The model in OpenCV or TensorFlow, after a child process has shown that it runs."""
+    if row.variant is not None:
+        return _opencv(pack, row, row.variant, conformance_session)
+    try:
+        require_tensorflow(conformance_session.keras)
+    except ConformanceError:
+        pytest.skip("TensorFlow is not installed: only OpenCV is timed")
+    return _tensorflow(pack, row, conformance_session)
+
+
+def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Inference:
+    candidate = session.run(pack, variant)
+    failure = candidate.failure_before("batch" if row.batch > 1 else "forward")
+    if failure is not None:
+        known = session.known_failure(pack.model, variant, "time", "test_inference_time")
+        if known is not None:
+            pytest.skip(f"known failure: {known.reason}")
+        pytest.fail(f"nothing to time: {failure}", pytrace=False)
+    images = repeated(pack.load("inputs"), row.batch)
+    _, infer = load_inference(pack.graph_path, images, variant)
+    return Inference(infer, candidate.peak_mib)
+
+
+def _tensorflow(pack: Pack, row: Row, session: Session) -> Inference:
+    from conformance.reference import timing  # noqa: TID251  (TensorFlow is what is timed)
+
+    eager = row.framework == "tensorflow-eager"
+    request = timing.Request(str(pack.path), session.weights, eager, row.threads, row.batch)
+    peak = timing.peak_in_child(request, session.timeout)
+    return Inference(timing.load_inference(request), peak)
+
+
+def test_inference_time(
+    benchmark: Any,
+    inference: Inference,
+    pack: Pack,
+    row: Row,
+    conformance_session: Session,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """A warm inference is timed, on no more threads than asked for; it answers each image."""
+    info = {
+        "model": pack.model,
+        "framework": row.framework,
+        "opencv": conformance_session.capability["version"],
+        "tensorflow": installed_version("tensorflow"),
+        "engine": row.variant.engine if row.variant else None,
+        "threads": row.threads,
+        "cpu": cpu_name(),
+        "batch": row.batch,
+        "pack": pack.manifest.digest(),
+        "peak_mib": inference.peak_mib,
+    }
+    for name in ("model", "framework", "opencv", "engine"):
+        record_property(name, info[name])
+    benchmark.group = pack.model
+    benchmark.extra_info.update(info)
+    assert len(warm_up(inference.infer)) == row.batch
+    wall, cpu = time.perf_counter(), time.process_time()
+    benchmark(inference.infer)
+    busy = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    assert busy <= row.threads * BUSY_MARGIN, f"{busy:.2f} threads at work, not {row.threads}"
