@@ -65,7 +65,11 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="longest time one model may take in OpenCV before it counts as hung (default: 600)",
     )
-    add("--results", metavar="DIR", help="write DIR/<opencv version>-<engine>.jsonl, and times to DIR/bench-<version>.json")
+    add(
+        "--results",
+        metavar="DIR",
+        help="write DIR/<opencv version>-<engine>.jsonl, and times to DIR/bench-<version>.json",
+    )
     add("--known-failures", metavar="FILE", help="TOML file used instead of the suite's own")
     recording.add_options(group)
 

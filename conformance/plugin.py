@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -25,6 +26,7 @@ from .verdict.tolerance import Allowance, Tolerances
 _PACKAGE = Path(__file__).resolve().parent
 _SELFTEST = _PACKAGE / "selftest"
 _SESSION = pytest.StashKey[Session]()
+_FINDINGS = pytest.StashKey[dict[str, Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -107,6 +109,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _mark_known_failure(session_of(config), item, model, variant)
 
 
+def _findings(item: pytest.Item) -> dict[str, Any]:
+    """Return what is found out about a case: "case", "judgement" and "run", each a dict."""
+    return item.stash.setdefault(_FINDINGS, {})
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the findings into the report, for the results file and the table at the end."""
+    report = yield
+    vars(report)["findings"] = dict(_findings(item))
+    return report
+
+
 def _stage(item: pytest.Item) -> str:
     stage = item.get_closest_marker("stage")
     assert stage is not None
@@ -125,12 +142,14 @@ def _name_case(
         "model": model,
         "stage": stage,
     }
-    item.user_properties += [("model", model), ("case", case)]
-    item.user_properties.append(("command", rerun_command(item, item.config)))
+    # These are what JUnit XML shows: plain values, the details are in the findings.
+    properties = {"model": model, "stage": stage, "opencv": session.capability["version"]}
     if variant is not None:
-        version = session.capability["version"]
-        item.user_properties += [("opencv", version), ("engine", variant.engine)]
         case["variant"] = switches(variant)
+        properties |= {"engine": variant.engine, "variant": case["variant"]}
+    properties["command"] = rerun_command(item, item.config)
+    item.user_properties += [(name, value) for name, value in properties.items() if value]
+    _findings(item)["case"] = case
 
 
 def _mark_known_failure(
@@ -205,7 +224,12 @@ def verify(
 
     def verify(judgement: Judgement) -> None:
         __tracebackhide__ = True
-        request.node.user_properties.append(("judgement", judgement.as_dict()))
+        _findings(request.node)["judgement"] = found = judgement.as_dict()
+        request.node.user_properties += [
+            (name, found[name])
+            for name in ("metric", "observed", "allowed")
+            if found[name] is not None
+        ]
         if judgement.notes and judgement.passed:
             warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
         if not judgement.passed:
@@ -213,6 +237,12 @@ def verify(
             pytest.fail(failure_message(judgement, context), pytrace=False)
 
     return verify
+
+
+@pytest.fixture
+def record_run(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
+    """Record what the candidate's run came to, for the results file."""
+    return lambda line: _findings(request.node).update(run=line)
 
 
 @pytest.fixture(scope="session")

@@ -212,8 +212,9 @@ class Session:
             f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
             f"{', '.join(self.engines or found['engines'])}, importer {self.importer}, "
             f"target {self.target}, {self.threads or found['threads']} threads",
-            f"conformance: TensorFlow {installed_version('tensorflow')}, Keras {installed_version('keras')}, "
-            f"NumPy {np.__version__}, Python {platform.python_version()}",
+            f"conformance: TensorFlow {installed_version('tensorflow')}, "
+            f"Keras {installed_version('keras')}, NumPy {np.__version__}, "
+            f"Python {platform.python_version()}",
             f"conformance: CPU {found['cpu_features']}",
             f"conformance: packs {self.packs_root} (weights {self.weights}, graph {self.graph})",
         ]

@@ -101,9 +101,9 @@ def load_inference(graph: Path, images: Array, config: RunConfig) -> tuple[Any, 
 
 def warm_up(infer: Infer) -> Array:
     """Run the first, untypical inferences; return the last one's answer."""
-    for _ in range(WARM_UP):
-        answer = infer()
-    return answer
+    for _ in range(WARM_UP - 1):
+        infer()
+    return infer()
 
 
 def time_in_child(
@@ -167,9 +167,7 @@ def _inferences(
     times: list[float] = []
     profiles: list[Array] = []
     end = time.perf_counter() + request.seconds
-    while len(times) < request.least or (
-        time.perf_counter() < end and len(times) < request.most
-    ):
+    while len(times) < request.least or (time.perf_counter() < end and len(times) < request.most):
         begin = time.perf_counter()
         infer()
         times.append((time.perf_counter() - begin) * 1000)
@@ -181,9 +179,9 @@ def _inferences(
 
 def _profile(candidate: Any) -> Array:
     """Return the ms of each layer in the last forward, in the order of getLayerNames."""
-    frequency = load_cv2().getTickFrequency()
     _, ticks = candidate.getPerfProfile()
-    return np.asarray(ticks, dtype=float).ravel() * (1000 / frequency)
+    seconds = np.asarray(ticks, dtype=float).ravel() / load_cv2().getTickFrequency()
+    return np.asarray(seconds * 1000)
 
 
 def _layers(candidate: Any, profiles: Sequence[Array]) -> dict[str, float]:

@@ -64,7 +64,10 @@ def _set_threads(threads: int) -> None:
         threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
         pass  # it has begun: what counts is with how many
-    used = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+    used = (
+        threading.get_intra_op_parallelism_threads(),
+        threading.get_inter_op_parallelism_threads(),
+    )
     if used != (threads, 1):
         raise ConformanceError(
             f"TensorFlow runs with {used[0]} threads an operation and {used[1]} operations at once "
@@ -94,9 +97,7 @@ def peak_in_child(request: Request, timeout: float) -> float:
     """
     command = [sys.executable, "-m", __name__, json.dumps(asdict(request))]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         raise ConformanceError(f"TensorFlow took over {timeout:g} s on {request.pack}") from None
     if done.returncode != 0:

@@ -123,7 +123,8 @@ def test_inference_time(
         "peak_mib": inference.peak_mib,
     }
     for name in ("model", "framework", "opencv", "engine"):
-        record_property(name, info[name])
+        if info[name] is not None:
+            record_property(name, info[name])
     benchmark.group = pack.model
     benchmark.extra_info.update(info)
     assert len(warm_up(inference.infer)) == row.batch
