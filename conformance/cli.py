@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 from . import __version__, commands
+from .benchmarking import commands as benchmarking
 from .errors import ConformanceError
 from .reporting import commands as results
 
@@ -78,6 +79,12 @@ COMMANDS = (
         "entries for known_failures.toml, ready to paste, of a run's failed cases",
         results.known_failure_options,
         results.run_known_failure,
+    ),
+    Command(
+        "bench",
+        "inference times of two OpenCV wheels on this machine: is one slower, and where?",
+        benchmarking.bench_options,
+        benchmarking.run_bench,
     ),
 )
 
