@@ -86,6 +86,12 @@ COMMANDS = (
         benchmarking.bench_options,
         benchmarking.run_bench,
     ),
+    Command(
+        "bench-overhead",
+        "recorded inference times beside those of a bare loop",
+        benchmarking.overhead_options,
+        benchmarking.run_overhead,
+    ),
 )
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import posixpath
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from conformance.reporting.commands import print_rows
 from conformance.reporting.results import now
 
 from . import comparison as compared
+from . import overhead
 from .comparison import LEAST_ROUNDS, Comparison, Estimate, Part
 from .environments import Environment, copy_package, default_root, prepare
 from .wheels import Plan, run
@@ -32,6 +34,7 @@ from .wheels import Plan, run
 OK, SLOWER, ERROR, INTERRUPTED = 0, 1, 2, 130
 SCHEMA = 1
 _LAYERS_SHOWN = 12
+OVERHEAD_ALLOWED = 0.01
 
 
 def bench_options(parser: argparse.ArgumentParser) -> None:
@@ -193,10 +196,7 @@ def _row(one: Comparison, fail_above: float) -> tuple[str, ...]:
     done = f"{len(one.rounds)}/{one.planned}"
     if not one.rounds:
         return one.model, "-", "-", "-", "-", done, verdict
-    sides = [
-        f"{compared.estimate([timing.median_ms for timing in side]).value:.2f}"
-        for side in zip(*one.rounds)
-    ]
+    sides = [f"{timing.median_ms:.2f}" for timing in compared.typical_round(one)]
     found = compared.ratio(one)
     return one.model, *sides, f"{found.value:.3f}", _interval(found, "{:.3f}"), done, verdict
 
@@ -208,18 +208,19 @@ def _interval(found: Estimate, form: str) -> str:
 
 
 def _print_layers(one: Comparison) -> None:
-    heads = ("layer", "type", "A ms", "B ms", "B - A", "95 % interval", "of all")
+    heads = ("layer", "A ms", "B - A", "95 % interval", "of all")
     a, b = one.rounds[0]
-    told = f"OpenCV {a.version} ({a.engine}) to {b.version} ({b.engine})"
+    told = f"{a.version} {a.engine} to {b.version} {b.engine}"
     types, layers = (compared.slowed(f(one)) for f in (compared.layer_types, compared.layers))
     if not layers:
         Console(highlight=False).print(f"{one.model}: no layer is shown to have become slower\n")
         return
     rows = [_part_row(part, part.name) for part in types]
-    print_rows(f"{one.model}: types of layer that became slower, {told}", heads, rows, "table")
+    print_rows(f"{one.model}, {told}: types of layer that became slower", heads, rows, "table")
     # Keras puts the model's own name before every layer's.
-    common = os.path.commonprefix(list(a.layers)).rpartition("/")[0]
-    rows = [_part_row(p, p.name[len(common) :].lstrip("/")) for p in layers[:_LAYERS_SHOWN]]
+    common = posixpath.commonpath(posixpath.dirname(name) for name in a.layers)
+    shown = layers[:_LAYERS_SHOWN]
+    rows = [_part_row(p, p.name.removeprefix(common).lstrip("/")) for p in shown]
     more = f", {len(rows)} of {len(layers)}" if len(rows) < len(layers) else ""
     print_rows(f"{one.model}: layers that became slower{more}", heads, rows, "table")
 
@@ -227,10 +228,34 @@ def _print_layers(one: Comparison) -> None:
 def _part_row(part: Part, name: str) -> tuple[str, ...]:
     return (
         name,
-        part.type,
         f"{part.first:.2f}",
-        f"{part.second:.2f}",
         f"{part.difference.value:+.2f}",
         _interval(part.difference, "{:+.2f}"),
         "-" if math.isnan(part.share) else f"{part.share:.0%}",
     )
+
+
+def overhead_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `bench-overhead` takes."""
+    parser.add_argument("model", nargs="?", default="mobilenet", metavar="MODEL")
+    parser.add_argument("--packs", type=Path, default=default_packs(), metavar="DIR")
+    parser.add_argument("--processes", type=int, default=9, metavar="N", help="default: 9")
+
+
+def run_overhead(arguments: argparse.Namespace) -> int:
+    """Print recorded and bare medians side by side; 1 where they differ by over 1 %."""
+    get_model(arguments.model)
+    pairs = [
+        overhead.in_child(arguments.model, arguments.packs) for _ in range(arguments.processes)
+    ]
+    rows: list[Sequence[str]] = [
+        (str(number), f"{recorded:.3f}", f"{bare:.3f}", f"{recorded / bare:.4f}")
+        for number, (recorded, bare) in enumerate(pairs, 1)
+    ]
+    found = compared.estimate([recorded / bare for recorded, bare in pairs])
+    sides = [f"{compared.estimate(side).value:.3f}" for side in zip(*pairs)]
+    rows.append(("median", *sides, f"{found.value:.4f}"))
+    heads = ("process", "recorded ms", "bare loop ms", "recorded / bare")
+    print_rows(f"{arguments.model}, one inference in OpenCV", heads, rows, "table")
+    print(f"95 % interval of the ratio: {_interval(found, '{:.4f}')}")
+    return OK if abs(found.value - 1) <= OVERHEAD_ALLOWED else SLOWER

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from conformance.opencv.timing import Timing
 
@@ -20,9 +20,10 @@ CONFIDENCE = 0.95
 # Fewer rounds give no interval of that confidence.
 LEAST_ROUNDS = 6
 # A layer is named where it costs this much of what all the layers took before.
-NOTEWORTHY = 0.005
+NOTEWORTHY = 0.002
 
 Round = tuple[Timing, Timing]
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -78,6 +79,19 @@ def ratio(comparison: Comparison) -> Estimate:
     return estimate([b.median_ms / a.median_ms for a, b in comparison.rounds])
 
 
+def typical_round(comparison: Comparison) -> Round:
+    """Return the round whose ratio is the median one.
+
+    Its times belong together. Medians over all processes need not, on a machine that changes its
+    speed meanwhile: then A's can be that of a slow hour and B's that of a fast one.
+    """
+    return _middle(comparison.rounds, lambda pair: pair[1].median_ms / pair[0].median_ms)
+
+
+def _middle(items: Sequence[_T], key: Callable[[_T], float]) -> _T:
+    return sorted(items, key=key)[(len(items) - 1) // 2]
+
+
 def alarm(comparison: Comparison, fail_above: float) -> bool:
     """Return whether the second wheel is shown to be slower by more than `fail_above`."""
     low = ratio(comparison).low if comparison.rounds else None
@@ -103,16 +117,14 @@ def verdict(comparison: Comparison, fail_above: float) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """Where time went: one layer, or all layers of a type. Times in ms, medians over processes.
+    """Where time went: one layer, or all layers of a type. Times in ms.
 
-    difference: second wheel less first, over the rounds. share: of all that the layers together
-    became slower, NaN where they did not.
+    first: with the first wheel, in the round of the median difference. difference: second wheel
+    less first. share: of all that the layers together became slower, NaN where they did not.
     """
 
     name: str
-    type: str
     first: float
-    second: float
     difference: Estimate
     share: float
 
@@ -138,15 +150,14 @@ def _parts(rounds: Sequence[Round], times: Callable[[Timing], Mapping[str, float
     sides = [(times(a), times(b)) for a, b in rounds]
     names = dict.fromkeys(name for pair in sides for side in pair for name in side)
     whole = median([sum(b.values()) - sum(a.values()) for a, b in sides]) if sides else 0.0
-    types = {name: t for pair in rounds for timing in pair for name, t in timing.types.items()}
     parts = []
     for name in names:
         # A wheel that fuses a layer away, or has none of that name, spends no time on it.
-        first, second = ([side.get(name, 0.0) for side in column] for column in zip(*sides))
-        difference = estimate([b - a for a, b in zip(first, second)])
+        pairs = [(a.get(name, 0.0), b.get(name, 0.0)) for a, b in sides]
+        difference = estimate([b - a for a, b in pairs])
+        first, _ = _middle(pairs, lambda pair: pair[1] - pair[0])
         share = difference.value / whole if whole > 0 else math.nan
-        part = Part(name, types.get(name, ""), median(first), median(second), difference, share)
-        parts.append(part)
+        parts.append(Part(name, first, difference, share))
     return sorted(parts, key=lambda part: -part.difference.value)
 
 
