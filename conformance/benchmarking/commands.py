@@ -239,23 +239,19 @@ def overhead_options(parser: argparse.ArgumentParser) -> None:
     """Add what `bench-overhead` takes."""
     parser.add_argument("model", nargs="?", default="mobilenet", metavar="MODEL")
     parser.add_argument("--packs", type=Path, default=default_packs(), metavar="DIR")
-    parser.add_argument("--processes", type=int, default=9, metavar="N", help="default: 9")
+    parser.add_argument("--repeats", type=int, default=31, metavar="N", help="default: 31")
 
 
 def run_overhead(arguments: argparse.Namespace) -> int:
     """Print recorded and bare medians side by side; 1 where they differ by over 1 %."""
     get_model(arguments.model)
-    pairs = [
-        overhead.in_child(arguments.model, arguments.packs) for _ in range(arguments.processes)
-    ]
-    rows: list[Sequence[str]] = [
-        (str(number), f"{recorded:.3f}", f"{bare:.3f}", f"{recorded / bare:.4f}")
-        for number, (recorded, bare) in enumerate(pairs, 1)
-    ]
-    found = compared.estimate([recorded / bare for recorded, bare in pairs])
-    sides = [f"{compared.estimate(side).value:.3f}" for side in zip(*pairs)]
-    rows.append(("median", *sides, f"{found.value:.4f}"))
-    heads = ("process", "recorded ms", "bare loop ms", "recorded / bare")
-    print_rows(f"{arguments.model}, one inference in OpenCV", heads, rows, "table")
-    print(f"95 % interval of the ratio: {_interval(found, '{:.4f}')}")
+    pairs = overhead.in_child(arguments.model, arguments.packs, max(1, arguments.repeats))
+    recorded, bare = (compared.estimate(side).value for side in zip(*pairs))
+    found = compared.estimate([of_suite / of_loop for of_suite, of_loop in pairs])
+    row = (f"{recorded:.3f}", f"{bare:.3f}", f"{found.value:.4f}", _interval(found, "{:.4f}"))
+    heads = ("recorded ms", "bare loop ms", "recorded / bare", "95 % interval")
+    title = (
+        f"{arguments.model}, one inference in OpenCV, medians of {len(pairs)} pairs side by side"
+    )
+    print_rows(title, heads, [row], "table")
     return OK if abs(found.value - 1) <= OVERHEAD_ALLOWED else SLOWER
