@@ -16,9 +16,10 @@ from typing import Any, Optional
 
 from rich.console import Console
 
+from conformance.commands import chosen_models
 from conformance.errors import ConformanceError
 from conformance.machine import cpu_name
-from conformance.models import MODELS, get_model
+from conformance.models import get_model
 from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import TimingRequest
 from conformance.pack import Pack, PackRequest, default_packs, find_pack, keras_flavour
@@ -63,9 +64,8 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
 
 def bench_packs(models: Sequence[str], root: Path) -> list[Pack]:
     """Return the packs of the models, of all where none is named; raise for a missing one."""
-    names = list(dict.fromkeys(get_model(name).name for name in models)) or list(MODELS)
     packs = []
-    for name in names:
+    for name in chosen_models(models):
         pack = find_pack(root, PackRequest(name, "synthetic", "opencv", keras_flavour()))
         if pack is None:
             raise ConformanceError(
@@ -173,7 +173,7 @@ def _told(bench: _Bench, arguments: argparse.Namespace) -> int:
     """Print what was found and return the exit status."""
     first, second = bench.plan.wheels
     rows = [_row(one, arguments.fail_above) for one in bench.comparisons]
-    heads = ("model", "A ms", "B ms", "B / A", "95 % interval", "rounds", "")
+    heads = ("model", "A ms", "B ms", "B / A", "95 % interval", "")
     same = " (the same: an A/A comparison)" if first.spec == second.spec else ""
     print_rows(f"A: OpenCV {first.spec}   B: OpenCV {second.spec}{same}", heads, rows, "table")
     for one in bench.comparisons:
@@ -193,12 +193,11 @@ def _told(bench: _Bench, arguments: argparse.Namespace) -> int:
 
 def _row(one: Comparison, fail_above: float) -> tuple[str, ...]:
     verdict = compared.verdict(one, fail_above)
-    done = f"{len(one.rounds)}/{one.planned}"
     if not one.rounds:
-        return one.model, "-", "-", "-", "-", done, verdict
+        return one.model, "-", "-", "-", "-", verdict
     sides = [f"{timing.median_ms:.2f}" for timing in compared.typical_round(one)]
     found = compared.ratio(one)
-    return one.model, *sides, f"{found.value:.3f}", _interval(found, "{:.3f}"), done, verdict
+    return one.model, *sides, f"{found.value:.3f}", _interval(found, "{:.3f}"), verdict
 
 
 def _interval(found: Estimate, form: str) -> str:

@@ -102,17 +102,18 @@ def verdict(comparison: Comparison, fail_above: float) -> str:
     """Return the comparison in words."""
     if comparison.error:
         return "error"
-    unfinished = "" if comparison.complete else "interrupted, so far: "
     if not comparison.rounds:
         return "interrupted"
+    done = f"{len(comparison.rounds)} of {comparison.planned} rounds"
+    unfinished = "" if comparison.complete else f"interrupted, in {done}: "
     found = ratio(comparison)
     if found.low is None or found.high is None:
         return unfinished + "too few rounds to tell"
     if found.low > fail_above:
-        return unfinished + f"slower, above {fail_above:g}"
+        return unfinished + f"above {fail_above:g}"
     if found.low > 1:
         return unfinished + "slower"
-    return unfinished + ("faster" if found.high < 1 else "no difference shown")
+    return unfinished + ("faster" if found.high < 1 else "no difference")
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ def slowed(parts: Sequence[Part]) -> list[Part]:
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison as plain values: every process's times and layers, and the ratio."""
+    processes = [{**vars(timing)} for pair in comparison.rounds for timing in pair]
+    types = {name: kind for process in processes for name, kind in process.pop("types").items()}
     found = ratio(comparison) if comparison.rounds else Estimate(math.nan, None, None)
     return {
         "model": comparison.model,
@@ -184,5 +187,6 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "ratio": found.value if comparison.rounds else None,
         "interval": [found.low, found.high],
         "confidence": CONFIDENCE,
-        "rounds": [[vars(timing) for timing in pair] for pair in comparison.rounds],
+        "types": types,
+        "rounds": [list(pair) for pair in zip(processes[::2], processes[1::2])],
     }

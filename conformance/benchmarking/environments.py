@@ -67,7 +67,8 @@ def prepare(spec: str, root: Path, code: Path) -> Environment:
     folder = root / _folder_name(spec, python)
     root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_name(folder.name + ".lock")):
-        if not (folder / "ready").exists():
+        # A link to a Python that was removed since does not exist.
+        if not ((folder / "ready").exists() and _python_in(folder).exists()):
             _make(folder, python, [requirement, numpy])
     interpreter = Interpreter(str(_python_in(folder)), code)
     try:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from conformance.errors import ConformanceError
+from conformance.inference import Infer, warm_up
 from conformance.opencv.process import child_environment
-from conformance.opencv.timing import warm_up
 
 FILE, REPEATS = "--overhead-file", "--overhead-repeats"
 # Of pytest-benchmark's rounds, and of the bare loop, before the test and again after it.
@@ -60,7 +60,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         print(*medians, file=file)
 
 
-def bare_loop(infer: Callable[[], object]) -> list[float]:
+def bare_loop(infer: Infer) -> list[float]:
     """Return the seconds of each inference in BARE_SECONDS of them."""
     times: list[float] = []
     end = time.perf_counter() + BARE_SECONDS

@@ -14,22 +14,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from conformance.errors import ConformanceError
+from conformance.inference import Infer, repeated, warm_up
 from conformance.machine import peak_mib
 
 from . import net
 from .capability import engines, load_cv2
 from .process import HERE, Ending, Interpreter, last_lines, run_module
 from .records import Array, RunConfig
-
-Infer = Callable[[], Array]
-
-# The first inference allocates, the next ones still warm caches and clocks.
-WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -73,11 +69,6 @@ class Timing:
         return float(np.median(self.times_ms))
 
 
-def repeated(images: Array, batch: int) -> Array:
-    """Return `batch` images, those of [N, H, W, C] from the first on, again and again."""
-    return np.asarray(images[np.arange(batch) % len(images)])
-
-
 def load_inference(graph: Path, images: Array, config: RunConfig) -> tuple[Any, Infer]:
     """Return the net and a function that runs float32 NHWC `images` through it, once a call.
 
@@ -97,13 +88,6 @@ def load_inference(graph: Path, images: Array, config: RunConfig) -> tuple[Any, 
         return np.asarray(candidate.forward())
 
     return candidate, infer
-
-
-def warm_up(infer: Infer) -> Array:
-    """Run the first, untypical inferences; return the last one's answer."""
-    for _ in range(WARM_UP - 1):
-        infer()
-    return infer()
 
 
 def time_in_child(

@@ -9,26 +9,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from tensorflow.python.framework.config import disable_op_determinism
 
 from conformance.errors import ConformanceError
+from conformance.inference import Array, Infer, repeated, warm_up
 from conformance.machine import peak_mib
 from conformance.models import get_model
-from conformance.opencv.timing import repeated, warm_up
 from conformance.pack import GRAPH, read_manifest
 
 from .weights import build_model
-
-Array = NDArray[Any]
-Infer = Callable[[], Array]
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def test_wheel_against_itself(
     for timing in processes:
         assert (timing["version"], timing["engine"], timing["threads"]) == ("4.12.0", "classic", 1)
         assert timing["layers"]["conv1/Conv2D"] > 0
-        assert timing["types"]["conv1/Conv2D"] == "Convolution"
+    assert comparison["types"]["conv1/Conv2D"] == "Convolution"
 
 
 def test_interrupted_comparison_keeps_its_rounds(cache: Path, tmp_path: Path) -> None:

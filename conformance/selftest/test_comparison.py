@@ -60,7 +60,7 @@ def test_one_spoilt_round_changes_nothing() -> None:
     """A single round in which the machine was busy with something else makes no difference."""
     spoilt = comparison([10.0] * 9, [10.0] * 8 + [90.0])
     assert not alarm(spoilt, 1.10)
-    assert verdict(spoilt, 1.10) == "no difference shown"
+    assert verdict(spoilt, 1.10) == "no difference"
 
 
 def test_few_rounds_tell_nothing() -> None:
@@ -73,7 +73,7 @@ def test_few_rounds_tell_nothing() -> None:
 def test_interrupted_comparison_is_labelled() -> None:
     """A comparison whose rounds were not all run says so, in words and in JSON."""
     partial = comparison([10.0] * 7, [20.0] * 7, planned=9)
-    assert verdict(partial, 1.10).startswith("interrupted, so far: slower")
+    assert verdict(partial, 1.10).startswith("interrupted, in 7 of 9 rounds: above 1.1")
     assert as_json(partial)["complete"] is False
     assert verdict(Comparison("mobilenet", "k:d", 9), 1.10) == "interrupted"
 

@@ -10,15 +10,15 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
-import numpy as np
 import pytest
 
 from conformance.building import require_tensorflow
 from conformance.errors import ConformanceError
+from conformance.inference import Infer, repeated, warm_up
 from conformance.machine import cpu_name
 from conformance.models import MODELS
 from conformance.opencv.records import RunConfig
-from conformance.opencv.timing import load_inference, repeated, warm_up
+from conformance.opencv.timing import load_inference
 from conformance.pack import Pack
 from conformance.plugin import session_of
 from conformance.session import Session, installed_version, switches
@@ -50,7 +50,7 @@ class Row:
 class Inference:
     """A model ready to run. infer: runs the batch once. peak_mib: of a process that does that."""
 
-    infer: Callable[[], np.ndarray]
+    infer: Infer
     peak_mib: Optional[float]
 
 
