@@ -212,9 +212,8 @@ class Session:
             f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
             f"{', '.join(self.engines or found['engines'])}, importer {self.importer}, "
             f"target {self.target}, {self.threads or found['threads']} threads",
-            f"conformance: TensorFlow {installed_version('tensorflow')}, "
-            f"Keras {installed_version('keras')}, NumPy {np.__version__}, "
-            f"Python {platform.python_version()}",
+            f"conformance: TensorFlow {_version('tensorflow')}, Keras {_version('keras')}, "
+            f"NumPy {np.__version__}, Python {platform.python_version()}",
             f"conformance: CPU {found['cpu_features']}",
             f"conformance: packs {self.packs_root} (weights {self.weights}, graph {self.graph})",
         ]
@@ -236,8 +235,7 @@ def _require(what: str, wanted: str, offered: Sequence[str], version: str) -> No
     )
 
 
-def installed_version(distribution: str) -> str:
-    """Return the version of an installed distribution, or "not installed"."""
+def _version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

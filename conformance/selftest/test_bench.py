@@ -39,9 +39,9 @@ def bench(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["bench", MODEL, "--packs", str(cache / "packs"), "--seconds", "0.02"]
 
 
-def fake_wheel(folder: Path, code: str) -> str:
+def fake_wheel(folder: Path, code: str, tags: str = "py3-none-any") -> str:
     """Write a wheel whose cv2 is `code`, and return its path."""
-    path = folder / "opencv_python_headless-4.99.0.1-py3-none-any.whl"
+    path = folder / f"opencv_python_headless-4.99.0.1-{tags}.whl"
     info = "opencv_python_headless-4.99.0.1.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("cv2/__init__.py", code)
@@ -117,6 +117,16 @@ def test_unknown_version_is_told(bench: list[str], capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert "can't install opencv-python-headless==4.12.0.1" in said
     assert "Traceback" not in said
+
+
+def test_wheel_for_another_machine_is_told(
+    bench: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wheel that can't be installed here ends with 2 and what pip said."""
+    assert main([*bench, "--opencv", fake_wheel(tmp_path, "", "cp27-cp27m-win32")]) == 2
+    said = capsys.readouterr().err
+    assert "pip can't install" in said
+    assert "not a supported wheel" in said
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="this Python can run the oldest wheels")
