@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional
 
-from . import __version__, commands
+from . import __version__, commands, localizing
 from .benchmarking import commands as benchmarking
 from .errors import ConformanceError
 from .reporting import commands as results
@@ -73,6 +73,18 @@ COMMANDS = (
         "a matrix of results files: at which version did something change?",
         results.history_options,
         results.run_history,
+    ),
+    Command(
+        "localize",
+        "one model node by node: where does OpenCV leave the noise?",
+        localizing.localize_options,
+        localizing.run_localize,
+    ),
+    Command(
+        "faults",
+        "inject faults: which does the suite catch, and where? (needs TensorFlow)",
+        commands.faults_options,
+        commands.run_faults,
     ),
     Command(
         "known-failure",

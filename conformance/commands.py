@@ -88,6 +88,20 @@ def benchmark_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="vgg16", metavar="MODEL", help="default: vgg16")
 
 
+def faults_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `faults` takes."""
+    models_option(parser)
+    packs_option(parser)
+    parser.add_argument("--quick", action="store_true", help="one of each kind on two models")
+    parser.add_argument("--a-kind", type=int, metavar="N", help="faults of each kind and model")
+    parser.add_argument(
+        "--engine", default="default", help="classic, new, or default: OpenCV's own"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="models at once")
+    parser.add_argument("--output", type=Path, metavar="FILE.jsonl", help="append each outcome")
+    parser.add_argument("--format", choices=("table", "md"), default="table")
+
+
 def chosen_models(names: Sequence[str]) -> list[str]:
     """Return the names without repetition, all of the registry's where there are none.
 
@@ -220,3 +234,11 @@ def run_freeze_benchmark(arguments: Arguments) -> int:
 
     print(freeze_benchmark(arguments.model))
     return OK
+
+
+def run_faults(arguments: Arguments) -> int:
+    """Inject faults; return BAD where too few are caught or an unchanged model raises an alarm."""
+    require_tensorflow(keras_flavour())
+    from .selftest.fault_report import run_faults as run  # needs TensorFlow to change graphs
+
+    return run(arguments)

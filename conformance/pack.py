@@ -40,7 +40,7 @@ from .pack_store import (
     pack_lock,
     write_pack,
 )
-from .sampling import MAX_SAMPLES, node_seed, sample_positions
+from .sampling import MAX_SAMPLES, SAMPLED, node_seed, sample_positions, sampled_values
 
 __all__ = [
     "ARRAYS",
@@ -51,6 +51,7 @@ __all__ = [
     "PREPROCESSING",
     "RECIPE",
     "REQUIRED_FILES",
+    "SAMPLED",
     "SCHEMA",
     "Layer",
     "Manifest",
@@ -71,6 +72,7 @@ __all__ = [
     "producer_versions",
     "read_manifest",
     "sample_positions",
+    "sampled_values",
     "weights_file",
     "weights_identity",
     "write_pack",

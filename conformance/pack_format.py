@@ -104,8 +104,9 @@ def new_manifest(
 class Layer:
     """One node of the frozen graph with its sampled activations.
 
-    shape: [N, ...] of the whole activation, NHWC. f32, f64: [S], TensorFlow's values at
-    ``positions()`` of the activation flattened in C order.
+    shape: [N, ...] of the whole activation, NHWC, N the number of inputs SAMPLED. f32, f64:
+    [S + 2 N], TensorFlow's values at ``positions()`` of the activation flattened in C order, then
+    the greatest value of each image and the least of each.
     """
 
     node: str

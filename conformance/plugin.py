@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from .benchmarking import recording
+from .checks import diagnose
 from .errors import ConformanceError
 from .models import MODELS
 from .opencv.records import CandidateRun, RunConfig
@@ -110,7 +111,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _findings(item: pytest.Item) -> dict[str, Any]:
-    """Return what is found out about a case: "case", "judgement" and "run", each a dict."""
+    """Return what is found out about a case: "case", "judgement", "run", "layers": dicts."""
     return item.stash.setdefault(_FINDINGS, {})
 
 
@@ -234,15 +235,16 @@ def verify(
             warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
         if not judgement.passed:
             context = _context(request, pack, conformance_session, variant)
-            pytest.fail(failure_message(judgement, context), pytrace=False)
+            lines = diagnose(conformance_session, pack, variant) if variant else []
+            pytest.fail(failure_message(judgement, context, lines), pytrace=False)
 
     return verify
 
 
 @pytest.fixture
-def record_run(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
-    """Record what the candidate's run came to, for the results file."""
-    return lambda line: _findings(request.node).update(run=line)
+def record_line(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
+    """Record a further line of the results file, of the kind "run" or "layers"."""
+    return lambda line: _findings(request.node).update({line["kind"]: line})
 
 
 @pytest.fixture(scope="session")

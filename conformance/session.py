@@ -18,9 +18,11 @@ from .errors import ConformanceError
 from .models import MODELS
 from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
-from .pack import Pack, PackRequest, find_pack, locate_pack, read_manifest
+from .pack import Pack, PackRequest, find_pack, keras_flavour, locate_pack, read_manifest
 from .progress import Event
 from .verdict.expectations import Case, KnownFailure, match_known_failure
+from .verdict.localize import METRIC as LAYER_METRIC
+from .verdict.localize import NodeDeviation, profile
 from .verdict.metrics import METRICS
 from .verdict.tolerance import Allowance, Tolerances, allow, load_tolerances, typical_logit_noise
 
@@ -36,18 +38,18 @@ class Session:
     """
 
     packs_root: Path
-    weights: str
-    graph: str
-    keras: str
-    importer: str
-    engines: Optional[Sequence[str]]
-    target: str
-    winograd: Sequence[Optional[bool]]
-    fusion: Sequence[Optional[bool]]
-    threads: Optional[int]
-    timeout: float
-    verbose: bool
-    known_failures: Sequence[KnownFailure]
+    weights: str = "synthetic"
+    graph: str = "opencv"
+    keras: str = field(default_factory=keras_flavour)
+    importer: str = "tensorflow"
+    engines: Optional[Sequence[str]] = None
+    target: str = "cpu"
+    winograd: Sequence[Optional[bool]] = (None,)
+    fusion: Sequence[Optional[bool]] = (None,)
+    threads: Optional[int] = None
+    timeout: float = 600.0
+    verbose: bool = False
+    known_failures: Sequence[KnownFailure] = ()
     build_failures: dict[str, str] = field(default_factory=dict)
     _packs: dict[str, Pack] = field(default_factory=dict)
     _runs: dict[tuple[str, RunConfig], CandidateRun] = field(default_factory=dict)
@@ -88,20 +90,37 @@ class Session:
             logit_noise=typical_logit_noise(*logits) if arrays == "outputs" else None,
         )
 
-    def variants(self, threads: Optional[int] = None) -> list[RunConfig]:
-        """Return one configuration for each engine and switch setting to be judged.
+    def profile(self, pack: Pack, run: CandidateRun) -> list[NodeDeviation]:
+        """Return how far each node of the graph strays in a run that read the layers."""
+        config = run.config
 
-        threads: how many, instead of what the options say.
-        """
-        engines = self.capability["engines"] if self.engines is None else self.engines
+        def of_node(float32: Any, float64: Any) -> Allowance:
+            return allow(
+                self.tolerances,
+                LAYER_METRIC,
+                float32,
+                float64,
+                model=pack.model,
+                opencv=self.capability["version"],
+                engine=config.engine,
+                winograd=config.winograd,
+            )
+
+        return profile(pack.layers(), run, of_node)
+
+    def variants(self) -> list[RunConfig]:
+        """Return one configuration for each engine and switch setting to be judged."""
+        found = self.capability  # which replaces "default" by the engine's name
+        engines = found["engines"] if self.engines is None else self.engines
         return [
             RunConfig(
                 importer=self.importer,
                 engine=engine,
                 target=self.target,
-                threads=threads or self.threads,
+                threads=self.threads,
                 winograd=winograd,
                 fusion=fusion,
+                layers=True,
             )
             for engine in engines
             for winograd in self.winograd

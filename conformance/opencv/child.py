@@ -27,10 +27,11 @@ from typing import Any, Callable
 import numpy as np
 
 from conformance.machine import peak_mib
+from conformance.sampling import SAMPLED
 
 from . import layers, net
 from .capability import load_cv2
-from .records import BATCH, LOGITS, REPEATS, Array, Failure, RunConfig
+from .records import BATCH, REPEATS, Array, Failure, RunConfig
 
 
 class Session:
@@ -204,28 +205,32 @@ def run_logits(session: Session, cv2: Any, held: dict[str, str], candidate: Any)
     with session.stage("logits"):
         layer = layers.layer_holding(held, session.entries, session.tensors["logits"])
         tap = layers.open_tap(cv2, session.graph, session.config, [layer], parsed=candidate)
-        images = single_images(session.images[LOGITS])
+        images = single_images(session.images[SAMPLED])
         values = [layers.read_tap(tap, image)[0].reshape(1, -1) for image in images]
         session.save("logits", logits=np.concatenate(values))
 
 
 def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
-    """Read every layer of each input, and how far that moved the outputs."""
+    """Read every layer on the inputs SAMPLED, and the outputs as they then are."""
     with session.stage("layers"):
-        names = list(held)
-        output = names.index(layers.layer_holding(held, session.entries, session.tensors["output"]))
-        tap = layers.open_tap(cv2, session.graph, session.config, names, fusion=False)
+        output = session.tensors["output"]
         samples = layers.LayerSamples(session.entries)
         finals = []
-        for index, image in enumerate(single_images(session.images)):
-            values = layers.read_tap(tap, image)
-            for node, value in zip(held.values(), values):
-                samples.add(index, node, value)
-            finals.append(np.array(values[output]))
-        missing = {**layers.absent(held, session.entries), **samples.wrong}
-        found = {node: at for node, at in samples.samples.items() if node not in missing}
-        session.save("layers", outputs=np.concatenate(finals), **numbered(found))
-        session.report.update(carriers=held, layers_absent=missing, sampled=list(found))
+        for names in layers.in_portions(held, session.entries):
+            tap = layers.open_tap(cv2, session.graph, session.config, names, fusion=False)
+            for index, image in enumerate(single_images(session.images[SAMPLED])):
+                for name, value in zip(names, layers.read_tap(tap, image)):
+                    samples.add(index, held[name], value)
+                    if held[name] == output:
+                        finals.append(np.array(value))
+        missing = layers.absent(held, session.entries)
+        lost = {**missing, **samples.wrong}
+        found = {node: at for node, at in samples.samples.items() if node not in lost}
+        outputs = {"outputs": np.concatenate(finals)} if finals else {}
+        session.save("layers", **outputs, **numbered(found))
+        session.report.update(
+            carriers=held, layers_absent=missing, layers_wrong=samples.wrong, sampled=list(found)
+        )
 
 
 def numbered(arrays: dict[str, Array]) -> dict[str, Array]:

@@ -26,6 +26,9 @@ _FOLDED_SECOND = ("Add", "AddV2", "BiasAdd")
 # The same values in another shape, so that one layer stands for both.
 _SAME_VALUES = ("Identity", "Reshape", "Squeeze", "ExpandDims", "CheckNumerics")
 
+# Activations that are handed out in one run: OpenCV holds them, and NumPy copies them.
+TAP_BYTES = 512 << 20
+
 Entry = Mapping[str, Any]
 
 
@@ -82,6 +85,22 @@ def absent(held: Mapping[str, str], entries: Sequence[Entry]) -> dict[str, str]:
     return reasons
 
 
+def in_portions(
+    held: Mapping[str, str], entries: Sequence[Entry], budget: int = TAP_BYTES
+) -> list[list[str]]:
+    """Return the layers of `held`, in order, in portions of at most `budget` bytes an image."""
+    sizes = {entry["node"]: 4 * int(np.prod(entry["shape"][1:])) for entry in entries}
+    portions: list[list[str]] = [[]]
+    taken = 0
+    for layer, node in held.items():
+        if portions[-1] and taken + sizes[node] > budget:
+            portions.append([])
+            taken = 0
+        portions[-1].append(layer)
+        taken += sizes[node]
+    return portions
+
+
 @dataclass(frozen=True)
 class Tap:
     """A net whose inner layers can be read. names: the layers; asked: what forward is asked for."""
@@ -131,8 +150,8 @@ def read_tap(tap: Tap, images: Array) -> list[Array]:
 class LayerSamples:
     """Collects, image by image, the values at the pack's sample positions of each node.
 
-    samples: {node: float32 [S]}, NaN until its image was added. wrong: {node: reason} for nodes
-    whose output had a shape that cannot be the node's.
+    samples: {node: float32 [S + 2 N]} as sampling.py orders them, NaN until the image was added.
+    wrong: {node: reason} for nodes whose output had a shape that cannot be the node's.
     """
 
     def __init__(self, entries: Sequence[Entry]) -> None:
@@ -141,7 +160,8 @@ class LayerSamples:
             node: sample_positions(shape, node_seed(node)) for node, shape in self._shapes.items()
         }
         self.samples = {
-            node: np.full(len(at), np.nan, np.float32) for node, at in self._positions.items()
+            node: np.full(len(at) + 2 * self._shapes[node][0], np.nan, np.float32)
+            for node, at in self._positions.items()
         }
         self.wrong: dict[str, str] = {}
 
@@ -154,7 +174,9 @@ class LayerSamples:
             self.wrong[node] = f"shape {list(output.shape)} in OpenCV, {list(shape)} in TensorFlow"
             return
         first, last = np.searchsorted(at, [image * size, (image + 1) * size])
-        self.samples[node][first:last] = values(at[first:last] - image * size)
+        samples = self.samples[node]
+        samples[first:last] = values(at[first:last] - image * size)
+        samples[len(at) + image], samples[len(at) + shape[0] + image] = output.max(), output.min()
 
 
 def channels_last(output: Array, shape: Sequence[int]) -> Any:

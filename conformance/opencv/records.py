@@ -7,14 +7,14 @@ from typing import Any, Optional
 
 import numpy as np
 
+from conformance.sampling import SAMPLED
+
 Array = np.ndarray[Any, Any]
 
 # Second forwards on the same net: the first REPEATS inputs. One forward of the first BATCH inputs
 # at once. Both few, as they are run for 15 models; a defect of either shows on any input.
 REPEATS = 1
 BATCH = 2
-# Inputs whose logits are read, in forwards of their own: every other one, photos and edge cases.
-LOGITS = slice(None, None, 2)
 
 # The order of a run. "forward" includes the allocation OpenCV does on the first call, so that a
 # crash in it counts as "forward"; an error OpenCV names as one of set-up counts as "setup".
@@ -76,10 +76,12 @@ class CandidateRun:
     version: of OpenCV, None if cv2 could not be imported. outputs: [N, C], one plain forward an
     image, shape and dtype as OpenCV gave them. repeat: [REPEATS, C], a second forward of the
     first inputs on the same net. batch: raw output of one forward of the first BATCH inputs on
-    the same net. logits: of the inputs LOGITS, [M, C], read after all else. layer_samples: {node:
-    float32 [S]} at the pack's sample positions, from another net. carriers: {OpenCV layer: graph
-    node it is compared with}. layers_absent: {node: why there is nothing to compare}. tap_shift:
-    greatest |difference| between the outputs with and without reading layers. times_ms: [N], of
+    the same net. logits: [M, C], of the inputs SAMPLED
+    (sampling.py), read after all else. layer_samples: {node:
+    float32 [S + 2 N]}, sampled as in the pack, from another net. carriers: {OpenCV layer: graph
+    node it is compared with}. layers_absent: {node: why there is nothing to compare}.
+    layers_wrong: {node: how its shape is wrong}. tapped: [M, C], the outputs of the inputs SAMPLED
+    while layers were read, which keeps the classic engine from fusing them. times_ms: [N], of
     ``forward`` alone; the first includes set-up. parse_ms: time to read the graph. peak_mib: peak
     memory of the child process. threads: OpenCV's thread count. failures: in the order they
     happened. log: what the child printed.
@@ -94,13 +96,24 @@ class CandidateRun:
     layer_samples: dict[str, Array] = field(default_factory=dict)
     carriers: dict[str, str] = field(default_factory=dict)
     layers_absent: dict[str, str] = field(default_factory=dict)
-    tap_shift: Optional[float] = None
+    layers_wrong: dict[str, str] = field(default_factory=dict)
+    tapped: Optional[Array] = None
     times_ms: Optional[Array] = None
     parse_ms: Optional[float] = None
     peak_mib: Optional[float] = None
     threads: Optional[int] = None
     failures: list[Failure] = field(default_factory=list)
     log: str = ""
+
+    @property
+    def tap_shift(self) -> Optional[float]:
+        """Greatest |difference| that reading layers made to the outputs, or None."""
+        if self.outputs is None or self.tapped is None:
+            return None
+        plain = self.outputs[SAMPLED]
+        return (
+            float(np.abs(plain - self.tapped).max()) if plain.shape == self.tapped.shape else None
+        )
 
     @property
     def failure(self) -> Optional[Failure]:

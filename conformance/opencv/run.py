@@ -17,11 +17,10 @@ from conformance.pack_format import Pack
 from .blobs import BlobCase, run_blobs
 from .capability import probe_in_child
 from .process import Ending, last_lines, run_module
-from .records import BATCH, DOING, LOGITS, REPEATS, STAGES, Array, CandidateRun, Failure, RunConfig
+from .records import BATCH, DOING, REPEATS, STAGES, Array, CandidateRun, Failure, RunConfig
 
 __all__ = [
     "BATCH",
-    "LOGITS",
     "REPEATS",
     "STAGES",
     "BlobCase",
@@ -97,7 +96,8 @@ def _collect(
         },
         carriers=report.get("carriers", {}),
         layers_absent=report.get("layers_absent", {}),
-        tap_shift=_greatest_difference(forward.get("outputs"), layers.get("outputs")),
+        layers_wrong=report.get("layers_wrong", {}),
+        tapped=layers.get("outputs"),
         parse_ms=report.get("parse_ms"),
         peak_mib=report.get("peak_mib"),
         threads=report.get("threads"),
@@ -126,12 +126,6 @@ def _arrays(folder: Path, stage: str) -> dict[str, Array]:
         return {}
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
-
-
-def _greatest_difference(one: Optional[Array], other: Optional[Array]) -> Optional[float]:
-    if one is None or other is None or one.shape != other.shape:
-        return None
-    return float(np.abs(one - other).max())
 
 
 def _unnatural_end(

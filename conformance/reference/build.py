@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +22,7 @@ from conformance.pack import (
     GRAPH,
     LAYERS,
     PREPROCESSING,
+    SAMPLED,
     Manifest,
     Pack,
     PackRequest,
@@ -35,11 +36,14 @@ from . import keras_flavour
 from .freeze import Traced, freeze, freeze_raw, trace, write_frozen
 from .graphdef import Graph, read_frozen
 from .images import pack_inputs
-from .oracle import chunk_size, list_layers, run
+from .oracle import Answers, Layer, chunk_size, list_layers, run
 from .weights import build_model
 
 Array = NDArray[Any]
 Progress = Callable[[str], None]
+
+# The inputs that SAMPLED leaves out.
+NOT_SAMPLED = slice(1, None, 2)
 
 # Two roundings of one softmax stray up to 2e-3 (resnet152), another network's by 0.1 and more.
 TRACE_TOLERANCE = 0.01
@@ -140,13 +144,29 @@ def _write_model(job: _Job) -> dict[str, Array]:
     job.save("logits_f32", logits)
     job.progress("float64 answers")
     # The nodes of a raw graph have names of their own; its layers are run in _write_layers.
-    layers = [] if job.request.graph == "raw" else list_layers(graph, len(job.inputs))
-    truth = run(traced.graph, job.inputs, "float64", layers)
+    layers = [] if job.request.graph == "raw" else _layers(graph, job.inputs)
+    truth = _answers(traced.graph, job.inputs, "float64", layers)
     job.save("outputs_f64", truth.outputs)
     job.save("logits_f64", truth.logits)
     eager = np.asarray(model(job.inputs[:EAGER_INPUTS], training=False))
     check_outputs(job.request, outputs, eager, truth.outputs)
     return truth.samples
+
+
+def _layers(graph: Graph, inputs: Array) -> list[Layer]:
+    return list_layers(graph, len(inputs[SAMPLED]))
+
+
+def _answers(graph: Graph, inputs: Array, dtype: str, layers: Sequence[Layer]) -> Answers:
+    """Return the answers to all inputs, and the layers' samples of the inputs SAMPLED."""
+    sampled = run(graph, inputs[SAMPLED], dtype, layers)
+    rest = run(graph, inputs[NOT_SAMPLED], dtype)
+    joined = []
+    for some, others in ((sampled.outputs, rest.outputs), (sampled.logits, rest.logits)):
+        whole = np.empty((len(inputs), *some.shape[1:]), some.dtype)
+        whole[SAMPLED], whole[NOT_SAMPLED] = some, others
+        joined.append(whole)
+    return Answers(joined[0], joined[1], sampled.samples)
 
 
 def _write_graph(job: _Job, model: Any, traced: Traced) -> Graph:
@@ -199,13 +219,13 @@ def check_outputs(request: PackRequest, outputs: Array, eager: Array, truth: Arr
 
 def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
     """Write TensorFlow's answer to the frozen graph, and every layer's samples in float32/64."""
-    layers = list_layers(graph, len(job.inputs))
+    layers = _layers(graph, job.inputs)
     job.progress("layers in float32")
-    single = run(graph, job.inputs, "float32", layers)
+    single = _answers(graph, job.inputs, "float32", layers)
     job.save("frozen_f32", single.outputs)
     if not double:
         job.progress("layers in float64")
-        double = run(graph, job.inputs, "float64", layers).samples
+        double = run(graph, job.inputs[SAMPLED], "float64", layers).samples
     arrays: dict[str, Any] = {}
     for index, layer in enumerate(layers):
         arrays[f"{index}_f32"] = single.samples[layer.node]

@@ -17,6 +17,8 @@ Array = NDArray[Any]
 GraphDef = tf.compat.v1.GraphDef
 NodeDef = tf.compat.v1.NodeDef
 
+FLOAT, INT32 = tf.float32.as_datatype_enum, tf.int32.as_datatype_enum
+
 # Constants of more bytes than this are kept out of the protobuf messages (read_frozen).
 LARGE = 4096
 
@@ -110,6 +112,11 @@ def constant(name: str, value: Array) -> Any:
     node = _const_head(name, value)
     node.attr["value"].tensor.tensor_content = value.tobytes()
     return node
+
+
+def constant_value(node: Any) -> Array:
+    """Return the value of a Const NodeDef."""
+    return np.asarray(tf.make_ndarray(node.attr["value"].tensor))
 
 
 def _const_head(name: str, value: Array) -> Any:

@@ -15,6 +15,9 @@ from .graphdef import Array, Graph, NodeDef, constant, dependents, placeholder, 
 from .precision import promoted
 from .session import fetch, open_session
 
+# What TensorFlow raises for a graph whose shapes or attributes do not fit together.
+REFUSED = (tf.errors.OpError, ValueError)
+
 # Bytes the activations of one chunk of images may take by our estimate; weights come on top.
 MEMORY_BUDGET = 1 << 30
 
@@ -35,7 +38,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Answers:
-    """outputs, logits: [N,C]. samples: {node: [S]}, at the sampled positions of each layer."""
+    """outputs, logits: [N,C]. samples: {node: [S + 2 N]} of each layer, as sampling.py has it."""
 
     outputs: Array
     logits: Array
@@ -88,7 +91,7 @@ def run(
                 feeds[_tap(layer.node, "positions")] = _within(
                     positions[layer.node], layer.shape, start, start + chunk
                 )
-            wanted = [_tap(layer.node, "values") for layer in sampled]
+            wanted = [_tap(layer.node, part) for layer in sampled for part in _PARTS]
             parts.append(fetch(session, feeds, [precise.output, precise.logits, *wanted]))
     return _joined(graph, parts, sampled)
 
@@ -110,25 +113,48 @@ def live_elements(graph: Graph) -> int:
     return peak
 
 
+# Of a layer's samples, in their order.
+_PARTS = ("values", "greatest", "least")
+
+
 def _tap(node: str, part: str) -> str:
     return f"sampled/{node}/{part}"
 
 
 def _tapped(graph: Graph, sampled: Sequence[Layer], dtype: str) -> Any:
-    """Return the definition of `graph` with a gather of chosen positions for each layer."""
+    """Return the definition of `graph` with what is fetched of each layer's activation."""
     definition = tf.compat.v1.GraphDef()
     definition.CopyFrom(graph.definition)
     for layer in sampled:
-        definition.node.extend(_tap_nodes(layer.node, tf.as_dtype(dtype).as_datatype_enum))
+        kind = tf.as_dtype(dtype).as_datatype_enum
+        definition.node.extend(_gather_nodes(layer.node, kind))
+        definition.node.extend(_extreme_nodes(layer, kind))
     return definition
 
 
-def _tap_nodes(node: str, dtype: int) -> Iterator[Any]:
+def _extreme_nodes(layer: Layer, dtype: int) -> Iterator[Any]:
+    node, size = layer.node, int(np.prod(layer.shape[1:]))
+    yield constant(_tap(node, "images/shape"), np.array([-1, size], np.int32))
+    yield constant(_tap(node, "images/axis"), np.array([1], np.int32))
+    yield _reshape(_tap(node, "images"), node, _tap(node, "images/shape"), dtype)
+    for part, op in (("greatest", "Max"), ("least", "Min")):
+        operands = [_tap(node, "images"), _tap(node, "images/axis")]
+        extreme = NodeDef(name=_tap(node, part), op=op, input=operands)
+        extreme.attr["T"].type, extreme.attr["Tidx"].type = dtype, tf.int32.as_datatype_enum
+        yield extreme
+
+
+def _reshape(name: str, source: str, shape: str, dtype: int) -> Any:
+    node = NodeDef(name=name, op="Reshape", input=[source, shape])
+    node.attr["T"].type, node.attr["Tshape"].type = dtype, tf.int32.as_datatype_enum
+    return node
+
+
+def _gather_nodes(node: str, dtype: int) -> Iterator[Any]:
     yield placeholder(_tap(node, "positions"), tf.int64, [None])
     yield constant(_tap(node, "shape"), np.array([-1], np.int32))
     yield constant(_tap(node, "axis"), np.array(0, np.int32))
-    flat = NodeDef(name=_tap(node, "flat"), op="Reshape", input=[node, _tap(node, "shape")])
-    flat.attr["T"].type, flat.attr["Tshape"].type = dtype, tf.int32.as_datatype_enum
+    flat = _reshape(_tap(node, "flat"), node, _tap(node, "shape"), dtype)
     yield flat
     operands = [flat.name, _tap(node, "positions"), _tap(node, "axis")]
     values = NodeDef(name=_tap(node, "values"), op="GatherV2", input=operands)
@@ -149,5 +175,8 @@ def _joined(graph: Graph, parts: list[dict[str, Array]], sampled: Sequence[Layer
     def whole(node: str) -> Array:
         return np.concatenate([part[node] for part in parts])
 
-    samples = {layer.node: whole(_tap(layer.node, "values")) for layer in sampled}
+    samples = {
+        layer.node: np.concatenate([whole(_tap(layer.node, part)) for part in _PARTS])
+        for layer in sampled
+    }
     return Answers(whole(graph.output), whole(graph.logits), samples)

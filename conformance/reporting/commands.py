@@ -46,7 +46,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
         print(f"{old_path}: now the results of OpenCV {new.name}, {len(new.cases)} cases")
         return OK
     old = read_results(old_path)
-    changes = compare(old, new)
+    changes = compare(old, new, rebuilt=arguments.baseline is not None)
     regression = is_regression(changes)
     rows = [(c.kind, c.model, c.what, c.detail) for c in changes]
     verdict = "regression" if regression else "no regression"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.opencv.records import LOGITS, CandidateRun
-from conformance.pack import Pack
+from conformance.opencv.records import CandidateRun
+from conformance.pack import SAMPLED, Pack
 from conformance.session import Session
 from conformance.verdict.metrics import METRICS
 
@@ -46,7 +46,7 @@ class Recorder:
         properties: dict[str, Any] = dict(report.user_properties)
         engine = properties.get("engine")
         lines = [_case_line(findings, properties["command"], phases)]
-        lines += [findings["run"]] if "run" in findings else []
+        lines += [findings[kind] for kind in ("run", "layers") if kind in findings]
         del self._outcomes[report.nodeid]
         for name, writer in self._writers.items():
             if engine in (None, name):
@@ -76,7 +76,7 @@ def run_line(pack: Pack, run: CandidateRun, variant: str = "") -> Line:
     """
     assert run.outputs is not None
     assert run.times_ms is not None
-    candidates = {"outputs": (run.outputs, slice(None)), "logits": (run.logits, LOGITS)}
+    candidates = {"outputs": (run.outputs, slice(None)), "logits": (run.logits, SAMPLED)}
     deviation, noise = {}, {}
     for name in ("softmax_l1_sum", "softmax_linf", "logits_linf"):
         metric = METRICS[name]

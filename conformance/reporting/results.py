@@ -28,12 +28,13 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Results:
-    """A complete results file. cases and runs: the lines of these kinds, in file order."""
+    """A complete results file. cases, runs, layers: the lines of these kinds, in file order."""
 
     path: Path
     header: Line
     cases: list[Line]
     runs: list[Line]
+    layers: list[Line]
     counts: dict[str, int]
 
     @property
@@ -131,9 +132,10 @@ def read_results(path: Path) -> Results:
             f"{path}: no footer, so the run that wrote it did not end; run it again"
         )
     _check_footer(path, raw, lines)
-    cases = [line for line in lines if line["kind"] == "case"]
-    runs = [line for line in lines if line["kind"] == "run"]
-    return Results(path, lines[0], cases, runs, lines[-1]["counts"])
+    cases, runs, layers = (
+        [line for line in lines if line["kind"] == kind] for kind in ("case", "run", "layers")
+    )
+    return Results(path, lines[0], cases, runs, layers, lines[-1]["counts"])
 
 
 def _parse(path: Path, number: int, text: bytes) -> Line:

@@ -18,7 +18,16 @@ import numpy as np
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.models import get_model
-from conformance.pack import REQUIRED_FILES, Pack, PackRequest, list_packs, open_pack
+from conformance.pack import (
+    REQUIRED_FILES,
+    SAMPLED,
+    Pack,
+    PackRequest,
+    list_packs,
+    node_seed,
+    open_pack,
+    sampled_values,
+)
 from conformance.preprocessing import preprocess
 from conformance.reference import images, keras_flavour
 from conformance.reference.build import build_pack, check_outputs
@@ -111,10 +120,11 @@ def test_samples_are_the_activations(built: Pack) -> None:
     """The output layer's samples are the outputs at the sampled positions, in both precisions."""
     layers = {layer.node: layer for layer in built.layers()}
     layer = layers[built.manifest.tensors["output"]]
-    truth = built.load("outputs_f64").ravel()[layer.positions()]
+    truth = sampled_values(built.load("outputs_f64")[SAMPLED], node_seed(layer.node))
     # The frozen graph's constants were folded in float32, those of the truth were not.
     np.testing.assert_allclose(layer.f64, truth, atol=1e-4)
-    np.testing.assert_array_equal(layer.f32, built.load("frozen_f32").ravel()[layer.positions()])
+    frozen = sampled_values(built.load("frozen_f32")[SAMPLED], node_seed(layer.node))
+    np.testing.assert_array_equal(layer.f32, frozen)
     assert [str(values.dtype) for values in (layer.f32, layer.f64)] == ["float32", "float64"]
 
 

@@ -40,6 +40,20 @@ def test_newly_failing_is_a_regression(tmp_path: Path, outcome: str) -> None:
     assert is_regression(changes)
 
 
+def test_baseline_of_another_machine_judges_verdicts_alone(tmp_path: Path) -> None:
+    """Packs rebuilt elsewhere, the same but for their bits, compare with a baseline, else never."""
+    lines = [case("mobilenet"), run("mobilenet", 1e-4)]
+    old = results(tmp_path / "old", *lines, packs={"mobilenet": "k1:elsewhere"})
+    bad = [case("mobilenet", outcome="failed", reason="top1"), run("mobilenet", 9e-4)]
+    new = results(tmp_path / "new", *bad, packs={"mobilenet": "k1:here"})
+    assert [change.kind for change in compare(old, new, rebuilt=True)] == ["newly failing"]
+    with pytest.raises(ConformanceError, match="different packs of mobilenet"):
+        compare(old, new)
+    other = results(tmp_path / "other", *bad, packs={"mobilenet": "k2:here"})
+    with pytest.raises(ConformanceError, match="different packs of mobilenet"):
+        compare(old, other, rebuilt=True)
+
+
 def test_missing_case_is_a_regression(tmp_path: Path) -> None:
     """A case that is no longer there can't be taken for one that passes."""
     changes = compared(tmp_path, [case("mobilenet"), case("resnet50")], [case("mobilenet")])

@@ -9,7 +9,7 @@ import pytest
 
 from conformance.opencv.layers import LayerSamples, absent, carriers, layer_holding
 from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child, run_candidate
-from conformance.pack import Pack, node_seed, sample_positions
+from conformance.pack import Pack, node_seed, sampled_values
 from conformance.selftest.tiny import tiny_pack
 
 
@@ -115,9 +115,8 @@ def test_samples_are_in_tensorflows_order(node_shape: tuple[int, ...], turn: Any
     samples = LayerSamples([{"node": "n", "shape": node_shape}])
     for image in range(2):
         samples.add(image, "n", turn(whole[image]))
-    at = sample_positions(node_shape, node_seed("n"))
     assert not samples.wrong
-    assert np.array_equal(samples.samples["n"], whole.ravel()[at])
+    assert np.array_equal(samples.samples["n"], sampled_values(whole, node_seed("n")))
 
 
 def test_wrong_shape_is_reported() -> None:

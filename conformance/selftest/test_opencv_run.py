@@ -17,7 +17,6 @@ from conformance.opencv import net
 from conformance.opencv.records import STAGES, Failure
 from conformance.opencv.run import (
     BATCH,
-    LOGITS,
     REPEATS,
     BlobCase,
     CandidateRun,
@@ -26,7 +25,7 @@ from conformance.opencv.run import (
     run_blobs,
     run_candidate,
 )
-from conformance.pack import Pack
+from conformance.pack import SAMPLED, Pack
 from conformance.selftest.graphdef import changed, constant, encode_graph, operation, write_graph
 from conformance.selftest.tiny import graph_nodes, tiny_inputs, tiny_pack, tiny_weights
 
@@ -69,7 +68,7 @@ def test_outputs_are_those_of_the_network(pack: Pack, runs: dict[str, CandidateR
         assert run.outputs is not None
         assert run.logits is not None
         np.testing.assert_allclose(run.outputs, pack.load("outputs_f64"), atol=1e-5)
-        np.testing.assert_allclose(run.logits, pack.load("logits_f64")[LOGITS], atol=1e-4)
+        np.testing.assert_allclose(run.logits, pack.load("logits_f64")[SAMPLED], atol=1e-4)
 
 
 def test_run_reports_what_it_did(pack: Pack, runs: dict[str, CandidateRun]) -> None:

@@ -68,11 +68,12 @@ def test_what_is_written_is_read_back(tiny: Pack) -> None:
 
 
 def test_layers_come_with_their_samples(tiny: Pack) -> None:
-    """A layer gives node, shape and one value in each precision for each sampled position."""
+    """A layer gives one value a precision for each position, and each image's two extremes."""
     (layer,) = tiny.layers()
     assert (layer.node, layer.op, layer.inputs) == ("conv1", "Conv2D", ("x",))
     assert layer.shape == tuple(LAYER_SHAPE)
-    assert layer.f32.shape == layer.f64.shape == layer.positions().shape == (np.prod(LAYER_SHAPE),)
+    assert layer.positions().shape == (np.prod(LAYER_SHAPE),)
+    assert layer.f32.shape == layer.f64.shape == (np.prod(LAYER_SHAPE) + 2 * LAYER_SHAPE[0],)
     np.testing.assert_allclose(layer.f32, layer.f64, rtol=1e-6)
 
 

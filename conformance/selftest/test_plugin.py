@@ -121,9 +121,11 @@ def test_xdist_runs_the_same_cases(packs: Path, tmp_path: Path) -> None:
 def test_known_failure_is_expected(bad_packs: Path, tmp_path: Path) -> None:
     """Cases that a known failure describes are expected to fail, and nothing else is forgiven."""
     known = tmp_path / "known.toml"
-    known.write_text(
-        f'schema = 1\n[[failure]]\nmodel = "{MODEL}"\nstage = "agreement"\nreason = "other"\n'
+    entries = (
+        f'[[failure]]\nmodel = "{MODEL}"\nstage = "{stage}"\nreason = "other"\n'
+        for stage in ("agreement", "layers")
     )
+    known.write_text("\n".join(["schema = 1", *entries]))
     done = run_suite(bad_packs, "--known-failures", str(known))
     assert done.returncode == 0, done.stdout
     assert "xfailed" in done.stdout

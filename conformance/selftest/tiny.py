@@ -17,12 +17,13 @@ from conformance.pack import (
     GRAPH,
     LAYERS,
     PREPROCESSING,
+    SAMPLED,
     Pack,
     PackRequest,
     new_manifest,
     node_seed,
     producer_versions,
-    sample_positions,
+    sampled_values,
     write_pack,
 )
 from conformance.preprocessing import preprocess
@@ -157,7 +158,7 @@ def layer_entries(nodes: list[Node], outs: Arrays) -> list[dict[str, Any]]:
             "node": node.name,
             "op": node.op,
             "inputs": list(node.inputs),
-            "shape": list(outs[node.name].shape),
+            "shape": list(outs[node.name][SAMPLED].shape),
         }
         for node in nodes
         if node.name in outs
@@ -174,9 +175,9 @@ def fill_tiny(folder: Path, nodes: list[Node], x: Array, f32: Arrays, f64: Array
     np.save(folder / "frozen_f32.npy", f32[OUTPUT])
     samples: dict[str, Any] = {}
     for index, entry in enumerate(layer_entries(nodes, f64)):
-        at = sample_positions(entry["shape"], node_seed(entry["node"]))
-        samples[f"{index}_f32"] = f32[entry["node"]].ravel()[at]
-        samples[f"{index}_f64"] = f64[entry["node"]].ravel()[at]
+        seed = node_seed(entry["node"])
+        samples[f"{index}_f32"] = sampled_values(f32[entry["node"]][SAMPLED], seed)
+        samples[f"{index}_f64"] = sampled_values(f64[entry["node"]][SAMPLED], seed)
     np.savez(folder / LAYERS, **samples)
     image = np.random.RandomState(2).randint(0, 256, (2, 37, 53, 3)).astype(np.uint8)
     np.savez(folder / PREPROCESSING, image=image, keras=preprocess(image, "tf"))

@@ -25,7 +25,7 @@ from conformance.pack import (
     PackRequest,
     new_manifest,
     node_seed,
-    sample_positions,
+    sampled_values,
     write_pack,
 )
 from conformance.progress import reporter
@@ -56,8 +56,7 @@ def fill_tiny(folder: Path) -> None:
         shape = (INPUTS, 4, 4, 3) if name.startswith("inputs") else (INPUTS, CLASSES)
         dtype = np.float64 if "f64" in name else np.float32
         np.save(folder / name, random.random_sample(shape).astype(dtype))
-    positions = sample_positions(LAYER_SHAPE, node_seed("conv1"))
-    activation = random.random_sample(LAYER_SHAPE).ravel()[positions]
+    activation = sampled_values(random.random_sample(LAYER_SHAPE), node_seed("conv1"))
     arrays: dict[str, Any] = {"0_f32": activation.astype(np.float32), "0_f64": activation}
     np.savez(folder / LAYERS, **arrays)
     image = random.randint(0, 256, (2, 37, 53, 3)).astype(np.uint8)

@@ -7,8 +7,8 @@ from typing import Callable
 import numpy as np
 import pytest
 
-from conformance.opencv.records import BATCH, LOGITS, CandidateRun
-from conformance.pack import Pack
+from conformance.opencv.records import BATCH, CandidateRun
+from conformance.pack import SAMPLED, Pack
 from conformance.verdict import judge
 from conformance.verdict.judge import Judgement, Sides
 from conformance.verdict.tolerance import Allowance, Tolerances
@@ -83,8 +83,8 @@ def test_logits(
 ) -> None:
     """The logits, which no softmax squeezes, stray no farther than the noise floor allows."""
     logits = given(answered, "logits")
-    truth = pack.load("logits_f64")[LOGITS]
-    verify(judge.judge_logits(sides.of(LOGITS), logits, truth, allowance(metric).of(LOGITS)))
+    truth = pack.load("logits_f64")[SAMPLED]
+    verify(judge.judge_logits(sides.of(SAMPLED), logits, truth, allowance(metric).of(SAMPLED)))
 
 
 @pytest.mark.stage("batch")

@@ -41,8 +41,8 @@ def test_setup(candidate: CandidateRun) -> None:
 
 @pytest.mark.stage("forward")
 def test_forward(
-    pack: Pack, candidate: CandidateRun, record_run: Callable[[dict[str, Any]], None]
+    pack: Pack, candidate: CandidateRun, record_line: Callable[[dict[str, Any]], None]
 ) -> None:
     """The network answers every input."""
     check_reached(candidate, "forward")
-    record_run(run_line(pack, candidate, switches(candidate.config)))
+    record_line(run_line(pack, candidate, switches(candidate.config)))

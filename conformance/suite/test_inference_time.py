@@ -7,7 +7,7 @@ Nothing is judged: pytest-benchmark records the times. Run only when asked for: 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
 import pytest
@@ -58,7 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     session = session_of(metafunc.config)
     batch = metafunc.config.getoption("--batch")
     threads = session.threads or session.capability["threads"]
-    variants = session.variants(threads)
+    variants = [replace(v, threads=threads, layers=False) for v in session.variants()]
     alone = len({variant.engine for variant in variants}) == 1
     rows = [Row("opencv", threads, batch, variant) for variant in variants]
     rows += [Row(name, threads, batch) for name in ("tensorflow", "tensorflow-eager")]

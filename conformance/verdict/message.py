@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -26,13 +27,13 @@ class Context:
     command: str
 
 
-def failure_message(judgement: Judgement, context: Context) -> str:
+def failure_message(judgement: Judgement, context: Context, diagnosis: Sequence[str] = ()) -> str:
     """Return what went wrong, where it is worst, what would have passed, and how to run it again.
 
-    Several lines; the first is a summary.
+    Several lines; the first is a summary. diagnosis: lines that say which node is to blame.
     """
     lines = [_summary(judgement, context), _place(judgement), *_tops(judgement)]
-    lines += [_would_pass(judgement), f"again: {context.command}"]
+    lines += [_would_pass(judgement), *diagnosis, f"again: {context.command}"]
     return "\n  ".join(line for line in lines if line)
 
 

@@ -43,9 +43,17 @@ def linf(candidate: Array, reference: Array) -> Floats:
     return np.asarray(deviation(candidate, reference).max(axis=1))
 
 
+def rms(candidate: Array, reference: Array) -> Floats:
+    """Return the root mean square of the difference over each row, shape [N]."""
+    return np.asarray(np.sqrt((deviation(candidate, reference) ** 2).mean(axis=1)))
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A distance and what it is applied to: the packs' ``outputs_*`` (softmax) or ``logits_*``."""
+    """A distance and what it is applied to.
+
+    arrays: the packs' ``outputs_*`` (softmax), ``logits_*``, or "layers", a node's samples [1, S].
+    """
 
     name: str
     arrays: str
@@ -62,6 +70,7 @@ METRICS: dict[str, Metric] = {
         Metric("logits_linf", "logits", linf),
         Metric("frozen_l1_sum", "outputs", l1_sum),
         Metric("batch_linf", "outputs", linf),
+        Metric("layer_rms", "layers", rms),
     )
 }
 

@@ -1,0 +1,118 @@
+"""``python -m conformance localize``: one model's profile, node by node, printed and drawn."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from .checks import diagnose, is_clean
+from .commands import BAD, OK, packs_option, weights_option
+from .errors import ConformanceError
+from .models import get_model
+from .opencv.records import CandidateRun, RunConfig
+from .pack import Pack
+from .pack_identity import GRAPHS
+from .session import Session
+from .verdict.localize import NodeDeviation, first_bad
+
+_SWITCHES = {"on": True, "off": False}
+
+
+def localize_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `localize` takes."""
+    parser.add_argument("model", metavar="MODEL")
+    packs_option(parser)
+    weights_option(parser)
+    parser.add_argument("--graph", choices=GRAPHS, default="opencv", help="default: %(default)s")
+    parser.add_argument(
+        "--engine", default="default", help="classic, new, or default: OpenCV's own"
+    )
+    parser.add_argument("--target", default="cpu", help="OpenCV's target (default: cpu)")
+    for switch in ("winograd", "fusion"):
+        parser.add_argument(f"--{switch}", choices=_SWITCHES, help="default: as the user gets it")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of OpenCV")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the profile")
+    parser.add_argument("--reduce", type=Path, metavar="DIR", help="write a minimal reproducer")
+
+
+def run_localize(arguments: argparse.Namespace) -> int:
+    """Print the profile; return BAD where a node, or an answer, leaves the noise."""
+    get_model(arguments.model)
+    session = Session(
+        arguments.packs,
+        arguments.weights,
+        arguments.graph,
+        engines=[arguments.engine],
+        target=arguments.target,
+        winograd=[_SWITCHES.get(arguments.winograd)],
+        fusion=[_SWITCHES.get(arguments.fusion)],
+        threads=arguments.threads,
+    )
+    config = session.variants()[0]
+    session.build_missing([arguments.model], lambda event: print(event, file=sys.stderr))
+    pack = session.pack(arguments.model)
+    run = session.run(pack, config)
+    nodes = session.profile(pack, run) if run.layer_samples else []
+    print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.engine} engine")
+    clean = _tell(session, pack, run)
+    if arguments.plot:
+        _plot(arguments.plot, nodes, pack, run)
+    if arguments.reduce:
+        _reduce(arguments.reduce, session, pack, config)
+    return OK if clean else BAD
+
+
+def print_profile(nodes: Sequence[NodeDeviation], title: str) -> None:
+    """Print a row for each node; a folded or dropped one says so instead of a deviation."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("node", overflow="fold")
+    table.add_column("op", no_wrap=True)
+    for column in ("deviation", "noise", "allowed", "used"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    first = first_bad(nodes)
+    for node in nodes:
+        mark = "<- first out of the noise" if node is first else "bad" if node.bad else ""
+        table.add_row(node.node, node.op, *_figures(node), mark or node.absent)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    console.print(f"{title}: root mean square over sampled values, against float64")
+    console.print(table)
+
+
+def _figures(node: NodeDeviation) -> tuple[str, str, str, str]:
+    noise, allowed = f"{node.noise:.1e}", f"{node.allowed:.1e}"
+    if node.observed is None:
+        return "-", noise, allowed, "-"
+    return f"{node.observed:.1e}", noise, allowed, f"{node.used:.0%}"
+
+
+def _tell(session: Session, pack: Pack, run: CandidateRun) -> bool:
+    """Print what is wrong, or that nothing is, and return whether nothing is."""
+    if is_clean(session, pack, run):
+        print(f"{pack.model}: nothing strays farther than it may")
+        return True
+    for line in [*map(str, run.failures), *diagnose(session, pack, run.config)[:-1]]:
+        print(line)
+    return False
+
+
+def _plot(path: Path, nodes: Sequence[NodeDeviation], pack: Pack, run: CandidateRun) -> None:
+    if not nodes:
+        raise ConformanceError(f"--plot {path}: {pack.model} gave no layers to draw (see above)")
+    from .reporting.profile_chart import draw_profile
+
+    where = f"OpenCV {run.version}, {run.config.engine} engine"
+    draw_profile(path, nodes, f"{pack.model}: deviation from float64, node by node ({where})")
+    print(f"{path}: written")
+
+
+def _reduce(folder: Path, session: Session, pack: Pack, config: RunConfig) -> None:
+    from .reducing import write_reproducer
+
+    print(write_reproducer(folder, session, pack, config))

@@ -1,0 +1,248 @@
+"""A failure made small: a subgraph, its input, its truth, and a script that needs cv2 and NumPy.
+
+The reference side cuts the graph, so that TensorFlow must be installed; whether a part still shows
+the failure is asked of the script itself, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from .building import require_tensorflow
+from .errors import ConformanceError
+from .opencv.process import child_environment, last_lines
+from .opencv.records import CandidateRun, RunConfig
+from .pack import SAMPLED, Pack, keras_flavour
+from .session import Session
+from .verdict.localize import METRIC, NodeDeviation, first_bad
+from .verdict.tolerance import Allowance, allow
+
+if TYPE_CHECKING:
+    from .reference.reduce import Part  # noqa: TID251  (a type)
+
+LARGE = 1 << 20
+_CHANNELS = (64, 16, 4)
+_TIMEOUT = 120.0  # seconds for one part
+
+_SCRIPT = '''"""{title}. Needs cv2 and NumPy only."""
+import os
+import sys
+
+import cv2
+import numpy as np
+
+LIMIT = {limit!r}  # {why}
+here = os.path.dirname(os.path.abspath(__file__))
+image = np.load(os.path.join(here, "input.npy"))  # NHWC
+expected = np.load(os.path.join(here, "expected.npy"))  # NHWC, TensorFlow in float64
+print("OpenCV", cv2.__version__, flush=True)
+net = cv2.dnn.readNetFromTensorflow(os.path.join(here, "graph.pb"){engine})
+{switches}net.setInput(np.ascontiguousarray(np.moveaxis(image, -1, 1)))
+output = net.forward()
+expected = np.moveaxis(expected, -1, 1)
+if output.size != expected.size:
+    sys.exit(f"shape {{output.shape}}, should be {{expected.shape}}")
+deviation = np.sqrt(np.mean((output.reshape(expected.shape) - expected) ** 2))
+print(f"root mean square deviation {{deviation:.3g}}, allowed {{LIMIT:.3g}}")
+sys.exit(0 if deviation <= LIMIT else 1)
+'''
+
+_ISSUE = """# {title}
+
+`reproduce.py` reads `graph.pb` ({nodes} operations, {size} KiB), runs it on `input.npy` and
+compares with `expected.npy`, TensorFlow's answer to the same graph in double precision.
+
+    python reproduce.py
+
+gives
+
+{output}
+
+- OpenCV {version}, {engine} engine, {distribution}
+- node {node!r} ({op}) of {model}, a classifier of Keras frozen by opencv-dnn-conformance
+- expected: a root mean square deviation of at most {limit:.3g} ({why})
+"""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is reduced, and where to. target: the node that the part ends in."""
+
+    folder: Path
+    session: Session
+    pack: Pack
+    config: RunConfig
+    target: NodeDeviation
+
+
+def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConfig) -> str:
+    """Write graph.pb, input.npy, expected.npy, reproduce.py and issue.md; return what was written.
+
+    Raises ConformanceError where nothing fails, OpenCV names no node, TensorFlow is missing, or no
+    part of the graph fails by itself.
+    """
+    run = session.run(pack, config)
+    target = _target(session, pack, run)
+    require_tensorflow(keras_flavour())
+    from .reference.reduce import parts_around  # noqa: TID251  (cuts the graph)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    case = _Case(folder, session, pack, config, target)
+    image = _image(pack, run, target)
+    parts = parts_around(pack.graph_path, pack.manifest.tensors, target.node, target.node, image)
+    for part in parts:
+        output = _attempt(case, part)
+        if output is not None:
+            part, output = _shrink(case, part) or (part, output)
+            return _write_issue(case, part, output)
+    raise ConformanceError(
+        f"--reduce {folder}: no part of {pack.model} that ends in {target.node!r} fails by itself; "
+        f"the whole model is needed ({pack.graph_path})"
+    )
+
+
+def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
+    """Return the node to reduce to: the first out of the noise, or the one OpenCV's error names."""
+    nodes = session.profile(pack, run) if run.layer_samples else []
+    found = first_bad(nodes)
+    if found is not None:
+        return found
+    if run.failure is None:
+        raise ConformanceError(
+            f"--reduce: no node of {pack.model} leaves the noise, there is nothing to reduce"
+        )
+    named = run.failure.node or ""
+    for layer in pack.layers():
+        if layer.node == named:
+            return NodeDeviation(named, layer.op, layer.inputs, None, None, 0.0, 0.0)
+    raise ConformanceError(
+        f"--reduce: {pack.model} fails ({run.failure.stage}), but OpenCV names no node of the "
+        f"graph that could be cut out"
+    )
+
+
+def _image(pack: Pack, run: CandidateRun, target: NodeDeviation) -> Any:
+    """Return the input, float32 [1, H, W, 3], on which the node strays most."""
+    images = pack.load("inputs")[SAMPLED]
+    samples = run.layer_samples.get(target.node)
+    worst = 0
+    if samples is not None:
+        layer = next(layer for layer in pack.layers() if layer.node == target.node)
+        at = layer.positions()
+        strayed = np.abs(samples - layer.f64)[: len(at)]
+        worst = int(at[int(np.nanargmax(strayed))] // np.prod(layer.shape[1:]))
+    return images[worst : worst + 1]
+
+
+def _attempt(case: _Case, part: Part) -> Optional[str]:
+    """Write the part and its script; return what the script printed where it fails, else None."""
+    from .reference.reduce import write_part  # noqa: TID251  (writes the graph)
+
+    write_part(case.folder, part)
+    allowance = _allowance(case, part)
+    title = f"{case.target.op} on OpenCV {case.session.capability['version']}"
+    script = case.folder / "reproduce.py"
+    script.write_text(_script(allowance, case.config, title), encoding="utf-8")
+    return _failing_output(script)
+
+
+def _allowance(case: _Case, part: Part) -> Allowance:
+    return allow(
+        case.session.tolerances,
+        METRIC,
+        part.single.reshape(1, -1),
+        part.expected.reshape(1, -1),
+        model=case.pack.model,
+        opencv=case.session.capability["version"],
+        engine=case.config.engine,
+        winograd=case.config.winograd,
+    )
+
+
+def _script(allowance: Allowance, config: RunConfig, title: str) -> str:
+    number = {"classic": "cv2.dnn.ENGINE_CLASSIC", "new": "cv2.dnn.ENGINE_NEW"}[config.engine]
+    five = config.engine == "new"
+    lines = []
+    if config.winograd is not None:
+        lines.append(f"net.enableWinograd({config.winograd})\n")
+    if config.fusion is not None:
+        lines.append(f"net.enableFusion({config.fusion})\n")
+    return _SCRIPT.format(
+        title=title,
+        limit=float(allowance.values[0]),
+        why=_why(allowance),
+        engine=f', "", {number}' if five else "",
+        switches="".join(lines),
+    )
+
+
+def _why(allowance: Allowance) -> str:
+    return f"{allowance.multiple:g} x TensorFlow's own float32 rounding, {allowance.reason}"
+
+
+def _failing_output(script: Path) -> Optional[str]:
+    """Return what the script printed if it shows a deviation, an error of OpenCV or a crash."""
+    try:
+        ended = subprocess.run(
+            [sys.executable, str(script)],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            env=child_environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {_TIMEOUT:g} s"
+    if ended.returncode == 0:
+        return None
+    if "OpenCV" not in ended.stdout:
+        raise ConformanceError(f"{script} could not be run.{last_lines(ended.stderr)}")
+    crash = f"\nended by signal {-ended.returncode}" if ended.returncode < 0 else ""
+    return f"{ended.stdout}{ended.stderr}".strip() + crash
+
+
+def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
+    """Return the part with fewer channels that still fails, and its output; None if none does."""
+    if (case.folder / "graph.pb").stat().st_size <= LARGE:
+        return None
+    from .reference.reduce import fewer_channels  # noqa: TID251  (cuts the graph)
+
+    for keep in _CHANNELS:
+        try:
+            smaller = fewer_channels(part, keep, part.expected.shape[-1] // 2)
+        except ConformanceError:
+            break
+        output = _attempt(case, smaller)
+        if output is not None and (case.folder / "graph.pb").stat().st_size <= LARGE:
+            return smaller, output
+    _attempt(case, part)  # the files of the whole part again
+    return None
+
+
+def _write_issue(case: _Case, part: Part, output: str) -> str:
+    found = case.session.capability
+    allowance = _allowance(case, part)
+    size = (case.folder / "graph.pb").stat().st_size / 1024
+    text = _ISSUE.format(
+        title=f"{case.target.op} strays from TensorFlow ({case.config.engine} engine)",
+        nodes=part.nodes,
+        size=f"{size:.0f}",
+        output="\n".join("    " + line for line in output.splitlines()),
+        version=found["version"],
+        engine=case.config.engine,
+        distribution=found["distribution"],
+        node=case.target.node,
+        op=case.target.op,
+        model=case.pack.model,
+        limit=float(allowance.values[0]),
+        why=_why(allowance),
+    )
+    (case.folder / "issue.md").write_text(text, encoding="utf-8")
+    script = case.folder / "reproduce.py"
+    return f"{case.folder}: {part.nodes} operations, {size:.0f} KiB; run {script}"

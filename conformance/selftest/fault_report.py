@@ -1,0 +1,122 @@
+"""``python -m conformance faults``: run the faults, and print what was caught and where."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from conformance.commands import BAD, OK, chosen_models
+from conformance.errors import ConformanceError
+from conformance.opencv.records import RunConfig
+from conformance.reporting.commands import print_rows
+from conformance.session import Session
+
+from .fault_run import Outcome, model_outcomes
+
+# Faults of each kind, by model: fewer where OpenCV and float64 take seconds for one.
+A_KIND = {"mobilenet": 9, "mobilenetv2": 9, "nasnetmobile": 7, "densenet121": 7}
+A_KIND |= dict.fromkeys(("resnet50", "inceptionv3", "xception", "densenet169", "densenet201"), 5)
+A_KIND |= dict.fromkeys(("resnet101", "resnet152", "inceptionresnetv2", "vgg16", "vgg19"), 3)
+A_KIND |= {"nasnetlarge": 2}
+QUICK = ("mobilenet", "densenet121")
+# What the suite promises, in shares of the faults that change something.
+CAUGHT, LOCALISED = 0.995, 0.95
+
+HEADS = ("faults", "injected", "equivalent", "top-1", "OpenCV's limits", "ours", "localised")
+
+
+def run_faults(arguments: argparse.Namespace) -> int:
+    """Inject faults and print the tables; return BAD where the suite keeps not what it promises."""
+    models = list(QUICK) if arguments.quick else chosen_models(arguments.models)
+    if arguments.quick and arguments.models:
+        raise ConformanceError("faults: give either --quick, which has its models, or MODEL…")
+    outcomes: list[Outcome] = []
+    for found in _all_outcomes(models, arguments):
+        outcomes += found
+        print(_progress(found), file=sys.stderr, flush=True)
+        if arguments.output:
+            _append(arguments.output, found)
+    return report(outcomes, arguments.format)
+
+
+def report(outcomes: Sequence[Outcome], format: str) -> int:
+    """Print what `outcomes` say, missed faults one by one; return OK or BAD."""
+    faults = [outcome for outcome in outcomes if outcome.kind]
+    unchanged = [outcome for outcome in outcomes if not outcome.kind]
+    real = [fault for fault in faults if not fault.equivalent]
+    for title, key in (("by kind", "kind"), ("by model", "model")):
+        names = list(dict.fromkeys(getattr(fault, key) for fault in faults))
+        rows = [_row(name, [f for f in faults if getattr(f, key) == name]) for name in names]
+        print_rows(f"faults {title}", HEADS, [*rows, _row("all", faults)], format)
+    alarms = [sum(getattr(o, method) for o in unchanged) for method in ("top1", "opencv", "ours")]
+    told = ", ".join(f"{name} {n}" for name, n in zip(("top-1", "OpenCV's limits", "ours"), alarms))
+    print(f"alarms on {len(unchanged)} unchanged models and calls: {told}")
+    for fault in real:
+        if not fault.localised:
+            what = "not localised" if fault.ours else "MISSED"
+            print(
+                f"{what}: {fault.model}, {fault.kind}, at {fault.node}; "
+                f"named {fault.located or 'nothing'} ({fault.how})"
+            )
+    for fault in faults:
+        if fault.equivalent and fault.ours:
+            print(f"FALSE ALARM: {fault.model}, {fault.kind}, at {fault.node} ({fault.how})")
+    false = sum(fault.equivalent and fault.ours for fault in faults)
+    kept = _share(real, "ours") >= CAUGHT and _share(real, "localised") >= LOCALISED
+    return OK if kept and not alarms[2] and not false else BAD
+
+
+def _share(faults: Sequence[Outcome], what: str) -> float:
+    return sum(getattr(fault, what) for fault in faults) / len(faults) if faults else 1.0
+
+
+def _row(name: str, faults: Sequence[Outcome]) -> tuple[str, ...]:
+    real = [fault for fault in faults if not fault.equivalent]
+    shares = [f"{_share(real, what):.1%}" if real else "-" for what in _METHODS]
+    return (name, str(len(faults)), str(len(faults) - len(real)), *shares)
+
+
+_METHODS = ("top1", "opencv", "ours", "localised")
+
+
+def _all_outcomes(models: Sequence[str], arguments: argparse.Namespace) -> Iterator[list[Outcome]]:
+    """Yield each model's outcomes, every model in a process of its own."""
+    session = Session(arguments.packs, engines=[arguments.engine])
+    config = session.variants()[0]
+    session.build_missing(models, lambda event: print(event, file=sys.stderr, flush=True))
+    for model in models:
+        session.pack(model)  # a pack that can't be had is told before an hour of faults
+    threads = 1 if arguments.workers > 1 else None
+    config = replace(config, threads=threads)
+    jobs = [(session, model, config, _a_kind(model, arguments)) for model in models]
+    context = get_context("spawn")  # TensorFlow does not survive a fork
+    with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
+        for future in [pool.submit(_model, *job) for job in jobs]:
+            yield future.result()
+
+
+def _a_kind(model: str, arguments: argparse.Namespace) -> int:
+    if arguments.a_kind is not None:
+        return int(arguments.a_kind)
+    return 1 if arguments.quick else A_KIND[model]
+
+
+def _model(session: Session, model: str, config: RunConfig, a_kind: int) -> list[Outcome]:
+    return list(model_outcomes(session, session.pack(model), config, a_kind))
+
+
+def _progress(found: Sequence[Outcome]) -> str:
+    faults = [o for o in found if o.kind and not o.equivalent]
+    caught = sum(o.ours for o in faults)
+    return f"{found[0].model}: {caught} of {len(faults)} faults caught"
+
+
+def _append(path: Path, found: Iterable[Outcome]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in found)

@@ -1,0 +1,177 @@
+"""Localising: the node named is the wrong one, in message, profile and picture."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from conformance.checks import diagnose, is_clean, judge_run, localize_command
+from conformance.errors import ConformanceError
+from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child
+from conformance.pack import Pack
+from conformance.reporting.profile_chart import draw_profile
+from conformance.reporting.results import read_results
+from conformance.selftest.graphdef import constant
+from conformance.selftest.tiny import graph_nodes, tiny_pack, tiny_weights
+from conformance.session import Session
+from conformance.verdict.localize import NodeDeviation, first_bad, judge_layers, layers_line
+
+Diagnosed = tuple[Session, Pack, CandidateRun]
+
+
+def diagnosed(root: Path, engine: str = "classic", **faulty: Any) -> Diagnosed:
+    """Return session, pack and run of the tiny network with the constants `faulty`."""
+    nodes = graph_nodes(tiny_weights())
+    for name, value in faulty.items():
+        full = name.replace("__", "/")
+        nodes = [constant(full, value) if node.name == full else node for node in nodes]
+    pack = tiny_pack(root, nodes=nodes)
+    session = Session(root, engines=[engine])
+    return session, pack, session.run(pack, session.variants()[0])
+
+
+def wrong_scale() -> dict[str, Any]:
+    """Return a fault of the batch norm: one of its 12 scales is off by a thousandth."""
+    scale = tiny_weights()["bn/scale"].copy()
+    scale[3] *= 1.001
+    return {"bn__scale": scale}
+
+
+@pytest.mark.parametrize("engine", ["classic", "new"])
+def test_first_bad_node_is_the_changed_one(
+    tmp_path: Path, engine: str, has_engine: Callable[[str], None]
+) -> None:
+    """A scale off by a thousandth is found at the addition it is folded into, on each engine."""
+    has_engine(engine)
+    session, pack, run = diagnosed(tmp_path, engine, **wrong_scale())
+    nodes = session.profile(pack, run)
+    bad = first_bad(nodes)
+    assert bad is not None
+    assert (bad.node, bad.layer) == ("bn/add", "bn/mul")
+    before = nodes[: nodes.index(bad)]
+    assert before
+    assert not any(node.bad for node in before)
+
+
+@pytest.fixture
+def has_engine() -> Callable[[str], None]:
+    """Skips a test of an engine that this OpenCV lacks."""
+
+    def check(engine: str) -> None:
+        if engine not in probe_in_child()["engines"]:
+            pytest.skip(f"this OpenCV has no engine {engine!r}")
+
+    return check
+
+
+def test_right_network_has_no_bad_node(tmp_path: Path) -> None:
+    """Each node of the right network stays in the noise, and each is held, folded or moved."""
+    session, pack, run = diagnosed(tmp_path)
+    assert first_bad(session.profile(pack, run)) is None
+    assert judge_layers(session.profile(pack, run)).passed
+    assert is_clean(session, pack, run)
+
+
+def test_diagnosis_names_node_inputs_and_command(tmp_path: Path) -> None:
+    """The diagnosis has node, op, layer, both deviations, tapping, and the command to look on."""
+    session, pack, run = diagnosed(tmp_path, **wrong_scale())
+    text = "\n".join(diagnose(session, pack, run.config))
+    assert "'bn/add', AddV2, OpenCV layer 'bn/mul'" in text
+    assert "its inputs by up to" in text
+    assert "stays while all layers are read" in text
+    assert "vanishes with" not in text
+    assert f"localize {pack.model} --engine classic --packs {tmp_path}" in text
+
+
+def test_lost_layer_is_bad(tmp_path: Path) -> None:
+    """A node that computes and has no layer in OpenCV is bad; a Pad without one is not."""
+    lost = NodeDeviation("relu", "Relu", (), None, None, 0.1, 0.2, "OpenCV makes no layer of it")
+    assert lost.bad
+    assert not replace(lost, op="Pad").bad
+    assert not replace(lost, absent="Relu is folded into next").bad
+    assert judge_layers([lost]).observed == float("inf")
+
+
+def test_wrong_shape_is_bad(tmp_path: Path) -> None:
+    """A node whose output has another shape is named, with both shapes."""
+    session, pack, run = diagnosed(tmp_path)
+    run.layers_wrong = {"conv2/Relu6": "shape [1, 12, 4, 4] in OpenCV, [4, 8, 8, 12] in TensorFlow"}
+    bad = first_bad(session.profile(pack, run))
+    assert bad is not None
+    assert bad.node == "conv2/Relu6"
+    assert "[1, 12, 4, 4]" in bad.absent
+
+
+def test_extremes_are_compared(tmp_path: Path) -> None:
+    """A value that is wrong only where an image is brightest is seen: extremes are sampled."""
+    session, pack, run = diagnosed(tmp_path)
+    samples = run.layer_samples["conv1/Relu"]
+    layer = next(layer for layer in pack.layers() if layer.node == "conv1/Relu")
+    samples[len(layer.positions())] += 0.01
+    bad = first_bad(session.profile(pack, run))
+    assert bad is not None
+    assert bad.node == "conv1/Relu"
+
+
+def test_suite_and_judge_run_agree(tmp_path: Path) -> None:
+    """judge_run makes each judgement that the suite's tests record, and no other."""
+    root = tmp_path / "packs"
+    session, pack, run = diagnosed(root)
+    command = [sys.executable, "-m", "pytest", "--pyargs", "conformance.suite", f"--packs={root}"]
+    command += ["-k", f"{pack.model} and not mobilenetv2", "--engine=classic"]
+    command += [f"--results={tmp_path}", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout
+    (file,) = tmp_path.glob("*.jsonl")
+    recorded = {case["metric"] for case in read_results(file).cases if "metric" in case}
+    assert recorded - {"frozen_l1_sum"} == {j.metric for j in judge_run(session, pack, run)}
+    (line,) = read_results(file).layers
+    assert line == layers_line(pack.model, "", session.profile(pack, run))
+
+
+def test_command_repeats_the_settings(tmp_path: Path) -> None:
+    """The command of a diagnosis has every setting that is not the default."""
+    session = Session(tmp_path, graph="raw")
+    config = RunConfig(engine="new", winograd=False, threads=1, target="cpu_fp16")
+    command = localize_command(session, "vgg16", config)
+    for part in ("--engine new", "--graph raw", "--winograd off", "--threads 1", "cpu_fp16"):
+        assert part in command
+
+
+def test_localize_prints_and_draws(tmp_path: Path) -> None:
+    """`localize` exits 1, marks the node and draws a picture; on a right network it exits 0."""
+    diagnosed(tmp_path / "bad", **wrong_scale())
+    diagnosed(tmp_path / "good")
+    picture = tmp_path / "profile.png"
+    command = [sys.executable, "-m", "conformance", "localize", "mobilenet", "--packs"]
+    bad = subprocess.run(
+        [*command, str(tmp_path / "bad"), "--plot", str(picture)], capture_output=True, text=True
+    )
+    assert bad.returncode == 1, bad.stderr
+    marked = [line for line in bad.stdout.splitlines() if "first out of the noise" in line]
+    assert "bn/add" in marked[0]
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    good = subprocess.run([*command, str(tmp_path / "good")], capture_output=True, text=True)
+    assert good.returncode == 0, good.stdout
+
+
+def test_unwritable_picture_is_told(tmp_path: Path) -> None:
+    """A picture that can't be written is one error that names the file."""
+    node = NodeDeviation("a", "Relu", (), "a", 1e-6, 1e-6, 1e-5)
+    with pytest.raises(ConformanceError, match=r"nowhere.*can't be written"):
+        draw_profile(tmp_path / "nowhere" / "p.png", [node], "title")
+
+
+def test_profile_is_rounded_and_keeps_infinity() -> None:
+    """A results line holds three digits, null without a layer, and infinity as text."""
+    nodes = [
+        NodeDeviation("a", "Relu", (), "a", 1.23456e-6, 1e-6, 1e-5),
+        NodeDeviation("b", "Pad", ("a",), None, None, 0.0, 0.0, "no layer"),
+        NodeDeviation("c", "Mean", ("b",), "c", float("inf"), 1e-6, 1e-5),
+    ]
+    assert layers_line("m", "", nodes)["observed"] == [1.23e-06, None, "inf"]

@@ -1,0 +1,172 @@
+"""Where does OpenCV leave the noise? The graph's nodes one by one, from the input on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Optional
+
+import numpy as np
+
+from .judge import Judgement
+from .metrics import METRICS
+
+if TYPE_CHECKING:
+    from conformance.opencv.records import CandidateRun
+    from conformance.pack import Layer
+
+    from .metrics import Array
+    from .tolerance import Allowance
+
+METRIC = "layer_rms"
+
+# Nodes that OpenCV may have no layer of: they move values but compute none, and what they do wrong
+# shows in the node after them.
+WITHOUT_VALUES = ("Pad", "PadV2", "MirrorPad", "Reshape", "Squeeze", "StridedSlice", "ExpandDims")
+
+
+@dataclass(frozen=True)
+class NodeDeviation:
+    """One graph node: how far its values stray from float64, as a root mean square.
+
+    layer: OpenCV's layer that holds the values, None where there is none. observed: inf where a
+    value is not finite or the shape is wrong; None without a layer. noise: TensorFlow's float32 by
+    the same measure. absent: why there is no layer, or how its shape is wrong.
+    """
+
+    node: str
+    op: str
+    inputs: tuple[str, ...]
+    layer: Optional[str]
+    observed: Optional[float]
+    noise: float
+    allowed: float
+    absent: str = ""
+
+    @property
+    def bad(self) -> bool:
+        """Whether it strays farther than it may, or nothing in OpenCV speaks for it.
+
+        A node without a layer of its own is spoken for by the next node, where it was folded into
+        that one or only moves values.
+        """
+        if self.observed is None:
+            return "folded into" not in self.absent and self.op not in WITHOUT_VALUES
+        return not self.observed <= self.allowed
+
+    @property
+    def used(self) -> float:
+        """The share of what is allowed, 0 without a layer; above 1 is bad."""
+        if not self.observed:
+            return float("inf") if self.bad else 0.0
+        return self.observed / self.allowed if self.allowed else float("inf")
+
+
+def profile(
+    layers: Iterable[Layer], run: CandidateRun, allow: Callable[[Array, Array], Allowance]
+) -> list[NodeDeviation]:
+    """Return every node of the pack, in topological order.
+
+    allow: returns what ``layer_rms`` may reach, given a node's float32 and float64 samples [1, S].
+    """
+    layer_of = {node: layer for layer, node in run.carriers.items()}
+    return [_node(layer, run, layer_of, allow) for layer in layers]
+
+
+def _node(
+    layer: Layer,
+    run: CandidateRun,
+    layer_of: Mapping[str, str],
+    allow: Callable[[Array, Array], Allowance],
+) -> NodeDeviation:
+    truth = layer.f64[None]
+    allowance = allow(layer.f32[None], truth)
+    observed = None
+    if layer.node in run.layers_wrong:
+        observed = float("inf")
+    elif layer.node in run.layer_samples:
+        observed = float(METRICS[METRIC].measure(run.layer_samples[layer.node][None], truth)[0])
+    return NodeDeviation(
+        layer.node,
+        layer.op,
+        layer.inputs,
+        layer_of.get(layer.node),
+        observed,
+        float(allowance.noise[0]),
+        float(allowance.values[0]),
+        run.layers_wrong.get(layer.node) or run.layers_absent.get(layer.node, ""),
+    )
+
+
+def first_bad(nodes: Iterable[NodeDeviation]) -> Optional[NodeDeviation]:
+    """Return the first node that strays farther than it may, or None."""
+    return next((node for node in nodes if node.bad), None)
+
+
+def judge_layers(nodes: Sequence[NodeDeviation]) -> Judgement:
+    """No node strays farther than it may; tells the first that does, else the nearest to it."""
+    first = first_bad(nodes)
+    told = first or max(nodes, key=lambda node: node.used)
+    return Judgement(
+        METRIC,
+        first is None,
+        float("inf") if told.observed is None else told.observed,
+        told.allowed,
+        reason=f"{told.op} {told.node!r}",
+        noise=told.noise,
+    )
+
+
+def describe(node: NodeDeviation, nodes: Sequence[NodeDeviation]) -> str:
+    """Return in words what a bad node is, and how its inputs fare."""
+    bad = sum(other.bad for other in nodes)
+    text = f"first node out of the noise (of {bad}): {node.node!r}, {node.op}"
+    if node.layer:
+        text += f", OpenCV layer {node.layer!r}"
+    if node.absent:
+        return f"{text}: {node.absent}"
+    text += f": strays by {node.observed:.3g} (root mean square), allowed {node.allowed:.3g}"
+    return f"{text}; {_of_inputs(node, nodes)}"
+
+
+def _of_inputs(node: NodeDeviation, nodes: Sequence[NodeDeviation]) -> str:
+    by_name = {other.node: other for other in nodes}
+    sources = [by_name[name] for name in _held_sources(node, by_name)]
+    if not sources:
+        return "its input is the network's"
+    worst = max(sources, key=lambda source: source.used)
+    return f"its inputs by up to {worst.observed:.3g}, allowed {worst.allowed:.3g}"
+
+
+def _held_sources(node: NodeDeviation, by_name: Mapping[str, NodeDeviation]) -> list[str]:
+    """Return the nearest nodes before `node` that have a layer."""
+    found: list[str] = []
+    pending = [name for name in node.inputs if name in by_name]
+    while pending:
+        name = pending.pop(0)
+        if by_name[name].observed is not None:
+            found.append(name)
+        else:
+            pending += [source for source in by_name[name].inputs if source in by_name]
+    return list(dict.fromkeys(found))
+
+
+def layers_line(model: str, variant: str, nodes: Sequence[NodeDeviation]) -> dict[str, object]:
+    """Return the line of a results file that holds the profile."""
+    return {
+        "kind": "layers",
+        "model": model,
+        "variant": variant,
+        "nodes": [node.node for node in nodes],
+        "ops": [node.op for node in nodes],
+        "observed": [_rounded(node.observed) for node in nodes],
+        "noise": [_rounded(node.noise) for node in nodes],
+        "allowed": [_rounded(node.allowed) for node in nodes],
+    }
+
+
+def _rounded(value: Optional[float]) -> object:
+    if value is None:
+        return None
+    # Three digits: a profile is read as a curve, and there are some 500 nodes a model.
+    return float(f"{value:.3g}") if np.isfinite(value) else str(value)
