@@ -76,6 +76,9 @@ def load_inference(graph: Path, images: Array, config: RunConfig) -> tuple[Any, 
     `config.threads` that were set.
     """
     cv2 = load_cv2()
+    if config.threads is not None:
+        # Before anything runs: threads that are left over from more would still spin a while.
+        cv2.setNumThreads(config.threads)
     candidate = net.read(cv2, graph, config)
     net.configure(cv2, candidate, config)
     used = cv2.getNumThreads()

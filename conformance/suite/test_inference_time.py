@@ -24,8 +24,10 @@ from conformance.session import Session, switches
 
 pytestmark = pytest.mark.inference_time
 
-# What a process may use over its threads' time: clocks and the scheduler are not exact.
+# What a process may use over its threads' time: clocks and the scheduler are not exact. Threads
+# that wait for more work spin a few ms, which short runs can't tell from work.
 BUSY_MARGIN = 1.15
+BUSY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def test_inference_time(
     benchmark.group = pack.model
     benchmark.extra_info.update(info)
     assert len(warm_up(inference.infer)) == row.batch
-    wall, cpu = time.perf_counter(), time.process_time()
+    begin, cpu = time.perf_counter(), time.process_time()
     benchmark(inference.infer)
-    busy = (time.process_time() - cpu) / (time.perf_counter() - wall)
-    assert busy <= row.threads * BUSY_MARGIN, f"{busy:.2f} threads at work, not {row.threads}"
+    seconds = time.perf_counter() - begin
+    busy = (time.process_time() - cpu) / seconds
+    if seconds >= BUSY_SECONDS and busy > row.threads * BUSY_MARGIN:
+        pytest.fail(f"{busy:.2f} threads at work, not {row.threads}", pytrace=False)
