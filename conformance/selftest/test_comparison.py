@@ -90,6 +90,13 @@ def test_layers_to_blame_are_named() -> None:
     assert worst.share == pytest.approx(3.0 / 2.5, abs=0.02)  # the ReLU gave 0.5 ms back
 
 
+def test_layer_that_varies_is_not_blamed() -> None:
+    """A layer that was slower in five rounds and faster in four is not named."""
+    after = [5.6] * 5 + [4.4] * 4
+    rounds = [(timing(9, conv1=5.0), timing(9, conv1=ms)) for ms in after]
+    assert slowed(layers(Comparison("mobilenet", "k:d", 9, rounds))) == []
+
+
 def test_layer_of_one_side_counts_as_no_time() -> None:
     """A layer that only one wheel has, as fusion leaves some out, counts with 0 ms on the other."""
     rounds = [(timing(9, conv1=9.0), timing(12, conv1=9.0, relu=3.0)) for _ in range(9)]
