@@ -56,8 +56,8 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, metavar="N", help="default: OpenCV's own choice")
     add("--engine", default="default", help="classic, new, or default: each OpenCV's own choice")
     add("--batch", type=int, default=1, metavar="N", help="images an inference; default: 1")
-    add("--rounds", type=int, default=9, metavar="N", help="pairs of processes; default: 9")
-    add("--seconds", type=float, default=1.0, metavar="S", help="timed a process; default: 1")
+    add("--rounds", type=int, default=15, metavar="N", help="pairs of processes; default: 15")
+    add("--seconds", type=float, default=0.5, metavar="S", help="timed a process; default: 0.5")
     add("--repeat", type=int, default=1, metavar="N", help="compare N times, tell each")
     add("--json", type=Path, metavar="FILE", help="keep every process's times, after each round")
 
