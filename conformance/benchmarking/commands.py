@@ -249,8 +249,10 @@ def run_overhead(arguments: argparse.Namespace) -> int:
     found = compared.estimate([of_suite / of_loop for of_suite, of_loop in pairs])
     row = (f"{recorded:.3f}", f"{bare:.3f}", f"{found.value:.4f}", _interval(found, "{:.4f}"))
     heads = ("recorded ms", "bare loop ms", "recorded / bare", "95 % interval")
-    title = (
-        f"{arguments.model}, one inference in OpenCV, medians of {len(pairs)} pairs side by side"
-    )
+    title = f"{arguments.model}, one inference in OpenCV, {len(pairs)} pairs side by side"
     print_rows(title, heads, [row], "table")
-    return OK if abs(found.value - 1) <= OVERHEAD_ALLOWED else SLOWER
+    if abs(found.value - 1) <= OVERHEAD_ALLOWED:
+        return OK
+    if found.low is None or found.high is None or found.low <= 1 <= found.high:
+        print("the machine is too busy to tell to 1 %: run it again when it is idle")
+    return SLOWER
