@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 from . import __version__, commands, localizing
+from .benchmarking import commands as benchmarking
 from .errors import ConformanceError
 from .reporting import commands as results
 from .reporting import report_command
@@ -97,6 +98,18 @@ COMMANDS = (
         "one HTML page, Markdown or pictures of results and benchmark files",
         report_command.report_options,
         report_command.run_report,
+    ),
+    Command(
+        "bench",
+        "inference times of two OpenCV wheels on this machine: is one slower, and where?",
+        benchmarking.bench_options,
+        benchmarking.run_bench,
+    ),
+    Command(
+        "bench-overhead",
+        "recorded inference times beside those of a bare loop",
+        benchmarking.overhead_options,
+        benchmarking.run_overhead,
     ),
 )
 

@@ -9,6 +9,7 @@ from typing import Optional
 
 import pytest
 
+from .benchmarking import recording
 from .errors import ConformanceError
 from .pack import default_packs, keras_flavour
 from .session import Session
@@ -64,8 +65,13 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="longest time one model may take in OpenCV before it counts as hung (default: 600)",
     )
-    add("--results", metavar="DIR", help="write DIR/<opencv version>-<engine>.jsonl")
+    add(
+        "--results",
+        metavar="DIR",
+        help="write DIR/<opencv version>-<engine>.jsonl, and times to DIR/bench-<version>.json",
+    )
     add("--known-failures", metavar="FILE", help="TOML file used instead of the suite's own")
+    recording.add_options(group)
 
 
 def new_session(config: pytest.Config) -> Session:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
 
+from .benchmarking import recording
 from .checks import diagnose
 from .errors import ConformanceError
 from .models import MODELS
@@ -19,13 +21,13 @@ from .progress import Event
 from .reporting.recorder import Recorder
 from .reporting.terminal import verdict_table
 from .session import Session, switches
-from .verdict.expectations import match_known_failure
 from .verdict.judge import Context, Judgement, failure_message
 from .verdict.tolerance import Allowance, Tolerances
 
 _PACKAGE = Path(__file__).resolve().parent
 _SELFTEST = _PACKAGE / "selftest"
 _SESSION = pytest.StashKey[Session]()
+_FINDINGS = pytest.StashKey[dict[str, Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,11 +38,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep each model on one xdist worker, so that no candidate runs twice."""
     config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
+    config.addinivalue_line("markers", f"{recording.MARK}: {recording.WHAT}")
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "loadgroup"
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder(Path(results), session_of(config)))
+    if recording.asked(config):
+        recording.check(config)
+        if results:
+            version = session_of(config).capability["version"]
+            recording.write_to(config, Path(results), version)
 
 
 def session_of(config: pytest.Config) -> Session:
@@ -81,9 +89,18 @@ def _parameters(item: pytest.Item) -> tuple[Optional[str], Optional[RunConfig]]:
     return params.get("pack"), params.get("variant")
 
 
+def _model(item: pytest.Item) -> Optional[str]:
+    """Return the model whose pack a test of the suite wants, or None."""
+    if not any(item.get_closest_marker(name) for name in ("stage", recording.MARK)):
+        return None
+    model: Optional[str] = getattr(getattr(item, "callspec", None), "params", {}).get("pack")
+    return model
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the items by model for xdist, name their case, and mark the known failures."""
+    recording.deselect_unless_asked(config, items)
     for item in items:
         model, variant = _parameters(item)
         if model is None:
@@ -91,6 +108,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group(model))
         _name_case(item, session_of(config), model, variant)
         _mark_known_failure(session_of(config), item, model, variant)
+
+
+def _findings(item: pytest.Item) -> dict[str, Any]:
+    """Return what is found out about a case: "case", "judgement", "run", "layers": dicts."""
+    return item.stash.setdefault(_FINDINGS, {})
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the findings into the report, for the results file and the table at the end."""
+    report = yield
+    vars(report)["findings"] = dict(_findings(item))
+    return report
 
 
 def _stage(item: pytest.Item) -> str:
@@ -111,12 +143,14 @@ def _name_case(
         "model": model,
         "stage": stage,
     }
-    item.user_properties += [("model", model), ("case", case)]
-    item.user_properties.append(("command", rerun_command(item, item.config)))
+    # These are what JUnit XML shows: plain values, the details are in the findings.
+    properties = {"model": model, "stage": stage, "opencv": session.capability["version"]}
     if variant is not None:
-        version = session.capability["version"]
-        item.user_properties += [("opencv", version), ("engine", variant.engine)]
         case["variant"] = switches(variant)
+        properties |= {"engine": variant.engine, "variant": case["variant"]}
+    properties["command"] = rerun_command(item, item.config)
+    item.user_properties += [(name, value) for name, value in properties.items() if value]
+    _findings(item)["case"] = case
 
 
 def _mark_known_failure(
@@ -124,9 +158,7 @@ def _mark_known_failure(
 ) -> None:
     config = variant or session.variants()[0]
     name = getattr(item, "originalname", item.name)
-    entry = match_known_failure(
-        session.known_failures, session.case(model, config, _stage(item), name)
-    )
+    entry = session.known_failure(model, config, _stage(item), name)
     if entry is not None:
         reason = f"{entry.reason} {entry.link}".strip()
         item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
@@ -136,7 +168,7 @@ def _mark_known_failure(
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Build the missing packs before the first test, so that progress garbles no test's line."""
     config = session.config
-    models = sorted({m for m, _ in map(_parameters, session.items) if m}, key=list(MODELS).index)
+    models = sorted({m for m in map(_model, session.items) if m}, key=list(MODELS).index)
     if config.option.collectonly or not models:
         return
     capture = config.pluginmanager.getplugin("capturemanager")
@@ -193,7 +225,12 @@ def verify(
 
     def verify(judgement: Judgement) -> None:
         __tracebackhide__ = True
-        request.node.user_properties.append(("judgement", judgement.as_dict()))
+        _findings(request.node)["judgement"] = found = judgement.as_dict()
+        request.node.user_properties += [
+            (name, found[name])
+            for name in ("metric", "observed", "allowed")
+            if found[name] is not None
+        ]
         if judgement.notes and judgement.passed:
             warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
         if not judgement.passed:
@@ -202,6 +239,12 @@ def verify(
             pytest.fail(failure_message(judgement, context, lines), pytrace=False)
 
     return verify
+
+
+@pytest.fixture
+def record_line(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
+    """Record a further line of the results file, of the kind "run" or "layers"."""
+    return lambda line: _findings(request.node).update({line["kind"]: line})
 
 
 @pytest.fixture(scope="session")

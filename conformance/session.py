@@ -20,7 +20,7 @@ from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
 from .pack import Pack, PackRequest, find_pack, keras_flavour, locate_pack, read_manifest
 from .progress import Event
-from .verdict.expectations import Case, KnownFailure
+from .verdict.expectations import Case, KnownFailure, match_known_failure
 from .verdict.localize import METRIC as LAYER_METRIC
 from .verdict.localize import NodeDeviation, profile
 from .verdict.metrics import METRICS
@@ -193,6 +193,12 @@ class Session:
             python=platform.python_version(),
             numpy=np.__version__,
         )
+
+    def known_failure(
+        self, model: str, config: RunConfig, stage: str, test: str
+    ) -> Optional[KnownFailure]:
+        """Return the entry that says why this case fails, or None."""
+        return match_known_failure(self.known_failures, self.case(model, config, stage, test))
 
     def results_header(self, config: RunConfig) -> dict[str, Any]:
         """Return the header of a results file of this session's cases on `config`'s engine."""

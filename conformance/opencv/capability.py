@@ -17,7 +17,7 @@ from typing import Any
 
 from conformance.errors import ConformanceError
 
-from .process import last_lines, run_module
+from .process import HERE, Interpreter, last_lines, run_module
 
 # Attribute of cv2.dnn that a build with the importer has; later versions drop some.
 IMPORTERS = {
@@ -144,7 +144,7 @@ def _lists_cv2(distribution: Any) -> bool:
     return any(file.parts[0] == "cv2" for file in distribution.files or ())
 
 
-def probe_in_child(timeout: float = 60) -> dict[str, Any]:
+def probe_in_child(timeout: float = 60, interpreter: Interpreter = HERE) -> dict[str, Any]:
     """Return probe() made in a process of its own, so that this one never loads cv2.
 
     timeout in seconds. Raises ConformanceError with what the child said when it fails: cv2
@@ -153,7 +153,7 @@ def probe_in_child(timeout: float = 60) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
         answer = Path(folder, "capability.json")
         module, arguments = "conformance.opencv.capability", [str(answer)]
-        ending = run_module(module, arguments, Path(folder, "log"), timeout)
+        ending = run_module(module, arguments, Path(folder, "log"), timeout, interpreter)
         if ending.code == 0 and answer.exists():
             result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
             return result
@@ -161,7 +161,7 @@ def probe_in_child(timeout: float = 60) -> dict[str, Any]:
         raise ConformanceError(ending.log.strip())
     how = ending.signal or (f"exit code {ending.code}" if ending.code is not None else "no answer")
     raise ConformanceError(
-        f"importing cv2 with {sys.executable} ended with {how} "
+        f"importing cv2 with {interpreter.python} ended with {how} "
         f"(time limit {timeout:g} s).{last_lines(ending.log)}"
     )
 

@@ -22,10 +22,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 
+from conformance.machine import peak_mib
 from conformance.sampling import SAMPLED
 
 from . import layers, net
@@ -95,23 +96,6 @@ class Session:
         temporary = self.folder / "unfinished.json"
         temporary.write_text(json.dumps(self.report), encoding="utf-8")
         os.replace(temporary, self.folder / "report.json")
-
-
-def peak_mib() -> Optional[float]:
-    """Return this process's peak memory in MiB, or None where the system doesn't tell.
-
-    Linux carries the parent's peak over into getrusage's ru_maxrss (exec keeps the larger of the
-    two), but not into VmHWM, which is asked first.
-    """
-    with suppress(OSError, ValueError, IndexError):
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-    with suppress(ImportError):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    return None
 
 
 def _segv() -> None:

@@ -33,33 +33,58 @@ class Ending:
             return f"signal {-self.code}"
 
 
-def child_environment() -> dict[str, str]:
+@dataclass(frozen=True)
+class Interpreter:
+    """The Python that a child runs on.
+
+    code: where it finds this package if that is all it may see of the packages installed here,
+    as an environment of another OpenCV must; None for this interpreter's own surroundings.
+    """
+
+    python: str = sys.executable
+    code: Optional[Path] = None
+
+
+HERE = Interpreter()
+
+
+def child_environment(code: Optional[Path] = None) -> dict[str, str]:
     """Return the environment of a child: this package importable, OpenCV's warnings printed.
 
-    OPENCV_FORCE_DNN_ENGINE is taken out, as it overrides the engine a run asks for.
+    code: as in Interpreter. OPENCV_FORCE_DNN_ENGINE is taken out, as it overrides the engine a
+    run asks for.
     """
     env = {key: value for key, value in os.environ.items() if key != "OPENCV_FORCE_DNN_ENGINE"}
-    paths = [env["PYTHONPATH"]] if env.get("PYTHONPATH") else []
-    env["PYTHONPATH"] = os.pathsep.join([*paths, str(_ROOT)])
+    if code is None:
+        paths = [env["PYTHONPATH"]] if env.get("PYTHONPATH") else []
+        env["PYTHONPATH"] = os.pathsep.join([*paths, str(_ROOT)])
+    else:
+        env.update(PYTHONPATH=str(code), PYTHONNOUSERSITE="1")
     # Falling back to the CPU is told by a warning only.
     env["OPENCV_LOG_LEVEL"] = "WARNING"
     return env
 
 
-def run_module(module: str, arguments: Sequence[str], log: Path, timeout: float) -> Ending:
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    timeout: float,
+    interpreter: Interpreter = HERE,
+) -> Ending:
     """Run ``python -m module arguments`` and wait at most `timeout` seconds.
 
     stdout and stderr go to the file `log`. At the time limit, and when this process is
     interrupted, the child and whatever it started are killed.
     """
-    command = [sys.executable, "-m", module, *arguments]
+    command = [interpreter.python, "-m", module, *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=child_environment(),
+            env=child_environment(interpreter.code),
             start_new_session=True,
         )
         try:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
+from conformance.machine import cpu_name
 from conformance.models import ModelSpec, get_model
 from conformance.pack import (
     GRAPH,
@@ -92,14 +93,7 @@ def _new_manifest(request: PackRequest) -> Manifest:
 
 def _environment() -> dict[str, Any]:
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
-    return {"python": platform.python_version(), "cpu": _cpu_name(), "threads": threads}
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return {"python": platform.python_version(), "cpu": cpu_name(), "threads": threads}
 
 
 @dataclass(frozen=True)

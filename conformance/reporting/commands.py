@@ -164,7 +164,9 @@ def print_rows(
         return
     console = Console(highlight=False, markup=False)
     console.print(title)
-    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for head in heads:
+        table.add_column(head, overflow="fold")  # a name cut short names nothing
     for row in rows:
         table.add_row(*row)
     if rows:

@@ -34,6 +34,9 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write a line when a case's last phase is over."""
+        findings: dict[str, Any] = getattr(report, "findings", {})
+        if "case" not in findings:
+            return  # a test that judges nothing leaves the files as they are
         if not self._writers:
             self._open()
         phases = self._outcomes.setdefault(report.nodeid, [])
@@ -41,11 +44,9 @@ class Recorder:
         if report.when != "teardown":
             return
         properties: dict[str, Any] = dict(report.user_properties)
-        if "case" not in properties:
-            return
         engine = properties.get("engine")
-        lines = [_case_line(properties, phases)]
-        lines += [properties[kind] for kind in ("run", "layers") if kind in properties]
+        lines = [_case_line(findings, properties["command"], phases)]
+        lines += [findings[kind] for kind in ("run", "layers") if kind in findings]
         del self._outcomes[report.nodeid]
         for name, writer in self._writers.items():
             if engine in (None, name):
@@ -100,15 +101,15 @@ def run_line(pack: Pack, run: CandidateRun, variant: str = "") -> Line:
     }
 
 
-def _case_line(properties: dict[str, Any], phases: list[Any]) -> Line:
+def _case_line(findings: dict[str, Any], command: str, phases: list[Any]) -> Line:
     outcome = worst_outcome(phases)
-    line: Line = {"kind": "case", **properties["case"], "outcome": outcome}
-    judgement = properties.get("judgement")
+    line: Line = {"kind": "case", **findings["case"], "outcome": outcome}
+    judgement = findings.get("judgement")
     if judgement:
         line |= {key: judgement[key] for key in ("metric", "observed", "allowed")}
     if outcome != "passed":
         line["reason"] = _reason(phases)
-        line["command"] = properties["command"]
+        line["command"] = command
     elif judgement and judgement["notes"]:
         line["reason"] = judgement["notes"]
     return line

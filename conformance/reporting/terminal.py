@@ -59,16 +59,18 @@ def collect_rows(reports: Iterable[Any]) -> list[Row]:
     for report in reports:
         properties = dict(getattr(report, "user_properties", ()))
         outcome = outcome_of(report)
-        if outcome is None or "model" not in properties:
+        findings = getattr(report, "findings", {})
+        if outcome is None or "case" not in findings:
             continue
         if "engine" not in properties:
             common.append((properties["model"], outcome))
             continue
-        variant = properties.get("case", {}).get("variant", "")
+        variant = findings["case"].get("variant", "")
         key = (properties["model"], f"{properties['engine']} {variant}".strip())
         row = rows.setdefault(key, Row(*key))
         row.counts[outcome] += 1
-        _keep_judgements(row, report.user_properties)
+        if "judgement" in findings:
+            row.judgements[findings["judgement"]["metric"]] = findings["judgement"]
     for model, outcome in common:
         for row in [r for r in rows.values() if r.model == model] or [
             rows.setdefault((model, ""), Row(model, ""))
@@ -76,12 +78,6 @@ def collect_rows(reports: Iterable[Any]) -> list[Row]:
             row.counts[outcome] += 1
     names = list(MODELS)
     return sorted(rows.values(), key=lambda r: (_position(names, r.model), r.engine))
-
-
-def _keep_judgements(row: Row, properties: Sequence[tuple[str, Any]]) -> None:
-    for name, value in properties:
-        if name == "judgement":
-            row.judgements[value["metric"]] = value
 
 
 def _position(names: Sequence[str], model: str) -> int:

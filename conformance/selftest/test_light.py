@@ -71,3 +71,16 @@ def test_missing_pack_says_what_to_run(light_python: Path, tmp_path: Path) -> No
     assert done.returncode == 1
     assert "python -m conformance pack build xception --packs" in done.stdout
     assert "skipped" not in done.stdout
+
+
+def test_only_opencv_is_timed_without_tensorflow(light_python: Path, tmp_path: Path) -> None:
+    """Without TensorFlow the rows of OpenCV are timed, and those of TensorFlow say why not."""
+    tiny_pack(tmp_path, MODEL)
+    suite = ["pytest", "--pyargs", "conformance.suite.test_inference_time", "-rs"]
+    suite += ["-k", "mobilenet and not mobilenetv2", "--engine=default", f"--packs={tmp_path}"]
+    suite += ["-p", "no:cacheprovider", "--benchmark-max-time=0.05", f"--results={tmp_path}"]
+    done = run(light_python, tmp_path, *suite)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed, 2 skipped" in done.stdout
+    assert "TensorFlow is not installed" in done.stdout
+    assert len(list(tmp_path.glob("bench-*.json"))) == 1

@@ -143,7 +143,7 @@ def test_known_failure_that_passes_is_an_error(packs: Path, tmp_path: Path) -> N
 
 
 def test_junit_names_the_case(packs: Path, tmp_path: Path) -> None:
-    """JUnit XML carries model, OpenCV version and engine as properties of each case."""
+    """JUnit XML carries model, OpenCV version and engine of each case, and no printed dicts."""
     report = tmp_path / "junit.xml"
     run_suite(packs, f"--junit-xml={report}")
     cases = ElementTree.parse(report).iter("testcase")
@@ -152,6 +152,8 @@ def test_junit_names_the_case(packs: Path, tmp_path: Path) -> None:
     assert properties["model"] == MODEL
     assert properties["engine"] in ("classic", "new")
     assert properties["opencv"][0].isdigit()
+    assert float(properties["observed"]) <= float(properties["allowed"])
+    assert [name for name, value in properties.items() if "{" in value] == []
 
 
 def test_broken_graph_fails_one_test_and_errors_the_rest(tmp_path: Path) -> None:

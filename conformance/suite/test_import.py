@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -41,8 +41,8 @@ def test_setup(candidate: CandidateRun) -> None:
 
 @pytest.mark.stage("forward")
 def test_forward(
-    pack: Pack, candidate: CandidateRun, record_property: Callable[[str, object], None]
+    pack: Pack, candidate: CandidateRun, record_line: Callable[[dict[str, Any]], None]
 ) -> None:
     """The network answers every input."""
     check_reached(candidate, "forward")
-    record_property("run", run_line(pack, candidate, switches(candidate.config)))
+    record_line(run_line(pack, candidate, switches(candidate.config)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -29,8 +29,8 @@ def test_nodes_stay_in_the_noise(
     answered: CandidateRun,
     pack: Pack,
     verify: Callable[[Judgement], None],
-    record_property: Callable[[str, object], None],
+    record_line: Callable[[dict[str, Any]], None],
 ) -> None:
     """Each node that computes something has a layer, which strays no farther than it may."""
-    record_property("layers", layers_line(pack.model, switches(answered.config), nodes))
+    record_line(layers_line(pack.model, switches(answered.config), nodes))
     verify(judge_layers(nodes))

@@ -1,0 +1,1 @@
+"""Inference times: recorded by pytest-benchmark, and compared between OpenCV wheels."""

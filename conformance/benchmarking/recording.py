@@ -1,0 +1,66 @@
+"""When inference times are recorded, and where pytest-benchmark writes them."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+MARK = "inference_time"
+WHAT = "records times and judges nothing; runs only when asked for, by its file or with -m"
+_FILE = "test_inference_time"
+
+
+def add_options(group: pytest.OptionGroup) -> None:
+    """Add the options that only the recording of inference times heeds."""
+    group.addoption(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images in one inference, where inference times are recorded (default: 1)",
+    )
+
+
+def asked(config: pytest.Config) -> bool:
+    """Return whether inference times were asked for: by file, by marker, or --benchmark-only."""
+    by_file = any(_FILE in argument for argument in config.args)
+    only = bool(config.getoption("benchmark_only", False))
+    expression = config.option.markexpr or ""
+    by_marker = MARK in expression and f"not {MARK}" not in expression
+    return by_file or only or by_marker
+
+
+def check(config: pytest.Config) -> None:
+    """Raise pytest.UsageError for what keeps times from being recorded, or from being any good."""
+    if config.getoption("--batch") < 1:
+        raise pytest.UsageError("--batch: give a number of images, 1 or more")
+    # A worker's own pytest-benchmark is off too, but by then the controller has refused.
+    if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(
+            "inference times can't be recorded under pytest-xdist: processes side by side slow "
+            "each other down, so pytest-benchmark turns itself off. Run again without -n"
+        )
+
+
+def write_to(config: pytest.Config, folder: Path, version: str) -> None:
+    """Let pytest-benchmark write folder/bench-<version>.json, unless told where to write."""
+    if config.option.benchmark_json is not None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"bench-{version}.json"
+    # The option's value was an open file before 5.3, the last that Python 3.9 can have.
+    takes_path = Version(metadata.version("pytest-benchmark")) >= Version("5.3")
+    config.option.benchmark_json = path if takes_path else path.open("wb")
+
+
+def deselect_unless_asked(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take the tests that record times out of a run that judges."""
+    if asked(config):
+        return
+    timing = [item for item in items if item.get_closest_marker(MARK)]
+    if timing:
+        config.hook.pytest_deselected(items=timing)
+        items[:] = [item for item in items if not item.get_closest_marker(MARK)]

@@ -1,0 +1,61 @@
+"""Runs the processes that `bench` compares: A B, B A, A B, … one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from conformance.errors import ConformanceError
+from conformance.opencv.timing import Timing, TimingRequest, time_in_child
+from conformance.pack import Pack
+
+from .comparison import Comparison
+from .environments import Environment
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared. request: how each process times; graph and inputs are each model's."""
+
+    wheels: tuple[Environment, Environment]
+    request: TimingRequest
+    rounds: int
+    timeout: float = 600.0
+
+
+def run(plan: Plan, pack: Pack) -> Iterator[Comparison]:
+    """Yield the comparison of one model, the same object, first empty and after each round.
+
+    An error of OpenCV's ends it and is kept in it.
+    """
+    comparison = Comparison(pack.model, pack.manifest.digest(), plan.rounds)
+    yield comparison
+    for number in range(plan.rounds):
+        try:
+            comparison.rounds.append(_round(plan, pack, number))
+        except ConformanceError as error:
+            comparison.error = str(error)
+            yield comparison
+            return
+        yield comparison
+
+
+def _round(plan: Plan, pack: Pack, number: int) -> tuple[Timing, Timing]:
+    # Every other round the second wheel goes first: a machine that grows slower, or favours
+    # whoever comes after, then favours neither.
+    first = number % 2
+    timings = {index: _time(plan, pack, plan.wheels[index]) for index in (first, 1 - first)}
+    if timings[0].threads != timings[1].threads:
+        told = " and ".join(str(timings[index].threads) for index in (0, 1))
+        raise ConformanceError(
+            f"{pack.model}: the two OpenCVs run on {told} threads by their own choice, so their "
+            f"times can't be compared; set the number with --threads"
+        )
+    return timings[0], timings[1]
+
+
+def _time(plan: Plan, pack: Pack, wheel: Environment) -> Timing:
+    model = {"graph": str(pack.graph_path.resolve()), "inputs": str(pack.path / "inputs.npy")}
+    request = TimingRequest(**{**vars(plan.request), **model})
+    subject = f"{pack.model} on OpenCV {wheel.version}"
+    return time_in_child(request, subject, plan.timeout, wheel.interpreter)

@@ -1,0 +1,34 @@
+"""What this machine is called, for figures that hold on one machine only."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional
+
+
+def cpu_name() -> str:
+    """Return the processor's name, such as "AMD EPYC 7B13"; where none is told, its kind."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_mib() -> Optional[float]:
+    """Return this process's peak memory in MiB, or None where the system doesn't tell.
+
+    Linux carries the parent's peak over into getrusage's ru_maxrss (exec keeps the larger of the
+    two), but not into VmHWM, which is asked first.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    with suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return None

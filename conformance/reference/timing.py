@@ -1,0 +1,107 @@
+"""Inference times of TensorFlow: the frozen function, and the eager call that the tutorial times.
+
+``python -m conformance.reference.timing REQUEST.json`` runs a few inferences in a process of its
+own and prints its peak memory: this process may hold OpenCV and other models besides.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism
+
+from conformance.errors import ConformanceError
+from conformance.inference import Array, Infer, repeated, warm_up
+from conformance.machine import peak_mib
+from conformance.models import get_model
+from conformance.pack import GRAPH, read_manifest
+
+from .weights import build_model
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be timed. pack: its folder. weights: as for build_model. eager: not frozen."""
+
+    pack: str
+    weights: str
+    eager: bool
+    threads: int
+    batch: int
+
+
+def load_inference(request: Request) -> Infer:
+    """Return a function that runs the images through the model on request.threads, once a call.
+
+    An array in, an array out. Raises ConformanceError where TensorFlow already runs with another
+    number of threads, which it can't change any more.
+    """
+    _set_threads(request.threads)
+    inputs = np.load(Path(request.pack, "inputs.npy"), allow_pickle=False)
+    images = repeated(inputs, request.batch)
+    return (_eager if request.eager else _frozen)(request, images)
+
+
+def _set_threads(threads: int) -> None:
+    # The reference is made deterministic; a user's inference is not.
+    disable_op_determinism()
+    threading = tf.config.threading
+    try:
+        threading.set_intra_op_parallelism_threads(threads)
+        # OpenCV runs one layer after another: so does TensorFlow, each on all the threads.
+        threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        pass  # it has begun: what counts is with how many
+    used = (
+        threading.get_intra_op_parallelism_threads(),
+        threading.get_inter_op_parallelism_threads(),
+    )
+    if used != (threads, 1):
+        raise ConformanceError(
+            f"TensorFlow runs with {used[0]} threads an operation and {used[1]} operations at once "
+            f"instead of {threads} and 1: time one number of threads a session"
+        )
+
+
+def _frozen(request: Request, images: Array) -> Infer:
+    folder = Path(request.pack)
+    definition = tf.compat.v1.GraphDef()
+    definition.ParseFromString((folder / GRAPH).read_bytes())
+    tensors = read_manifest(folder).tensors
+    whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
+    function = whole.prune(tensors["input"] + ":0", tensors["output"] + ":0")
+    return lambda: np.asarray(function(tf.constant(images)))
+
+
+def _eager(request: Request, images: Array) -> Infer:
+    model = build_model(get_model(read_manifest(Path(request.pack)).model), request.weights)
+    return lambda: np.asarray(model(images))
+
+
+def peak_in_child(request: Request, timeout: float) -> float:
+    """Return the peak MiB of a process that does just these inferences.
+
+    Raises ConformanceError with the last line it said when it fails or takes over `timeout` s.
+    """
+    command = [sys.executable, "-m", __name__, json.dumps(asdict(request))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise ConformanceError(f"TensorFlow took over {timeout:g} s on {request.pack}") from None
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise ConformanceError(
+            f"TensorFlow on {request.pack} ended with status {done.returncode}: {last[0]}"
+        )
+    return float(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    warm_up(load_inference(Request(**json.loads(sys.argv[1]))))
+    print(peak_mib())

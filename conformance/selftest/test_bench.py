@@ -1,0 +1,204 @@
+"""The command that compares OpenCV wheels: real environments by real pip, on a tiny pack."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from conformance.benchmarking import commands, environments
+from conformance.cli import main
+from conformance.errors import ConformanceError
+
+from .tiny import tiny_pack
+
+MODEL = "mobilenet"
+WHEEL = "4.12.0.88"
+ROUNDS = 6
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's cache folder with a tiny pack, in which environments are made once."""
+    root = tmp_path_factory.mktemp("cache")
+    tiny_pack(root / "packs", MODEL)
+    return root
+
+
+@pytest.fixture
+def bench(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command's arguments but for --opencv, with the environments in `cache`."""
+    monkeypatch.setattr(commands, "default_root", lambda: cache / "environments")
+    return ["bench", MODEL, "--packs", str(cache / "packs"), "--seconds", "0.02"]
+
+
+def fake_wheel(folder: Path, code: str, tags: str = "py3-none-any") -> str:
+    """Write a wheel whose cv2 is `code`, and return its path."""
+    path = folder / f"opencv_python_headless-4.99.0.1-{tags}.whl"
+    info = "opencv_python_headless-4.99.0.1.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("cv2/__init__.py", code)
+        wheel.writestr(
+            f"{info}/METADATA",
+            "Metadata-Version: 2.1\nName: opencv-python-headless\nVersion: 4.99.0.1\n",
+        )
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return str(path)
+
+
+def test_wheel_against_itself(
+    bench: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wheel compared with itself runs on its own OpenCV, and keeps what every process took."""
+    file = tmp_path / "bench.json"
+    options = ["--layers", "--threads=1", "--fail-above=9", f"--rounds={ROUNDS}", f"--json={file}"]
+    assert main([*bench, "--opencv", WHEEL, *options]) == 0
+    assert "the same: an A/A comparison" in capsys.readouterr().out
+    document = json.loads(file.read_text())
+    assert document["complete"] is True
+    (comparison,) = document["comparisons"]
+    processes = [timing for pair in comparison["rounds"] for timing in pair]
+    assert len(processes) == 2 * ROUNDS
+    for timing in processes:
+        assert (timing["version"], timing["engine"], timing["threads"]) == ("4.12.0", "classic", 1)
+        assert timing["layers"]["conv1/Conv2D"] > 0
+    assert comparison["types"]["conv1/Conv2D"] == "Convolution"
+
+
+def test_interrupted_comparison_keeps_its_rounds(cache: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends with 130; the rounds there are stay in the file, labelled as incomplete."""
+    file = tmp_path / "bench.json"
+    code = (
+        "from pathlib import Path; from conformance.benchmarking import commands; "
+        f"commands.default_root = lambda: Path({str(cache / 'environments')!r}); "
+        "from conformance.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["bench", MODEL, "--packs", str(cache / "packs"), "--opencv", WHEEL]
+    arguments += ["--seconds=0.02", "--rounds=500", f"--json={file}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for_round(file)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted" in out
+    document = json.loads(file.read_text())
+    assert document["complete"] is False
+    assert document["comparisons"][0]["complete"] is False
+    assert document["comparisons"][0]["rounds"]
+
+
+def wait_for_round(file: Path) -> None:
+    """Return once the file holds a round; fail after a minute."""
+    for _ in range(600):
+        if file.exists():
+            comparisons = json.loads(file.read_text())["comparisons"]
+            if comparisons and comparisons[0]["rounds"]:
+                return
+        time.sleep(0.1)
+    pytest.fail("no round within a minute")
+
+
+def test_unknown_version_is_told(bench: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A version that does not exist ends with 2, naming it and the newest that do."""
+    assert main([*bench, "--opencv", "4.12.0.1"]) == 2
+    said = capsys.readouterr().err
+    assert "can't install opencv-python-headless==4.12.0.1" in said
+    assert "Traceback" not in said
+
+
+def test_wheel_for_another_machine_is_told(
+    bench: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wheel that can't be installed here ends with 2 and what pip said."""
+    assert main([*bench, "--opencv", fake_wheel(tmp_path, "", "cp27-cp27m-win32")]) == 2
+    said = capsys.readouterr().err
+    assert "pip can't install" in said
+    assert "not a supported wheel" in said
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="this Python can run the oldest wheels")
+def test_missing_interpreter_is_told(
+    bench: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wheel too old for this Python, and no older one on the PATH, ends with 2 and says which."""
+    monkeypatch.setenv("PATH", os.devnull)
+    assert main([*bench, "--opencv", "4.5.1.48"]) == 2
+    assert "needs Python 3.9 or older" in capsys.readouterr().err
+
+
+def test_wheel_that_cannot_be_imported_is_told(
+    bench: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wheel that installs but fails on import ends with 2 and what the import said."""
+    wheel = fake_wheel(tmp_path, "raise ImportError('libGL.so.1: cannot open shared object file')")
+    assert main([*bench, "--opencv", wheel]) == 2
+    said = capsys.readouterr().err
+    assert "was installed but can't be used" in said
+    assert "libGL.so.1" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--opencv", "newest"], "not a version"),
+        (["--opencv", "nowhere.whl"], "there is no such wheel"),
+        (["--opencv", WHEEL, "--rounds", "3"], "6 at least"),
+        (["--opencv", WHEEL, "--threads", "0"], "--threads 0"),
+        (["--opencv", "1.0", "--opencv", "2.0", "--opencv", "3.0"], "once or twice"),
+        (["--opencv", WHEEL, "--json", "no/such/folder/file.json"], "no such folder"),
+    ],
+)
+def test_bad_argument_is_told(
+    bench: list[str], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An argument that makes no sense ends with 2 before anything is run."""
+    assert main([*bench, *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_missing_pack_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without its pack a model can't be compared, and the command that builds it is named."""
+    assert main(["bench", "xception", "--opencv", WHEEL, "--packs", str(tmp_path)]) == 2
+    assert "python -m conformance pack build xception" in capsys.readouterr().err
+
+
+def test_error_of_opencv_is_told(bench: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An engine that the wheel lacks ends with 2 and OpenCV's version and reason."""
+    assert main([*bench, "--opencv", WHEEL, "--engine", "new"]) == 2
+    said = capsys.readouterr().err
+    assert "can't time mobilenet on OpenCV 4.12.0" in said
+    assert "no engine 'new'" in said
+
+
+def test_overhead_is_told_side_by_side(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """bench-overhead prints the recorded and the bare median, their ratio and its interval."""
+    main(["bench-overhead", MODEL, "--packs", str(cache / "packs"), "--repeats", "6"])
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if " to " in line).split()
+    recorded, bare, ratio, low, _, high = (float(cell) if cell != "to" else 0 for cell in row)
+    assert low <= ratio <= high
+    assert min(recorded, bare) > 0
+
+
+def test_old_wheels_get_old_numpy() -> None:
+    """A wheel from before 4.10 is installed with NumPy 1, later ones with any."""
+    needs = {
+        version: next(n[1] for n in environments._NEEDS if n[0].contains(version))
+        for version in ("4.5.1.48", "4.9.0.80", "4.10.0.84", "5.0.0.93")
+    }
+    assert list(needs.values()) == ["numpy<2", "numpy<2", "numpy", "numpy"]
+    with pytest.raises(ConformanceError, match="not a version"):
+        environments._requirement("four")

@@ -1,0 +1,142 @@
+"""How long one inference takes, in OpenCV and in TensorFlow: an array in, an array out.
+
+Nothing is judged: pytest-benchmark records the times. Run only when asked for: this file named,
+``-m inference_time`` or ``--benchmark-only``.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Optional
+
+import pytest
+
+from conformance.errors import ConformanceError
+from conformance.inference import Infer, repeated, warm_up
+from conformance.machine import cpu_name
+from conformance.models import MODELS
+from conformance.opencv.records import RunConfig
+from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
+from conformance.pack import Pack, producer_versions
+from conformance.plugin import session_of
+from conformance.session import Session, switches
+
+pytestmark = pytest.mark.inference_time
+
+# What a process may use over its threads' time: clocks and the scheduler are not exact. Threads
+# that wait for more work spin a few ms, which short runs can't tell from work.
+BUSY_MARGIN = 1.15
+BUSY_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run a model. variant: for OpenCV, with its number of threads."""
+
+    framework: str
+    threads: int
+    batch: int
+    variant: Optional[RunConfig] = None
+
+    def name(self, alone: bool) -> str:
+        """Return what the test is called; `alone`: there is no other engine to tell it from."""
+        if self.variant is None:
+            return self.framework
+        engine = "" if alone else self.variant.engine
+        return "-".join(filter(None, (self.framework, engine, switches(self.variant))))
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A model ready to run. infer: runs the batch once. peak_mib: of a process that does that."""
+
+    infer: Infer
+    peak_mib: Optional[float]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Spread the test over the models, and over OpenCV's engines and TensorFlow's two ways."""
+    session = session_of(metafunc.config)
+    batch = metafunc.config.getoption("--batch")
+    threads = session.threads or session.capability["threads"]
+    variants = [replace(v, threads=threads, layers=False) for v in session.variants()]
+    alone = len({variant.engine for variant in variants}) == 1
+    rows = [Row("opencv", threads, batch, variant) for variant in variants]
+    rows += [Row(name, threads, batch) for name in ("tensorflow", "tensorflow-eager")]
+    metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
+    metafunc.parametrize("row", rows, ids=[row.name(alone) for row in rows])
+
+
+@pytest.fixture
+def inference(pack: Pack, row: Row, conformance_session: Session) -> Inference:
+    """The model in OpenCV or TensorFlow, after a child process has shown that it runs."""
+    try:
+        if row.variant is not None:
+            return _opencv(pack, row, row.variant, conformance_session)
+        return _tensorflow(pack, row, conformance_session)
+    except ConformanceError as error:
+        message = str(error)
+    pytest.fail(f"nothing to time: {message}", pytrace=False)
+
+
+def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Inference:
+    failure = session.run(pack, variant).failure_before("batch" if row.batch > 1 else "forward")
+    if failure is not None:
+        known = session.known_failure(pack.model, variant, "time", "test_inference_time")
+        if known is not None:
+            pytest.skip(f"known failure: {known.reason}")
+        raise ConformanceError(str(failure))
+    # The run above did more than such inferences, so that its peak memory is none of theirs.
+    inputs = str(pack.path / "inputs.npy")
+    request = TimingRequest(str(pack.graph_path), inputs, variant, row.batch, seconds=0)
+    alone = time_in_child(request, f"{pack.model} in OpenCV", session.timeout)
+    images = repeated(pack.load("inputs"), row.batch)
+    _, infer = load_inference(pack.graph_path, images, variant)
+    return Inference(infer, alone.peak_mib)
+
+
+def _tensorflow(pack: Pack, row: Row, session: Session) -> Inference:
+    if producer_versions(session.keras) is None:
+        pytest.skip("TensorFlow is not installed: only OpenCV is timed")
+    from conformance.reference import timing  # noqa: TID251  (TensorFlow is what is timed)
+
+    eager = row.framework == "tensorflow-eager"
+    request = timing.Request(str(pack.path), session.weights, eager, row.threads, row.batch)
+    peak = timing.peak_in_child(request, session.timeout)
+    return Inference(timing.load_inference(request), peak)
+
+
+def test_inference_time(
+    benchmark: Any,
+    inference: Inference,
+    pack: Pack,
+    row: Row,
+    conformance_session: Session,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """A warm inference is timed, on no more threads than asked for; it answers each image."""
+    info = {
+        "model": pack.model,
+        "framework": row.framework,
+        "opencv": conformance_session.capability["version"],
+        "tensorflow": (producer_versions(conformance_session.keras) or {}).get("tensorflow"),
+        "engine": row.variant.engine if row.variant else None,
+        "threads": row.threads,
+        "cpu": cpu_name(),
+        "batch": row.batch,
+        "pack": pack.manifest.digest(),
+        "peak_mib": inference.peak_mib,
+    }
+    for name in ("model", "framework", "opencv", "engine"):
+        if info[name] is not None:
+            record_property(name, info[name])
+    benchmark.group = pack.model
+    benchmark.extra_info.update(info)
+    assert len(warm_up(inference.infer)) == row.batch
+    begin, cpu = time.perf_counter(), time.process_time()
+    benchmark(inference.infer)
+    seconds = time.perf_counter() - begin
+    busy = (time.process_time() - cpu) / seconds
+    if seconds >= BUSY_SECONDS and busy > row.threads * BUSY_MARGIN:
+        pytest.fail(f"{busy:.2f} threads at work, not {row.threads}", pytrace=False)
