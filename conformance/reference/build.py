@@ -217,17 +217,26 @@ def check_outputs(request: PackRequest, outputs: Array, eager: Array, truth: Arr
             )
 
 
-def _may_be_winograd(graph: Graph, node: Any) -> bool:
-    """Whether OpenCV may run the node as Winograd's convolution F(6x6, 3x3).
+def _winograd_convolutions(graph: Graph) -> int:
+    """Return how many convolutions OpenCV may run as Winograd's F(6x6, 3x3).
 
     Kernel 3x3, stride 1: initFastConv in modules/dnn/src/layers/cpu_kernels/convolution.cpp.
     """
-    if node.op != "Conv2D" or any(step != 1 for step in node.attr["strides"].list.i):
-        return False
-    kernel = source(node.input[1])
-    if kernel not in graph.constants:
-        return bool(constant_value(graph.nodes()[kernel]).shape[:2] == (3, 3))
-    return graph.constants[kernel].shape[:2] == (3, 3)
+    nodes = graph.nodes()
+    single = (
+        node
+        for node in graph.definition.node
+        if node.op == "Conv2D" and all(step == 1 for step in node.attr["strides"].list.i)
+    )
+    return sum(_kernel_shape(graph, nodes, node)[:2] == (3, 3) for node in single)
+
+
+def _kernel_shape(graph: Graph, nodes: dict[str, Any], node: Any) -> tuple[int, ...]:
+    name = source(node.input[1])
+    while nodes[name].op == "Identity":  # the raw recipe keeps the read of a variable
+        name = source(nodes[name].input[0])
+    value = graph.constants[name] if name in graph.constants else constant_value(nodes[name])
+    return tuple(value.shape)
 
 
 def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
@@ -244,5 +253,5 @@ def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
         arrays[f"{index}_f32"] = single.samples[layer.node]
         arrays[f"{index}_f64"] = double[layer.node]
     np.savez(job.folder / LAYERS, **arrays)
-    job.manifest.winograd = sum(_may_be_winograd(graph, n) for n in graph.definition.node)
+    job.manifest.winograd = _winograd_convolutions(graph)
     job.manifest.layers = [asdict(layer) for layer in layers]

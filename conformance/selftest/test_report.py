@@ -59,7 +59,7 @@ def test_layers_are_read_back(tmp_path: Path) -> None:
     """A line of layers comes back as written, with a missing layer and one that is not finite."""
     line: dict[str, Any] = {"kind": "layers", "model": "vgg16", "variant": ""}
     line |= {"nodes": ["a", "b"], "ops": ["A", "B"], "observed": ["nan", None]}
-    line |= {"noise": [1e-7, None], "allowed": [1e-6, None]}
+    line |= {"noise": [1e-7, 2e-7], "allowed": [1e-6, 2e-6]}
     assert read_results(write(tmp_path / "a.jsonl", [line])).layers == [line]
 
 
