@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional
 
-from . import __version__, commands, localizing
+from . import __version__, calibrating, commands, localizing
 from .benchmarking import commands as benchmarking
 from .errors import ConformanceError
 from .reporting import commands as results
@@ -86,6 +86,12 @@ COMMANDS = (
         "inject faults: which does the suite catch, and where? (needs TensorFlow)",
         commands.faults_options,
         commands.run_faults,
+    ),
+    Command(
+        "tolerances",
+        "measure the tolerances file again (needs TensorFlow)",
+        calibrating.tolerances_options,
+        calibrating.run_tolerances,
     ),
     Command(
         "known-failure",

@@ -35,6 +35,7 @@ class NodeDeviation:
     layer: OpenCV's layer that holds the values, None where there is none. observed: inf where a
     value is not finite or the shape is wrong; None without a layer. noise: TensorFlow's float32 by
     the same measure. absent: why there is no layer, or how its shape is wrong.
+    multiple: of the noise that is allowed, 0 where `allowed` has nothing to do with the noise.
     """
 
     node: str
@@ -45,6 +46,7 @@ class NodeDeviation:
     noise: float
     allowed: float
     absent: str = ""
+    multiple: float = 0.0
 
     @property
     def bad(self) -> bool:
@@ -90,7 +92,7 @@ def _node(layer: Layer, run: CandidateRun, allowance: Allowance) -> NodeDeviatio
         given = run.layer_samples[layer.node][None]
         observed = float(METRICS[METRIC].measure(given, layer.f64[None])[0])
     noise, allowed = float(allowance.noise[0]), float(allowance.values[0])
-    return _deviation(layer, run, observed, noise, allowed)
+    return _deviation(layer, run, observed, noise, allowed, allowance.multiple)
 
 
 def _softmax_node(layer: Layer, run: CandidateRun, logits: Array) -> NodeDeviation:
@@ -112,7 +114,12 @@ def _softmax_node(layer: Layer, run: CandidateRun, logits: Array) -> NodeDeviati
 
 
 def _deviation(
-    layer: Layer, run: CandidateRun, observed: Optional[float], noise: float, allowed: float
+    layer: Layer,
+    run: CandidateRun,
+    observed: Optional[float],
+    noise: float,
+    allowed: float,
+    multiple: float = 0.0,
 ) -> NodeDeviation:
     return NodeDeviation(
         layer.node,
@@ -123,6 +130,7 @@ def _deviation(
         noise,
         allowed,
         run.layers_wrong.get(layer.node) or run.layers_absent.get(layer.node, ""),
+        multiple,
     )
 
 
@@ -142,6 +150,16 @@ def judge_layers(nodes: Sequence[NodeDeviation]) -> Judgement:
         told.allowed,
         reason=f"{told.op} {told.node!r}",
         noise=told.noise,
+        multiple=told.multiple or None,
+        required=_required(nodes),
+    )
+
+
+def _required(nodes: Sequence[NodeDeviation]) -> Optional[float]:
+    """Return the multiple of the noise that would let every node pass, None if none would."""
+    needed = max((node.used * node.multiple for node in nodes), default=0.0)
+    return (
+        needed if np.isfinite(needed) and not any(n.bad and not n.multiple for n in nodes) else None
     )
 
 

@@ -1,0 +1,82 @@
+"""The reducer: what it writes fails by itself, is small, and needs cv2 and NumPy only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import numpy as np
+
+from conformance.errors import ConformanceError
+from conformance.opencv.records import RunConfig
+from conformance.pack import Pack
+from conformance.reducing import write_reproducer
+from conformance.selftest.tiny import tiny_pack
+from conformance.session import Session
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> tuple[Session, Pack, RunConfig]:
+    """The tiny network, and a session that allows a node nothing but a millionth of its noise."""
+    pack = tiny_pack(tmp_path / "packs")
+    session = Session(tmp_path / "packs", engines=["classic"])
+    rule = replace(session.tolerances.rules["layer_rms"], multiple=1e-6, floor_eps=1e-6)
+    rules = {**session.tolerances.rules, "layer_rms": replace(rule, multiple_winograd=1e-6)}
+    session.__dict__["tolerances"] = replace(session.tolerances, rules=rules)
+    return session, pack, session.variants()[0]
+
+
+def test_reproducer_fails_by_itself(
+    tmp_path: Path, strict: tuple[Session, Pack, RunConfig]
+) -> None:
+    """The first bad node is cut out with input, truth and a short script that shows the fault."""
+    folder = tmp_path / "out"
+    told = write_reproducer(folder, *strict)
+    assert str(folder) in told
+    assert (folder / "graph.pb").stat().st_size < 1 << 20
+    text = (folder / "reproduce.py").read_text()
+    assert len(text.splitlines()) <= 30
+    modules = {
+        name.name.split(".")[0]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import)
+        for name in node.names
+    }
+    assert modules <= {"cv2", "numpy", "os", "sys"}
+    done = subprocess.run(
+        [sys.executable, "-I", str(folder / "reproduce.py")], capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert "root mean square deviation" in done.stdout
+    issue = (folder / "issue.md").read_text()
+    assert "'conv1/BiasAdd' (BiasAdd)" in issue
+    assert "root mean square deviation" in issue
+
+
+def test_truth_is_the_cut_graphs_own(
+    tmp_path: Path, strict: tuple[Session, Pack, RunConfig]
+) -> None:
+    """expected.npy is the bad node's float64 activation on the image where it strays most."""
+    session, pack, config = strict
+    write_reproducer(tmp_path / "out", session, pack, config)
+    expected = np.load(tmp_path / "out" / "expected.npy", allow_pickle=False)
+    image = np.load(tmp_path / "out" / "input.npy", allow_pickle=False)
+    assert expected.dtype == np.float64
+    assert expected.shape == (1, 16, 16, 8)
+    assert any(np.array_equal(image[0], one) for one in pack.load("inputs"))
+
+
+def test_nothing_to_reduce_is_told(tmp_path: Path) -> None:
+    """A model that stays in the noise gives an error and no files."""
+    pack = tiny_pack(tmp_path / "packs")
+    session = Session(tmp_path / "packs", engines=["classic"])
+    with pytest.raises(ConformanceError, match="nothing to reduce"):
+        write_reproducer(tmp_path / "out", session, pack, session.variants()[0])
+    assert not (tmp_path / "out").exists()
