@@ -59,7 +59,8 @@ def run_localize(arguments: argparse.Namespace) -> int:
     pack = session.pack(arguments.model)
     run = session.run(pack, config)
     nodes = session.profile(pack, run) if run.layer_samples else []
-    print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.engine} engine")
+    if nodes:
+        print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.engine} engine")
     clean = _tell(session, pack, run)
     if arguments.plot:
         _plot(arguments.plot, nodes, pack, run)

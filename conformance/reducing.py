@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -16,12 +17,14 @@ import numpy as np
 
 from .building import require_tensorflow
 from .errors import ConformanceError
+from .opencv.capability import ENGINES
 from .opencv.process import child_environment, last_lines
-from .opencv.records import CandidateRun, RunConfig
+from .opencv.records import DOING, CandidateRun, RunConfig
 from .pack import SAMPLED, Pack, keras_flavour
 from .session import Session
-from .verdict.localize import METRIC, NodeDeviation, first_bad
-from .verdict.tolerance import Allowance, allow
+from .verdict.data import release
+from .verdict.localize import NodeDeviation, first_bad
+from .verdict.tolerance import Allowance
 
 if TYPE_CHECKING:
     from .reference.reduce import Part  # noqa: TID251  (a type)
@@ -88,8 +91,8 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     part of the graph fails by itself.
     """
     run = session.run(pack, config)
-    target = _target(session, pack, run)
     require_tensorflow(keras_flavour())
+    target = _target(session, pack, run)
     from .reference.reduce import parts_around  # noqa: TID251  (cuts the graph)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,10 +120,12 @@ def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
         raise ConformanceError(
             f"--reduce: no node of {pack.model} leaves the noise, there is nothing to reduce"
         )
+    from .reference.reduce import node_that_uses  # noqa: TID251  (reads the graph)
+
     named = run.failure.node or ""
-    for layer in pack.layers():
-        if layer.node == named:
-            return NodeDeviation(named, layer.op, layer.inputs, None, None, 0.0, 0.0)
+    found_named = node_that_uses(pack.graph_path, pack.manifest.tensors, named)
+    if found_named is not None:
+        return NodeDeviation(*found_named, (), None, None, 0.0, 0.0)
     raise ConformanceError(
         f"--reduce: {pack.model} fails ({run.failure.stage}), but OpenCV names no node of the "
         f"graph that could be cut out"
@@ -148,38 +153,34 @@ def _attempt(case: _Case, part: Part) -> Optional[str]:
     allowance = _allowance(case, part)
     title = f"{case.target.op} on OpenCV {case.session.capability['version']}"
     script = case.folder / "reproduce.py"
-    script.write_text(_script(allowance, case.config, title), encoding="utf-8")
+    script.write_text(_script(case, allowance, title), encoding="utf-8")
     return _failing_output(script)
 
 
 def _allowance(case: _Case, part: Part) -> Allowance:
-    return allow(
-        case.session.tolerances,
-        METRIC,
-        part.single.reshape(1, -1),
-        part.expected.reshape(1, -1),
-        model=case.pack.model,
-        opencv=case.session.capability["version"],
-        engine=case.config.engine,
-        winograd=case.config.winograd,
-    )
+    single, expected = part.single.reshape(1, -1), part.expected.reshape(1, -1)
+    return case.session.allow_node(case.pack, case.config, single, expected)
 
 
-def _script(allowance: Allowance, config: RunConfig, title: str) -> str:
-    number = {"classic": "cv2.dnn.ENGINE_CLASSIC", "new": "cv2.dnn.ENGINE_NEW"}[config.engine]
-    five = config.engine == "new"
-    lines = []
-    if config.winograd is not None:
-        lines.append(f"net.enableWinograd({config.winograd})\n")
-    if config.fusion is not None:
-        lines.append(f"net.enableFusion({config.fusion})\n")
+def _script(case: _Case, allowance: Allowance, title: str) -> str:
+    engines = case.session.capability["engines"]
+    engine = f"cv2.dnn.{ENGINES[case.config.engine]}"
     return _SCRIPT.format(
         title=title,
         limit=float(allowance.values[0]),
         why=_why(allowance),
-        engine=f', "", {number}' if five else "",
-        switches="".join(lines),
+        engine=f', "", {engine}' if len(engines) > 1 else "",
+        switches="".join(line + "\n" for line in _switches(case)),
     )
+
+
+def _switches(case: _Case) -> Iterator[str]:
+    """Yield the calls that set the net up as it is for reading the layers."""
+    if case.config.engine == "new":
+        return
+    yield "net.enableFusion(False)"
+    if release(case.session.capability["version"]) >= release("4.7"):
+        yield f"net.enableWinograd({bool(case.config.winograd)})"
 
 
 def _why(allowance: Allowance) -> str:
@@ -225,12 +226,20 @@ def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
     return None
 
 
+def _title(case: _Case) -> str:
+    failure = case.session.run(case.pack, case.config).failure
+    what = (
+        "strays from TensorFlow" if failure is None else f"fails to {DOING[failure.stage]} a graph"
+    )
+    return f"{case.target.op}: {what} ({case.config.engine} engine)"
+
+
 def _write_issue(case: _Case, part: Part, output: str) -> str:
     found = case.session.capability
     allowance = _allowance(case, part)
     size = (case.folder / "graph.pb").stat().st_size / 1024
     text = _ISSUE.format(
-        title=f"{case.target.op} strays from TensorFlow ({case.config.engine} engine)",
+        title=_title(case),
         nodes=part.nodes,
         size=f"{size:.0f}",
         output="\n".join("    " + line for line in output.splitlines()),

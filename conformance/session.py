@@ -91,25 +91,28 @@ class Session:
         )
 
     def profile(self, pack: Pack, run: CandidateRun) -> list[NodeDeviation]:
-        """Return how far each node of the graph strays in a run that read the layers.
+        """Return how far each node of the graph strays in a run that read the layers."""
 
-        The classic engine reads them without Winograd convolution unless it was switched on.
+        def allowed(float32: Any, float64: Any) -> Allowance:
+            return self.allow_node(pack, run.config, float32, float64)
+
+        return profile(pack.layers(), run, allowed)
+
+    def allow_node(self, pack: Pack, config: RunConfig, float32: Any, float64: Any) -> Allowance:
+        """Return what a node with these samples, [1, S], may stray.
+
+        The classic engine reads nodes without Winograd convolution unless it was switched on.
         """
-        config = run.config
-
-        def of_node(float32: Any, float64: Any) -> Allowance:
-            return allow(
-                self.tolerances,
-                LAYER_METRIC,
-                float32,
-                float64,
-                model=pack.model,
-                opencv=self.capability["version"],
-                engine=config.engine,
-                winograd=None if config.engine == "new" else bool(config.winograd),
-            )
-
-        return profile(pack.layers(), run, of_node)
+        return allow(
+            self.tolerances,
+            LAYER_METRIC,
+            float32,
+            float64,
+            model=pack.model,
+            opencv=self.capability["version"],
+            engine=config.engine,
+            winograd=None if config.engine == "new" else bool(config.winograd),
+        )
 
     def variants(self) -> list[RunConfig]:
         """Return one configuration for each engine and switch setting to be judged."""

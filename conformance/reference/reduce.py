@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -58,6 +58,24 @@ def parts_around(
     moving = dependents(graph)
     for start in _narrow_places(graph, moving, node, last):
         yield _part(graph, moving, start, last, image)
+
+
+def node_that_uses(
+    graph_path: Path, tensors: dict[str, str], node: str
+) -> Optional[tuple[str, str]]:
+    """Return name and op of the first node on the way from the input that depends on `node`.
+
+    That is `node` itself where it depends on the input; None where the graph has no such node.
+    """
+    graph = read_frozen(graph_path, **tensors)
+    nodes, moving = graph.nodes(), dependents(graph)
+    reached = {node}
+    for name, definition in nodes.items():
+        if name in reached or reached & set(sources(definition)):
+            reached.add(name)
+            if name in moving:
+                return name, str(definition.op)
+    return None
 
 
 def _narrow_places(graph: Graph, moving: set[str], node: str, last: str) -> list[str]:
