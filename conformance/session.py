@@ -58,7 +58,8 @@ class Session:
     def capability(self) -> dict[str, Any]:
         """What the installed OpenCV offers, asked of a child process.
 
-        Raises ConformanceError without cv2, or when it lacks the importer or engine asked for.
+        Raises ConformanceError without cv2, or when it lacks what is asked for: importer, engine
+        or target.
         """
         found: dict[str, Any] = probe_in_child()
         _require("importer", self.importer, found["importers"], found["version"])
@@ -67,6 +68,9 @@ class Session:
             self.engines = found["engines"][-1:]
         for engine in self.engines or ():
             _require("engine", engine, found["engines"], found["version"])
+        # OpenCV would take any target and run it on the CPU where it has no other.
+        targets = [target for backend, target in found["available"] if backend == "default"]
+        _require("target", self.target, targets, found["version"])
         return found
 
     @cached_property

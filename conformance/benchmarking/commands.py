@@ -113,6 +113,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     An interrupted comparison prints and keeps the rounds it has, labelled.
     """
     _check(arguments)
+    compared.require_statistics()
     packs = bench_packs(arguments.models, arguments.packs)
     with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
         code = copy_package(Path(folder))
@@ -244,6 +245,7 @@ def overhead_options(parser: argparse.ArgumentParser) -> None:
 def run_overhead(arguments: argparse.Namespace) -> int:
     """Print recorded and bare medians side by side; 1 where they differ by over 1 %."""
     get_model(arguments.model)
+    compared.require_statistics()
     pairs = overhead.in_child(arguments.model, arguments.packs, max(1, arguments.repeats))
     recorded, bare = (compared.estimate(side).value for side in zip(*pairs))
     found = compared.estimate([of_suite / of_loop for of_suite, of_loop in pairs])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Optional, TypeVar
 
+from conformance.errors import ConformanceError
 from conformance.opencv.timing import Timing
 
 CONFIDENCE = 0.95
@@ -51,27 +52,24 @@ class Estimate:
     high: Optional[float]
 
 
+def require_statistics() -> None:
+    """Raise ConformanceError where SciPy is missing, before hours of timing."""
+    try:
+        import scipy.stats  # noqa: F401
+    except ImportError as error:
+        raise ConformanceError(
+            f"comparing times needs SciPy ({error}): "
+            "python -m pip install 'opencv-dnn-conformance[bench]'"
+        ) from error
+
+
 def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
     """Return the median of independent `values` and its distribution-free interval."""
-    ordered = sorted(values)
-    outside = _outside(len(ordered), confidence)
-    if outside is None:
-        return Estimate(median(ordered), None, None)
-    return Estimate(median(ordered), ordered[outside], ordered[-1 - outside])
+    from scipy.stats import quantile_test
 
-
-def _outside(count: int, confidence: float) -> Optional[int]:
-    """Return how many of `count` ordered values lie outside the interval at either end.
-
-    As many of them lie below the true median as coins show heads.
-    """
-    tail, found = 0.0, None
-    for index in range(count):
-        tail += math.comb(count, index) / 2**count
-        if tail > (1 - confidence) / 2:
-            break
-        found = index
-    return found
+    interval = quantile_test(values, p=0.5).confidence_interval(confidence)
+    low, high = (None if math.isnan(end) else float(end) for end in interval)
+    return Estimate(median(values), low, high)
 
 
 def ratio(comparison: Comparison) -> Estimate:
