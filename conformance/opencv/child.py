@@ -48,11 +48,13 @@ class Session:
         self.images: Array = np.load(request["inputs"], allow_pickle=False)
         self.report: dict[str, Any] = {"failures": []}
         self.subject = net.Subject(self.model, self.config, "?")
+        self.begun: list[str] = []
         self._log_offset = 0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Note that a stage begins, and write the report when it ends, well or not."""
+        self.begun.append(name)
         with (self.folder / "journal").open("a", encoding="utf-8") as journal:
             journal.write(name + "\n")
         self._log_offset = os.fstat(2).st_size
@@ -137,14 +139,19 @@ def run(session: Session) -> None:
     candidate, names = run_plain(session, cv2)
     held = layers.carriers(names, session.entries)
     if session.config.engine == "new":
-        # It reads the graph again for each tap; two nets of vgg19 would take over 3 GiB.
+        # It reads the graph again for each tap; two nets of vgg19 would take over 3 GiB. As what it
+        # hands out is the same bits however much is asked for, the layers bring the logits along.
         candidate = None
-    with session.optional():
-        run_logits(session, cv2, held, candidate)
+    else:
+        with session.optional():
+            run_logits(session, cv2, held, candidate)
     del candidate
     if session.config.layers:
         with session.optional():
             run_layers(session, cv2, held)
+    if not (session.folder / "logits.npz").exists() and "logits" not in session.begun:
+        with session.optional():
+            run_logits(session, cv2, held, None)
 
 
 def run_plain(session: Session, cv2: Any) -> tuple[Any, list[str]]:
@@ -214,8 +221,9 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
     """Read every layer on the inputs SAMPLED, and the outputs as they then are."""
     with session.stage("layers"):
         output = session.tensors["output"]
+        logits = layers.layer_holding(held, session.entries, session.tensors["logits"])
         samples = layers.LayerSamples(session.entries)
-        finals = []
+        finals, before = [], []
         for names in layers.in_portions(held, session.entries):
             tap = layers.open_tap(cv2, session.graph, session.config, names, plain=True)
             for index, image in enumerate(single_images(session.images[SAMPLED])):
@@ -223,6 +231,10 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
                     samples.add(index, held[name], value)
                     if held[name] == output:
                         finals.append(np.array(value))
+                    if name == logits:
+                        before.append(value.reshape(1, -1))
+        if session.config.engine == "new":
+            session.save("logits", logits=np.concatenate(before))
         missing = layers.absent(held, session.entries)
         lost = {**missing, **samples.wrong}
         found = {node: at for node, at in samples.samples.items() if node not in lost}

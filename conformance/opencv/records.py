@@ -129,6 +129,8 @@ class CandidateRun:
         for failure in self.failures:
             fatal = failure.kind != "error" or failure.stage in STAGES[:4]
             earlier = STAGES.index(failure.stage) <= STAGES.index(stage)
-            if failure.stage == stage or (fatal and earlier):
+            # The new engine's logits are read with the layers, so that a crash there takes both.
+            both = stage == "logits" and self.logits is None and failure.stage == "layers"
+            if failure.stage == stage or (fatal and earlier) or both:
                 return failure
         return None

@@ -296,6 +296,10 @@ def test_batch_error_lets_the_logits_be_read() -> None:
     assert run.failure_before("forward") is None
     run.failures = [Failure("batch", "crash", "gone")]
     assert run.failure_before("logits") is run.failure
+    run.failures = [Failure("layers", "crash", "gone")]
+    assert run.failure_before("logits") is run.failure
+    run.logits = np.zeros((1, 1))
+    assert run.failure_before("logits") is None
 
 
 def test_log_lines_are_in_the_message(tmp_path: Path) -> None:
