@@ -199,6 +199,7 @@ class Session:
             keras=self.keras,
             python=platform.python_version(),
             numpy=np.__version__,
+            switches=switches(config),
         )
 
     def known_failure(

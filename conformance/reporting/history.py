@@ -107,14 +107,18 @@ def not_run(expected: Iterable[str], matrix: Iterable[Results]) -> list[str]:
 def unmatched(entries: Sequence[KnownFailure], matrix: Iterable[Results]) -> list[KnownFailure]:
     """Return the known failures that expect none of the matrix's cases to fail.
 
-    Entries for another graph, importer, engine, target or Keras than the matrix ran are left out.
+    Entries for another graph, importer, engine, target, Keras or switches than the matrix ran are
+    left out.
     """
     matrix = list(matrix)
     cases = [case_of(results.header, line) for results in matrix for line in results.cases]
     used = {match_known_failure(entries, case) for case in cases}
-    headers = [results.header for results in matrix]
-    asked = [e for e in entries if any(all(h[a] == v for a, v in e.axes) for h in headers)]
+    asked = [e for e in entries if any(_asked(e, case) for case in cases)]
     return [entry for entry in asked if entry not in used]
+
+
+def _asked(entry: KnownFailure, case: Case) -> bool:
+    return all(getattr(case, axis) == value for axis, value in entry.axes)
 
 
 def case_of(header: Line, line: Line) -> Case:
@@ -128,4 +132,5 @@ def case_of(header: Line, line: Line) -> Case:
         numpy=header["environment"]["numpy"],
         **{axis: header[axis] for axis in ("importer", "engine", "backend", "target", "graph")},
         keras=header["keras"],
+        switches=line.get("variant", ""),
     )

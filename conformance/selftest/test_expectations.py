@@ -68,6 +68,7 @@ def test_the_committed_file_can_be_read() -> None:
         ("target", '"cpu_fp16"', False),
         ("graph", '"raw"', False),
         ("keras", '"legacy"', False),
+        ("switches", '"winograd_off"', False),
         ("opencv", '">=4.13,<5"', True),
         ("opencv", '"==4.14.*"', True),
         ("opencv", '">=5"', False),
@@ -136,6 +137,14 @@ def test_a_ready_entry_expects_the_case_it_was_made_from(load: Load) -> None:
     assert match_known_failure(entries, replace(_CASE, opencv="4.14.0.94")) is entry
     assert (entry.reason, entry.link) == (reason, "https://example.org/1")
     assert match_known_failure(entries, replace(_CASE, opencv="4.13.0")) is None
+
+
+def test_a_ready_entry_keeps_the_switches(load: Load) -> None:
+    """An entry made of a case with switches matches that case and not the one without."""
+    switched = replace(_CASE, switches="winograd_off")
+    entries = load(ready_entry(switched, "because"))
+    assert match_known_failure(entries, switched) is not None
+    assert match_known_failure(entries, _CASE) is None
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,18 @@ STAGES = (
 )
 
 # Compared as they are; an entry that leaves one out holds for every value of it.
-_AXES = ("importer", "engine", "backend", "target", "graph", "keras")
+_AXES = ("importer", "engine", "backend", "target", "graph", "keras", "switches")
 _SPECIFIERS = ("opencv", "python", "numpy")
 _KEYS = ("model", *_AXES, *_SPECIFIERS, "stage", "test", "reason", "link")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test of a run. test: the function's name. opencv, python, numpy: versions."""
+    """One test of a run.
+
+    test: the function's name. opencv, python, numpy: versions. switches: those of OpenCV that were
+    set, such as "winograd_off-fusion_on", empty where all are as the user gets them.
+    """
 
     model: str
     stage: str
@@ -66,6 +70,7 @@ class Case:
     keras: str
     python: str
     numpy: str
+    switches: str = ""
 
 
 @dataclass(frozen=True)
