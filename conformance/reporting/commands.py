@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from conformance.verdict.expectations import load_known_failures, ready_entry
 
 from .gate import compare, is_regression
 from .history import FACTOR, case_of, history, not_run, unmatched
-from .results import Results, read_results
+from .results import Results, read_results, writing
 
 OK, REGRESSION = 0, 1
 FORMATS = ("table", "md", "json")
@@ -41,8 +40,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     old_path = _old_path(arguments)
     new = read_results(arguments.new)
     if arguments.update:
-        old_path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(arguments.new, old_path)
+        _write_baseline(old_path, new)
         print(f"{old_path}: now the results of OpenCV {new.name}, {len(new.cases)} cases")
         return OK
     old = read_results(old_path)
@@ -57,6 +55,13 @@ def run_compare(arguments: argparse.Namespace) -> int:
     else:
         print_rows(title, ("change", "model", "case", "detail"), rows, arguments.format)
     return REGRESSION if regression else OK
+
+
+def _write_baseline(path: Path, results: Results) -> None:
+    """Write the results without the nodes' profiles: nothing compares them, and they are large."""
+    with writing(path, results.header) as writer:
+        for line in (*results.cases, *results.runs):
+            writer.write(line)
 
 
 def _old_path(arguments: argparse.Namespace) -> Path:

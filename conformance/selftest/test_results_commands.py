@@ -70,6 +70,7 @@ def test_baseline_is_written_and_used(old: str, new: str, tmp_path: Path) -> Non
     baseline = tmp_path / "baselines" / "mine.jsonl"
     assert main(["compare", "--baseline", str(baseline), old, "--update"]) == 0
     assert read_results(baseline).cases == read_results(Path(old)).cases
+    assert read_results(baseline).header == read_results(Path(old)).header
     assert main(["compare", "--baseline", str(baseline), new]) == 1
 
 
