@@ -99,6 +99,9 @@ def faults_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="models at once")
     parser.add_argument("--output", type=Path, metavar="FILE.jsonl", help="append each outcome")
+    parser.add_argument(
+        "--read", type=Path, nargs="+", metavar="FILE.jsonl", help="inject nothing; print these"
+    )
     parser.add_argument("--format", choices=("table", "md"), default="table")
 
 

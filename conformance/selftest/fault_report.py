@@ -32,6 +32,8 @@ HEADS = ("faults", "injected", "equivalent", "top-1", "OpenCV's limits", "ours",
 
 def run_faults(arguments: argparse.Namespace) -> int:
     """Inject faults and print the tables; return BAD where the suite keeps not what it promises."""
+    if arguments.read:
+        return report([o for path in arguments.read for o in read(path)], arguments.format)
     models = list(QUICK) if arguments.quick else chosen_models(arguments.models)
     if arguments.quick and arguments.models:
         raise ConformanceError("faults: give either --quick, which has its models, or MODEL…")
@@ -114,6 +116,15 @@ def _progress(found: Sequence[Outcome]) -> str:
     faults = [o for o in found if o.kind and not o.equivalent]
     caught = sum(o.ours for o in faults)
     return f"{found[0].model}: {caught} of {len(faults)} faults caught"
+
+
+def read(path: Path) -> Iterator[Outcome]:
+    """Yield the outcomes of an earlier run; raise ConformanceError for another kind of file."""
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield Outcome(**json.loads(line))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConformanceError(f"--read {path}: no outcomes of faults ({error})") from error
 
 
 def _append(path: Path, found: Iterable[Outcome]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
+from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.models import get_model
 from conformance.preprocessing import preprocess
 from conformance.reference.graphdef import Graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED, run
-from conformance.selftest.fault_report import report
+from conformance.selftest.fault_report import read, report
 from conformance.selftest.fault_run import Outcome, beyond_opencv_limits, top1_differs
 from conformance.selftest.faults import (
     CALL_KINDS,
@@ -166,6 +169,16 @@ def test_report_keeps_the_promise(
     """The status is 1 below 99.5 % caught or 95 % localised, and for any false alarm."""
     assert report(outcomes, "table") == status
     assert "unchanged" in capsys.readouterr().out
+
+
+def test_outcomes_are_read_back(tmp_path: Path) -> None:
+    """Outcomes written by a run are those read; another file is refused by its name."""
+    path = tmp_path / "faults.jsonl"
+    path.write_text(json.dumps(asdict(outcome(kind="k", how="parse"))) + "\n")
+    assert list(read(path)) == [outcome(kind="k", how="parse")]
+    path.write_text('{"kind": "case"}\n')
+    with pytest.raises(ConformanceError, match=r"faults\.jsonl: no outcomes"):
+        list(read(path))
 
 
 def test_quick_faults_are_all_caught(tmp_path: Path) -> None:
