@@ -1,0 +1,172 @@
+"""The options of an evaluation, for pytest and for the command, and what they ask for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+
+from conformance.errors import ConformanceError
+from conformance.opencv.records import RunConfig
+from conformance.pack import Pack
+
+from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
+from .decoding import RECIPES
+from .evaluation import MAX_BAD_PERCENT, Plan, Runner, in_threads, make_job
+
+MARK = "imagenet"
+WHAT = "full evaluation on the ImageNet validation set; runs only when asked for with a data set"
+# The path or, with --pyargs, the module, but not one of the self-tests.
+_FILE = re.compile(r"\btest_imagenet(?:\.py)?(?:::|$)")
+
+# Options as argparse and pytest both take them.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--imagenet-dir": {"metavar": "DIR", "help": "folder of the validation images"},
+    "--imagenet-labels": {
+        "metavar": "FILE",
+        "help": "val.txt, the development kit's ground truth, or a list of synsets",
+    },
+    "--imagenet-cache": {
+        "metavar": "DIR",
+        "help": "keep decoded pixels (7.5 GB at 224 pixels) and TensorFlow's outputs here, for "
+        "other OpenCV versions",
+    },
+    "--subset": {"type": int, "metavar": "N", "help": "only N images, evenly of each class"},
+    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "which images (default: 0)"},
+    "--batch-size": {
+        "type": int,
+        "default": 50,
+        "metavar": "N",
+        "help": "images at once in TensorFlow (default: 50)",
+    },
+    "--opencv-batch": {
+        "type": int,
+        "default": 1,
+        "metavar": "N",
+        "help": "images at once in OpenCV (default: 1, which is fastest on a CPU)",
+    },
+    "--preprocess": {
+        "choices": tuple(RECIPES),
+        "default": "tutorial",
+        "help": "; ".join(f"{name}: {recipe.told}" for name, recipe in RECIPES.items()),
+    },
+    "--max-bad": {
+        "type": float,
+        "default": MAX_BAD_PERCENT,
+        "metavar": "PERCENT",
+        "help": "images that may be bad (default: 0.1)",
+    },
+    "--resume": {"action": "store_true", "help": "go on where an interrupted evaluation ended"},
+    "--jobs": {
+        "type": int,
+        "metavar": "N",
+        "help": "shards evaluated side by side, a core each (default: all cores)",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options say. options: {"imagenet_dir": …}, names as argparse makes them."""
+
+    options: Mapping[str, Any]
+
+    def dataset(self) -> Dataset:
+        """Return the images; raise ConformanceError for what does not fit."""
+        folder, labels = self.options["imagenet_dir"], self.options["imagenet_labels"]
+        if not folder:
+            raise ConformanceError(f"--imagenet-dir is missing: which images?\n{HOW_TO_GET}")
+        whole = read_dataset(_path(folder), _path(labels) if labels else None)
+        count = self.options["subset"]
+        return whole if count is None else subset(whole, count, self.options["seed"])
+
+    def check(self) -> None:
+        """Raise ConformanceError for a number out of range."""
+        for name in ("batch_size", "opencv_batch", "jobs"):
+            value = self.options[name]
+            if value is not None and value < 1:
+                raise ConformanceError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+        if not 0 <= self.options["max_bad"] <= 100:
+            raise ConformanceError(f"--max-bad {self.options['max_bad']:g}: give percent, 0-100")
+
+    def plan(
+        self, pack: Pack, dataset: Dataset, opencv: str, engine: str, weights: str, timeout: float
+    ) -> Plan:
+        """Return the plan for one model."""
+        cache = self.options["imagenet_cache"]
+        job = make_job(
+            pack,
+            dataset.folder,
+            self.options["preprocess"],
+            RunConfig(engine=engine, threads=1),
+            batch=self.options["batch_size"],
+            opencv_batch=self.options["opencv_batch"],
+            timeout=timeout,
+            cache=str(_path(cache)) if cache else None,
+        )
+        return Plan(job, dataset, opencv, weights, self.options["max_bad"])
+
+    def runner(self) -> Runner:
+        """Return what runs the shards."""
+        return in_threads(self.options["jobs"] or cores())
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().resolve()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def add_options(add: Callable[..., Any]) -> None:
+    """Add the options by `add`, argparse's add_argument or pytest's addoption."""
+    for name, settings in OPTIONS.items():
+        add(name, **settings)
+
+
+def of_pytest(config: pytest.Config) -> Asked:
+    """Return what pytest's options ask for."""
+    return Asked({name.lstrip("-").replace("-", "_"): config.getoption(name) for name in OPTIONS})
+
+
+def is_asked(config: pytest.Config) -> bool:
+    """Return whether the evaluation was asked for: by marker, by file or with a data set."""
+    expression = config.option.markexpr or ""
+    by_marker = MARK in expression and f"not {MARK}" not in expression
+    by_file = any(_FILE.search(argument) for argument in config.args)
+    return bool(by_marker or by_file or config.getoption("--imagenet-dir"))
+
+
+def check(config: pytest.Config) -> None:
+    """Raise pytest.UsageError where an evaluation is asked for that can't be done."""
+    asked = of_pytest(config)
+    try:
+        asked.check()
+        if not config.option.collectonly:
+            asked.dataset()
+    except ConformanceError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def deselect_unless_asked(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take the evaluation out of a run that did not ask for it."""
+    if is_asked(config):
+        return
+    ours = [item for item in items if item.get_closest_marker(MARK)]
+    if ours:
+        config.hook.pytest_deselected(items=ours)
+        items[:] = [item for item in items if not item.get_closest_marker(MARK)]
+
+
+def results_folder(root: Optional[str]) -> Path:
+    """Return the folder of evaluations below that of all results."""
+    return Path(root or "results") / "imagenet"
