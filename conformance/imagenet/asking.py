@@ -15,6 +15,7 @@ from conformance.errors import ConformanceError
 from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
 
+from .cluster import on_dask
 from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
 from .decoding import RECIPES
 from .evaluation import MAX_BAD_PERCENT, Plan, Runner, in_threads, make_job
@@ -67,6 +68,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "shards evaluated side by side, a core each (default: all cores)",
     },
+    "--workers": {
+        "type": int,
+        "metavar": "N",
+        "help": "the same in N Dask workers of this machine (needs the extra: cluster)",
+    },
+    "--scheduler": {"metavar": "ADDRESS", "help": "on the Dask cluster at tcp://…"},
 }
 
 
@@ -87,7 +94,7 @@ class Asked:
 
     def check(self) -> None:
         """Raise ConformanceError for a number out of range."""
-        for name in ("batch_size", "opencv_batch", "jobs"):
+        for name in ("batch_size", "opencv_batch", "jobs", "workers"):
             value = self.options[name]
             if value is not None and value < 1:
                 raise ConformanceError(f"--{name.replace('_', '-')} {value}: give 1 or more")
@@ -112,7 +119,10 @@ class Asked:
         return Plan(job, dataset, opencv, weights, self.options["max_bad"])
 
     def runner(self) -> Runner:
-        """Return what runs the shards."""
+        """Return what runs the shards; raise ConformanceError where Dask is wanted and missing."""
+        scheduler, workers = self.options["scheduler"], self.options["workers"]
+        if scheduler or workers:
+            return on_dask(scheduler, workers or 0)
         return in_threads(self.options["jobs"] or cores())
 
 

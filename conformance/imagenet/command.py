@@ -20,6 +20,7 @@ from rich.progress import (
 
 from conformance import commands
 from conformance.errors import ConformanceError
+from conformance.models import get_model
 from conformance.opencv.capability import probe_in_child
 from conformance.pack import Pack, PackRequest, find_pack, keras_flavour
 
@@ -55,7 +56,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate the models; 0 where the frameworks agree, 1 where not or OpenCV failed."""
     asked = Asked(vars(arguments))
     asked.check()
-    packs = [_pack(name, arguments) for name in commands.chosen_models(arguments.models)]
+    packs = [find_model_pack(name, arguments) for name in commands.chosen_models(arguments.models)]
     dataset = asked.dataset()
     found = probe_in_child()
     engine = _engine(arguments.engine, found)
@@ -73,7 +74,9 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     return commands.BAD if bad else commands.OK
 
 
-def _pack(model: str, arguments: argparse.Namespace) -> Pack:
+def find_model_pack(model: str, arguments: argparse.Namespace) -> Pack:
+    """Return the pack of the model by --packs and --weights; raise ConformanceError for none."""
+    model = get_model(model).name
     request = PackRequest(model, arguments.weights, "opencv", keras_flavour())
     pack = find_pack(arguments.packs, request)
     if pack is None:

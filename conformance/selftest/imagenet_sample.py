@@ -6,22 +6,29 @@ photos, with arbitrary labels, to measure on.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 from PIL import Image
 
 from conformance.fixtures import fixture_path
+from conformance.imagenet.dataset import Dataset
 from conformance.imagenet.decoding import decode
-from conformance.pack import Pack
+from conformance.imagenet.evaluation import Evaluation, Plan, make_job
+from conformance.imagenet.results import Accuracies
+from conformance.opencv.capability import probe_in_child
+from conformance.opencv.records import RunConfig
+from conformance.pack import Pack, PackRequest, find_pack
 from conformance.preprocessing import preprocess
 
 from .tiny import OUTPUT, activations, tiny_pack, tiny_weights
 
 SIZE, CLASSES = 16, 1000
+IMAGES, WRONG, BATCH = 120, 18, 10
 PHOTOS = ("apple", "board", "fruits", "home", "orange", "squirrel_cls")
 
 
@@ -94,6 +101,37 @@ def write_kit(folder: Path, labels: Sequence[int]) -> Path:
     path = folder / "ILSVRC2012_validation_ground_truth.txt"
     path.write_text("".join(f"{number[label]}\n" for label in labels), encoding="utf-8")
     return path
+
+
+def labelled_sample(root: Path) -> Path:
+    """Make packs, val and val.txt below `root`: WRONG of IMAGES labels are wrong."""
+    sample_pack(root / "packs")
+    files = write_images(root / "val", IMAGES)
+    write_labels(root / "val.txt", files, corrupted(true_labels(root / "val", files), WRONG))
+    return root
+
+
+def sample_plan(home: Path, dataset: Dataset) -> Plan:
+    """Return a plan on the classic engine, with the cache that the self-tests share."""
+    pack = find_pack(home / "packs", PackRequest("mobilenet"))
+    assert pack is not None
+    config = RunConfig(threads=1)
+    cache = str(home / "cache")
+    job = make_job(pack, dataset.folder, "tutorial", config, batch=BATCH, cache=cache)
+    return Plan(job, dataset, probe_in_child()["version"], "synthetic")
+
+
+def numbers(found: Union[Evaluation, Accuracies]) -> str:
+    """Return what two runs of the same evaluation must have in common to the bit: all but times.
+
+    found: an evaluation, or the file it was written to, whose lines have a kind, too.
+    """
+    lines = json.loads(json.dumps([found.summary, *found.bad, *found.disagreements]))
+    for line in lines:
+        line.pop("kind", None)
+    for name in ("opencv", "tensorflow"):
+        del lines[0][name]["ms_an_image"]
+    return json.dumps(lines, sort_keys=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 from collections.abc import Generator, Sequence
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.building import require_tensorflow
 from conformance.errors import ConformanceError
 from conformance.imagenet import shards
-from conformance.imagenet.dataset import Dataset, read_dataset
+from conformance.imagenet.dataset import read_dataset
 from conformance.imagenet.evaluation import (
     Evaluation,
     Plan,
@@ -27,88 +25,24 @@ from conformance.imagenet.evaluation import (
     Tally,
     evaluate,
     in_threads,
-    make_job,
 )
 from conformance.imagenet.results import read_results, write_results
 from conformance.imagenet.servers import OPENCV, FrameworkError, server, servers_closed
 from conformance.imagenet.shards import Job, ShardResult
-from conformance.opencv.capability import probe_in_child
-from conformance.opencv.records import RunConfig
-from conformance.pack import Pack, PackRequest, find_pack
 
 from .graphdef import Node, changed
 from .imagenet_sample import (
     CLASSES,
+    IMAGES,
     SIZE,
-    corrupted,
-    names,
-    sample_pack,
+    WRONG,
+    numbers,
+    sample_plan,
     true_labels,
     write_images,
     write_labels,
 )
 from .tiny import graph_nodes, tiny_pack, tiny_weights
-
-IMAGES, WRONG, BATCH = 120, 18, 10
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with packs, images and val.txt, of whose labels 18 of 120 are wrong."""
-    try:
-        require_tensorflow("keras3")
-    except ConformanceError as error:
-        pytest.skip(str(error))
-    root = tmp_path_factory.mktemp("imagenet")
-    sample_pack(root / "packs")
-    write_images(root / "val", IMAGES)
-    labels = corrupted(true_labels(root / "val", names(IMAGES)), WRONG)
-    write_labels(root / "val.txt", names(IMAGES), labels)
-    return root
-
-
-@pytest.fixture(scope="module")
-def pack(home: Path) -> Pack:
-    """The tiny network's pack."""
-    found = find_pack(home / "packs", PackRequest("mobilenet"))
-    assert found is not None
-    return found
-
-
-@pytest.fixture(scope="module")
-def dataset(home: Path) -> Dataset:
-    """The images with their labels."""
-    return read_dataset(home / "val", home / "val.txt")
-
-
-def make_plan(pack: Pack, dataset: Dataset, home: Path, **more: Any) -> Plan:
-    """Return a plan on the classic engine; TensorFlow's outputs are shared by these tests."""
-    opencv = probe_in_child()["version"]
-    cache = str(home / "cache")
-    config = RunConfig(threads=1)
-    fields = {"batch": BATCH, "cache": cache, **more}
-    job = make_job(pack, dataset.folder, "tutorial", config, **fields)
-    return Plan(job, dataset, opencv, "synthetic")
-
-
-@pytest.fixture(scope="module")
-def plan(pack: Pack, dataset: Dataset, home: Path) -> Plan:
-    """The plan of all images."""
-    return make_plan(pack, dataset, home)
-
-
-@pytest.fixture(scope="module")
-def whole(plan: Plan, home: Path) -> Evaluation:
-    """The evaluation without any interruption."""
-    return evaluate(plan, home / "whole", in_threads(2))
-
-
-def numbers(found: Evaluation) -> str:
-    """Return all numbers of an evaluation but times, bit for bit."""
-    summary = json.loads(json.dumps(found.summary))
-    for name in ("opencv", "tensorflow"):
-        del summary[name]["ms_an_image"]
-    return json.dumps([summary, found.bad, found.disagreements])
 
 
 def test_accuracy_is_known(whole: Evaluation) -> None:
@@ -193,14 +127,14 @@ def test_reference_and_pixels_are_computed_once(
     assert numbers(evaluate(plan, tmp_path, in_threads(1))) == numbers(whole)
 
 
-def test_bad_images_are_left_out_up_to_a_limit(pack: Pack, home: Path, tmp_path: Path) -> None:
+def test_bad_images_are_left_out_up_to_a_limit(imagenet_home: Path, tmp_path: Path) -> None:
     """Bad images are counted and listed; one more than --max-bad allows stops the run."""
     files = write_images(tmp_path / "val", 24)
     labels = true_labels(tmp_path / "val", files)
     for name in files[3:5]:
         (tmp_path / "val" / name).write_bytes(b"no image")
     dataset = read_dataset(tmp_path / "val", write_labels(tmp_path / "val.txt", files, labels))
-    plan = make_plan(pack, dataset, home)
+    plan = sample_plan(imagenet_home, dataset)
     found = evaluate(replace(plan, max_bad=9.0), tmp_path / "run", in_threads(1))
     assert [one["file"] for one in found.bad] == files[3:5]
     assert found.summary["images"] == 22
