@@ -40,19 +40,51 @@ def on_dask(scheduler: Optional[str] = None, workers: int = 0) -> Runner:
             return
         with _client(dask, scheduler, workers) as client:
             try:
-                # Another run's shards are none of this one's, whatever they are called.
-                futures = [
-                    client.submit(run_shard, job, index, entries, pure=False)
-                    for index, entries in shards
-                ]
-                for future in dask.as_completed(futures):
-                    yield future.result()
-                    future.release()
+                yield from _fed(dask, client, job, shards)
             finally:
-                client.cancel(futures)
                 client.run(close_servers)
 
     return run
+
+
+def _fed(
+    dask: Any, client: Any, job: Job, shards: Sequence[Shard]
+) -> Generator[ShardResult, None, None]:
+    """Give each thread of the workers one shard at a time.
+
+    Dask itself would let a shard wait behind another one while a worker has nothing to do.
+    """
+    waiting = list(reversed(shards))
+    running: set[Any] = set()
+    results = dask.as_completed()
+
+    def feed() -> None:
+        while waiting and len(running) < max(1, sum(client.nthreads().values())):
+            index, entries = waiting.pop()
+            # Not pure: another run's shard is none of this one's.
+            future = client.submit(run_shard, job, index, entries, pure=False)
+            running.add(future)
+            results.add(future)
+
+    try:
+        feed()
+        for future in results:
+            running.remove(future)
+            feed()
+            yield _result(dask, future)
+    finally:
+        client.cancel(list(running))
+
+
+def _result(dask: Any, future: Any) -> ShardResult:
+    try:
+        result: ShardResult = future.result()
+    except dask.KilledWorker as error:
+        raise ConformanceError(
+            f"a shard took down several workers, most often for want of memory: {error}. Give "
+            f"workers more of it, or a smaller --batch-size; --resume is for the same one only"
+        ) from error
+    return result
 
 
 @contextmanager
@@ -83,6 +115,6 @@ def _local(dask: Any, workers: int) -> Any:
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address=":0",
         silence_logs=logging.ERROR,
     )

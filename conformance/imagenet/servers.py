@@ -42,7 +42,7 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env=child_environment(),
+            env=_environment(),
             text=True,
             # Ctrl-C is for the parent, which then ends its children.
             start_new_session=True,
@@ -87,6 +87,12 @@ class Server:
                 assert stream is not None
                 stream.close()
         self.log.close()
+
+
+def _environment() -> dict[str, str]:
+    # Dask has its workers give memory back at once, which costs each inference page faults.
+    unwanted = "MALLOC_TRIM_THRESHOLD_"
+    return {name: value for name, value in child_environment().items() if name != unwanted}
 
 
 def _how(ending: Ending) -> str:

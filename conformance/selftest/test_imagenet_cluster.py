@@ -23,7 +23,7 @@ distributed = pytest.importorskip("distributed")
 def cluster() -> Iterator[Any]:
     """A scheduler with two workers, each a process."""
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     ) as found:
         yield found
 
