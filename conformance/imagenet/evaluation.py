@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from conformance.pack import GRAPH, Pack
 
 from . import statistics
 from .dataset import Dataset, Entry
-from .decoding import RECIPES, require_pillow
+from .decoding import RECIPES, Bad, require_pillow
 from .folder import RunFolder
 from .servers import close_servers
 from .shards import Array, Job, ShardResult, run_shard
@@ -70,6 +70,17 @@ class Tally:
     good: int = 0
     opencv: int = 0
     tensorflow: int = 0
+
+    def plus(self, shard: ShardResult) -> Tally:
+        """Return the tally with one more shard."""
+        good = len(shard.arrays["label"])
+        return Tally(
+            self.done + good + len(shard.bad),
+            self.total,
+            self.good + good,
+            self.opencv + int(_hits(shard.arrays, "opencv", 1).sum()),
+            self.tensorflow + int(_hits(shard.arrays, "tensorflow", 1).sum()),
+        )
 
 
 @dataclass(frozen=True)
@@ -147,29 +158,22 @@ def evaluate(
     statistics.require_scipy()
     run = RunFolder(folder, plan.identity())
     done = run.open(resume)
-    _check_bad(plan, done.values())
-    report(_tally(plan, done.values()))
+    tally = Tally(0, len(plan.dataset.entries))
+    bad: list[Bad] = []
+    for result in done.values():
+        tally, bad = tally.plus(result), bad + result.bad
+    _check_bad(plan, bad)
+    report(tally)
     left = [shard for shard in plan.shards() if shard[0] not in done]
     # Closed at once, whatever is raised: that ends the frameworks' processes.
     with closing(runner(plan.job, left)) as results:
         for result in results:
             run.keep(result)
             done[result.index] = result
-            _check_bad(plan, done.values())
-            report(_tally(plan, done.values()))
+            tally, bad = tally.plus(result), bad + result.bad
+            _check_bad(plan, bad)
+            report(tally)
     return summed_up(plan, [done[index] for index in sorted(done)])
-
-
-def _tally(plan: Plan, done: Iterable[ShardResult]) -> Tally:
-    done = list(done)
-    good = sum(len(shard.arrays["label"]) for shard in done)
-    hits = {
-        name: sum(int(_hits(shard.arrays, name, 1).sum()) for shard in done)
-        for name in ("opencv", "tensorflow")
-    }
-    return Tally(
-        good + sum(len(shard.bad) for shard in done), len(plan.dataset.entries), good, **hits
-    )
 
 
 def _hits(arrays: dict[str, Array], name: str, top: int) -> Array:
@@ -178,8 +182,7 @@ def _hits(arrays: dict[str, Array], name: str, top: int) -> Array:
     return np.asarray(found.any(axis=1))
 
 
-def _check_bad(plan: Plan, done: Iterable[ShardResult]) -> None:
-    bad = [one for shard in done for one in shard.bad]
+def _check_bad(plan: Plan, bad: Sequence[Bad]) -> None:
     images = len(plan.dataset.entries)
     if len(bad) <= plan.max_bad / 100 * images:
         return

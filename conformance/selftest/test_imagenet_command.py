@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from conformance.cli import main
-from conformance.imagenet import judging
+from conformance.imagenet import judging, throughput
 from conformance.imagenet.dataset import Dataset, Entry
 from conformance.imagenet.evaluation import Evaluation, Plan
 from conformance.imagenet.results import read_results
@@ -128,11 +129,37 @@ def test_pytest_judges_when_asked(home: Path, evaluated: Path, tmp_path: Path) -
     )
 
 
+def test_throughput_prints_three_rates(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command prints ours, the straightforward evaluator's and the limit, and their ratios."""
+    alone = {"decode": 5.0, "tensorflow 1": 20.0, "opencv 1": 15.0}
+    asked: list[int] = []
+
+    def measured(job: Job, entries: tuple[Entry, ...], weights: str) -> throughput.Rates:
+        asked.append(len(entries))
+        return throughput.Rates(45.0, 25.0, 50.0, alone)
+
+    monkeypatch.setattr(throughput, "measure", measured)
+    given = options(home)[:3]
+    assert main(["throughput", "mobilenet", *given, "--images=300", "--rounds=2"]) == 0
+    assert asked == [300, 300]
+    told = capsys.readouterr().out
+    for part in (r"this evaluation +45\.0", r"25\.0 +1\.80 x", r"50\.0 +0\.90 x", r"w 1 +20\.00"):
+        assert re.search(part, told), told
+
+
 def test_pytest_leaves_it_out_unless_asked(home: Path) -> None:
     """A plain run has no evaluation; asked for without data, the error says how to get it."""
     plain = run_suite(home / "packs", "--collect-only", "-q")
     assert "test_top1" in plain.stdout
     assert "test_imagenet" not in plain.stdout
+    broken = home / "broken.txt"
+    broken.write_text("ILSVRC2012_val_00000001.JPEG 1000\n")
+    given = [f"--imagenet-dir={home / 'val'}", f"--imagenet-labels={broken}"]
+    faulty = run_suite(home / "packs", "-m", "imagenet", *given)
+    assert faulty.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "broken.txt:1: class 1000 is out of range" in faulty.stderr
     asked = run_suite(home / "packs", "-m", "imagenet")
     assert asked.returncode == pytest.ExitCode.USAGE_ERROR
     assert "ILSVRC2012_img_val.tar" in asked.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import tracemalloc
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -208,6 +209,27 @@ def test_results_are_whole_or_refused(whole: Evaluation, tmp_path: Path) -> None
         path.write_text(changed_text)
         with pytest.raises(ConformanceError, match=said):
             read_results(path)
+
+
+def test_memory_is_bounded(plan: Plan, tmp_path: Path) -> None:
+    """Of 50,000 images, a list of the same files again and again, few bytes each are held."""
+    entries = (plan.dataset.entries * 500)[:50_000]
+    job = replace(plan.job, batch=50)
+    many = replace(plan, job=job, dataset=replace(plan.dataset, entries=entries))
+    outputs = np.random.RandomState(0).random_sample((200, CLASSES)).astype(np.float32)
+    arrays = shards.compared(np.zeros(200, np.int16), outputs, outputs)
+
+    def fake(job: Job, left: Sequence[Shard]) -> Generator[ShardResult, None, None]:
+        for index, _ in left:
+            copies = {name: array.copy() for name, array in arrays.items()}
+            yield ShardResult(index, copies, [], {"opencv": 1.0, "tensorflow": 1.0})
+
+    tracemalloc.start()
+    found = evaluate(many, tmp_path, fake)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.summary["images"] == 50_000
+    assert peak < 100 << 20
 
 
 def test_outputs_that_are_not_finite_are_wrong() -> None:
