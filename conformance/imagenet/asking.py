@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
-
-import pytest
 
 from conformance.errors import ConformanceError
 from conformance.opencv.records import RunConfig
@@ -19,11 +16,6 @@ from .cluster import on_dask
 from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
 from .decoding import RECIPES
 from .evaluation import MAX_BAD_PERCENT, Plan, Runner, in_threads, make_job
-
-MARK = "imagenet"
-WHAT = "full evaluation on the ImageNet validation set; runs only when asked for with a data set"
-# The path or, with --pyargs, the module, but not one of the self-tests.
-_FILE = re.compile(r"\btest_imagenet(?:\.py)?(?:::|$)")
 
 # Options as argparse and pytest both take them.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -141,40 +133,6 @@ def add_options(add: Callable[..., Any]) -> None:
     """Add the options by `add`, argparse's add_argument or pytest's addoption."""
     for name, settings in OPTIONS.items():
         add(name, **settings)
-
-
-def of_pytest(config: pytest.Config) -> Asked:
-    """Return what pytest's options ask for."""
-    return Asked({name.lstrip("-").replace("-", "_"): config.getoption(name) for name in OPTIONS})
-
-
-def is_asked(config: pytest.Config) -> bool:
-    """Return whether the evaluation was asked for: by marker, by file or with a data set."""
-    expression = config.option.markexpr or ""
-    by_marker = MARK in expression and f"not {MARK}" not in expression
-    by_file = any(_FILE.search(argument) for argument in config.args)
-    return bool(by_marker or by_file or config.getoption("--imagenet-dir"))
-
-
-def check(config: pytest.Config) -> None:
-    """Raise pytest.UsageError where an evaluation is asked for that can't be done."""
-    asked = of_pytest(config)
-    try:
-        asked.check()
-        if not config.option.collectonly:
-            asked.dataset()
-    except ConformanceError as error:
-        raise pytest.UsageError(str(error)) from None
-
-
-def deselect_unless_asked(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take the evaluation out of a run that did not ask for it."""
-    if is_asked(config):
-        return
-    ours = [item for item in items if item.get_closest_marker(MARK)]
-    if ours:
-        config.hook.pytest_deselected(items=ours)
-        items[:] = [item for item in items if not item.get_closest_marker(MARK)]
 
 
 def results_folder(root: Optional[str]) -> Path:

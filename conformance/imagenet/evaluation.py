@@ -14,7 +14,7 @@ import numpy as np
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.opencv.records import RunConfig
-from conformance.pack import GRAPH, Pack
+from conformance.pack import Pack
 
 from . import statistics
 from .dataset import Dataset, Entry
@@ -104,7 +104,6 @@ def make_job(pack: Pack, folder: Path, recipe: str, config: RunConfig, **more: A
         np.load(pack.path / f"{name}.npy", mmap_mode="r", allow_pickle=False).shape
         for name in ("inputs", "outputs_f32")
     )
-    assert (pack.path / GRAPH).exists()
     return Job(
         model=pack.model,
         pack=str(pack.path.resolve()),

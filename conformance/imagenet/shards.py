@@ -20,6 +20,7 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.opencv.records import RunConfig
+from conformance.pack_format import GRAPH
 from conformance.pack_identity import file_digest, json_digest
 
 from .dataset import Entry
@@ -127,7 +128,7 @@ def opencv_request(job: Job) -> dict[str, Any]:
     """Return what starts OpenCV's process (conformance.opencv.evaluating)."""
     return {
         **{name: getattr(job, name) for name in ("model", "mode", "size", "classes")},
-        "graph": str(Path(job.pack, "frozen_graph.pb")),
+        "graph": str(Path(job.pack, GRAPH)),
         "config": asdict(job.config),
         "batch": job.opencv_batch,
     }

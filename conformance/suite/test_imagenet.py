@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.imagenet import asking
+from conformance.imagenet import asking, selecting
 from conformance.imagenet.command import evaluated
 from conformance.imagenet.evaluation import Evaluation
 from conformance.imagenet.judging import CHECKS
@@ -31,7 +31,7 @@ def evaluation(
     request: pytest.FixtureRequest, pack: Pack, conformance_session: Session
 ) -> Evaluation:
     """The model's evaluation on the images, which is written below --results."""
-    asked = asking.of_pytest(request.config)
+    asked = selecting.of_pytest(request.config)
     session = conformance_session
     variant = session.variants()[-1]
     version = session.capability["version"]
