@@ -21,7 +21,12 @@ import numpy as np
 from conformance.errors import ConformanceError
 from conformance.opencv.records import RunConfig
 from conformance.pack_format import GRAPH
-from conformance.pack_identity import file_digest, json_digest
+from conformance.pack_identity import (
+    file_digest,
+    json_digest,
+    keras_flavour,
+    producer_versions,
+)
 
 from .dataset import Entry
 from .decoding import Bad, decode_all
@@ -100,7 +105,7 @@ def disk_error(folder: object, error: OSError) -> ConformanceError:
     what = "no space left" if full else f"can't be read or written ({error.strerror or error})"
     return ConformanceError(
         f"{folder}: {what}. Finished shards are kept: free some space or choose another folder "
-        f"(--results, --cache, TMPDIR), then go on with --resume"
+        f"(--results, --imagenet-cache, TMPDIR), then go on with --resume"
     )
 
 
@@ -161,6 +166,7 @@ def _tensorflow(job: Job, pixels: Path, kept: Path) -> tuple[Array, float]:
     key = json_digest([file_digest(pixels), job.digest, job.batch, job.threads])[:32]
     path = kept / f"tensorflow-{key}.npz"
     if not path.exists():
+        _require_tensorflow(job)
         child = server(TENSORFLOW, tensorflow_request(job), job.timeout)
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
             outputs = Path(name, "outputs.npy")
@@ -169,6 +175,15 @@ def _tensorflow(job: Job, pixels: Path, kept: Path) -> tuple[Array, float]:
         write_whole(path, lambda temporary: np.savez(temporary, outputs=given, seconds=seconds))
     with np.load(path, allow_pickle=False) as arrays:
         return np.asarray(arrays["outputs"]), float(arrays["seconds"])
+
+
+def _require_tensorflow(job: Job) -> None:
+    if producer_versions(keras_flavour()) is None:
+        raise ConformanceError(
+            f"TensorFlow is not installed, and {job.cache or 'there is no --imagenet-cache that'} "
+            f"has its outputs for these images: evaluate {job.model} with --imagenet-cache DIR "
+            f"where TensorFlow is installed, then here with the same options"
+        )
 
 
 def write_whole(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:

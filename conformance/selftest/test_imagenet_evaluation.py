@@ -129,6 +129,16 @@ def test_reference_and_pixels_are_computed_once(
     assert numbers(evaluate(plan, tmp_path, in_threads(1))) == numbers(whole)
 
 
+def test_missing_tensorflow_is_a_line(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without TensorFlow and without its outputs in the cache, the error says how to get them."""
+    monkeypatch.setattr(shards, "producer_versions", lambda _: None)
+    empty = replace(plan, job=replace(plan.job, cache=str(tmp_path / "cache")))
+    with pytest.raises(ConformanceError, match="TensorFlow is not installed, and .*cache has"):
+        evaluate(empty, tmp_path / "run", in_threads(1))
+
+
 def test_bad_images_are_left_out_up_to_a_limit(imagenet_home: Path, tmp_path: Path) -> None:
     """Bad images are counted and listed; one more than --max-bad allows stops the run."""
     files = write_images(tmp_path / "val", 24)
