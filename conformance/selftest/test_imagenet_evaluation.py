@@ -135,7 +135,7 @@ def test_missing_tensorflow_is_a_line(
     """Without TensorFlow and without its outputs in the cache, the error says how to get them."""
     monkeypatch.setattr(shards, "producer_versions", lambda _: None)
     empty = replace(plan, job=replace(plan.job, cache=str(tmp_path / "cache")))
-    with pytest.raises(ConformanceError, match="TensorFlow is not installed, and .*cache has"):
+    with pytest.raises(ConformanceError, match=r"TensorFlow is not installed, and .*cache has"):
         evaluate(empty, tmp_path / "run", in_threads(1))
 
 
