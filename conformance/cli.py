@@ -12,6 +12,8 @@ from typing import Callable, Optional
 from . import __version__, calibrating, commands, localizing
 from .benchmarking import commands as benchmarking
 from .errors import ConformanceError
+from .imagenet import command as imagenet
+from .imagenet import throughput
 from .reporting import commands as results
 from .reporting import report_command
 
@@ -104,6 +106,18 @@ COMMANDS = (
         "one HTML page, Markdown or pictures of results and benchmark files",
         report_command.report_options,
         report_command.run_report,
+    ),
+    Command(
+        "evaluate",
+        "accuracy, time and L1 of OpenCV and TensorFlow on the ImageNet validation set",
+        imagenet.evaluate_options,
+        imagenet.run_evaluate,
+    ),
+    Command(
+        "throughput",
+        "images a second of evaluate, of a straightforward evaluator, and the machine's limit",
+        throughput.throughput_options,
+        throughput.run_throughput,
     ),
     Command(
         "bench",

@@ -11,6 +11,7 @@ import pytest
 
 from .benchmarking import recording
 from .errors import ConformanceError
+from .imagenet import asking
 from .pack import default_packs, keras_flavour
 from .session import Session
 from .verdict.expectations import load_known_failures
@@ -72,6 +73,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add("--known-failures", metavar="FILE", help="TOML file used instead of the suite's own")
     recording.add_options(group)
+    asking.add_options(add)
 
 
 def new_session(config: pytest.Config) -> Session:

@@ -13,6 +13,7 @@ import pytest
 from .benchmarking import recording
 from .checks import diagnose
 from .errors import ConformanceError
+from .imagenet import selecting
 from .models import MODELS
 from .opencv.records import CandidateRun, RunConfig
 from .options import add_options, new_session, rerun_command
@@ -38,12 +39,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep each model on one xdist worker, so that no candidate runs twice."""
     config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
-    config.addinivalue_line("markers", f"{recording.MARK}: {recording.WHAT}")
+    for optional in (recording, selecting):
+        config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "loadgroup"
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder(Path(results), session_of(config)))
+    if selecting.is_asked(config):
+        selecting.check(config)
     if recording.asked(config):
         recording.check(config)
         if results:
@@ -91,7 +95,7 @@ def _parameters(item: pytest.Item) -> tuple[Optional[str], Optional[RunConfig]]:
 
 def _model(item: pytest.Item) -> Optional[str]:
     """Return the model whose pack a test of the suite wants, or None."""
-    if not any(item.get_closest_marker(name) for name in ("stage", recording.MARK)):
+    if not any(item.get_closest_marker(name) for name in ("stage", recording.MARK, selecting.MARK)):
         return None
     model: Optional[str] = getattr(getattr(item, "callspec", None), "params", {}).get("pack")
     return model
@@ -101,7 +105,10 @@ def _model(item: pytest.Item) -> Optional[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the items by model for xdist, name their case, and mark the known failures."""
     recording.deselect_unless_asked(config, items)
+    selecting.deselect_unless_asked(config, items)
     for item in items:
+        if item.get_closest_marker(selecting.MARK):
+            item.add_marker(pytest.mark.xdist_group(_model(item)))
         model, variant = _parameters(item)
         if model is None:
             continue

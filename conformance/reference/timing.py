@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -69,13 +70,17 @@ def _set_threads(threads: int) -> None:
         )
 
 
-def _frozen(request: Request, images: Array) -> Infer:
-    folder = Path(request.pack)
+def frozen_function(folder: Path) -> Any:
+    """Return the frozen graph of the pack in `folder` as a function: NHWC tensor to softmax."""
     definition = tf.compat.v1.GraphDef()
     definition.ParseFromString((folder / GRAPH).read_bytes())
     tensors = read_manifest(folder).tensors
     whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
-    function = whole.prune(tensors["input"] + ":0", tensors["output"] + ":0")
+    return whole.prune(tensors["input"] + ":0", tensors["output"] + ":0")
+
+
+def _frozen(request: Request, images: Array) -> Infer:
+    function = frozen_function(Path(request.pack))
     return lambda: np.asarray(function(tf.constant(images)))
 
 

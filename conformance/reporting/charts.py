@@ -184,6 +184,15 @@ def median_chart() -> Spec:
     ) | {"height": {"step": 14}}
 
 
+def evaluation_chart() -> Spec:
+    """Mean inference time while evaluating, a bar for each framework. Rows: model, who, ms."""
+    spec = median_chart()
+    spec["description"] = "mean inference time of an image while evaluating on ImageNet"
+    spec["encoding"]["x"]["title"] = "mean ms an image"
+    spec["encoding"]["tooltip"][-1]["title"] = "mean, ms"
+    return spec
+
+
 def verdict_chart(names: Mapping[str, str]) -> Spec:
     """The matrix as a picture. Rows: model, column, verdict, symbol. names: of the verdicts."""
     place = {
@@ -224,4 +233,5 @@ PAGE_CHARTS = {
     "layers": layer_chart,
     "iterations": iteration_chart,
     "medians": median_chart,
+    "evaluations": evaluation_chart,
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from conformance.imagenet.results import Accuracies
+
 from .history import history
 from .matrix import BAD, NAMES, SYMBOLS, Group, Matrix
 from .results import Line
@@ -22,6 +24,7 @@ def markdown(report: Report) -> str:
         parts += list(_group(report.matrix, group))
     parts += list(_failures(report))
     parts += list(_times(report))
+    parts += list(_accuracy(report))
     return "\n\n".join(parts) + "\n"
 
 
@@ -87,6 +90,26 @@ def _times(report: Report) -> Iterator[str]:
         yield "### Inference time"
         rows = [[t.model, t.who, f"{t.median_ms:.2f}", t.group] for t in report.timings]
         yield table(["model", "who", "median, ms", "machine"], rows)
+
+
+def _accuracy(report: Report) -> Iterator[str]:
+    if report.accuracies:
+        yield "### Accuracy on ImageNet"
+        heads = ["model", "OpenCV", "preprocessing", "images", "top-1 OpenCV / TensorFlow, %"]
+        heads += ["top-5, %", "p", "mean L1"]
+        yield table(heads, map(_accuracy_row, report.accuracies))
+
+
+def _accuracy_row(found: Accuracies) -> list[str]:
+    head, summary = found.header, found.summary
+    shares = [
+        " / ".join(f"{100 * summary[who][top]['value']:.3f}" for who in ("opencv", "tensorflow"))
+        for top in ("top1", "top5")
+    ]
+    p_value, mean = summary["paired_top1"]["p_value"], number(summary["l1_mean"])
+    row = [head["model"], f"{head['opencv']} {head['engine']}", head["preprocess"]]
+    row += [str(summary["images"]), *shares, f"{p_value:.3g}"]
+    return [*row, "-" if mean is None else f"{mean:.2e}"]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .accuracy import evaluation_rows
 from .bench_files import Timing
 from .charts import PAGE_CHARTS, coloured
 from .matrix import Cell, Column, Matrix
@@ -66,6 +67,7 @@ def payload(report: Report) -> Data:
                 {**_timed(t), "iterations": [row["ms"] for row in iteration_rows(t)]}
                 for t in report.timings
             ],
+            "evaluations": evaluation_rows(report.accuracies),
             "medians": [{**_timed(t), "ms": t.median_ms} for t in report.timings],
         },
     }

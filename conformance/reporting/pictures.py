@@ -9,6 +9,7 @@ from pathlib import Path
 from conformance.errors import ConformanceError
 
 from . import charts
+from .accuracy import evaluation_rows
 from .html import vl_convert
 from .matrix import NAMES, SYMBOLS, Matrix
 from .sections import Data, Report, deviation_rows, iteration_rows, median_rows, time_rows
@@ -52,6 +53,10 @@ def pictures(report: Report) -> Iterator[tuple[str, charts.Spec]]:
             title = f"{model}: {chart['description']}"
             yield f"{name}-{model}", charts.with_rows(chart, of_model, title, _WIDTH)
     yield from _time_pictures(report)
+    for cpu, rows in _by(evaluation_rows(report.accuracies), "group"):
+        title = f"Mean inference time on ImageNet, {cpu}"
+        chart = charts.with_rows(charts.evaluation_chart(), rows, title, _WIDTH)
+        yield f"imagenet-time-{cpu}", chart
 
 
 def _time_pictures(report: Report) -> Iterator[tuple[str, charts.Spec]]:

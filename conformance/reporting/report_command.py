@@ -7,6 +7,7 @@ from pathlib import Path
 
 from conformance.errors import ConformanceError
 
+from .accuracy import only_accuracies, read_accuracies
 from .bench_files import read_timings
 from .commands import OK, results_files
 from .html import render
@@ -71,9 +72,11 @@ def make_report(arguments: argparse.Namespace) -> Report:
     if not arguments.results and not arguments.bench:
         raise ConformanceError("report: give results files (results/*.jsonl) or --bench FILE")
     expected = [version.strip() for version in (arguments.expect or "").split(",") if version]
-    matrix = build_matrix(map(read_results, results_files(arguments.results)), expected)
+    verdicts = [path for path in arguments.results if not only_accuracies(path)]
+    matrix = build_matrix(map(read_results, results_files(verdicts)), expected)
     timings, notes = read_timings(arguments.bench, arguments.strict)
-    return Report(matrix, timings, [*matrix.notes, *notes], arguments.title, now())
+    found = read_accuracies(arguments.results)
+    return Report(matrix, timings, [*matrix.notes, *notes], arguments.title, now(), found)
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,12 +6,14 @@ A new section is one function here, its entry in SECTIONS, and page/<name>.html.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+from conformance.imagenet.results import Accuracies
 from conformance.verdict.data import release
 
+from .accuracy import accuracy_data
 from .bench_files import Timing
 from .gate import DEVIATION
 from .history import history
@@ -34,6 +36,7 @@ class Report:
     notes: list[str]
     title: str
     created: str
+    accuracies: Sequence[Accuracies] = ()
 
 
 def number(value: object) -> Optional[float]:
@@ -226,6 +229,11 @@ def median_rows(timings: Iterable[Timing]) -> list[Data]:
     return [{"model": t.model, "who": t.who, "ms": t.median_ms} for t in timings]
 
 
+def accuracy(report: Report) -> Optional[Data]:
+    """Accuracy on ImageNet, where it was evaluated."""
+    return accuracy_data(report.accuracies)
+
+
 def environment(report: Report) -> Optional[Data]:
     """Where the results come from: files, versions, machines, packs."""
     packs: dict[str, set[str]] = defaultdict(set)
@@ -241,6 +249,7 @@ SECTIONS: dict[str, Callable[[Report], Optional[Data]]] = {
     "deviation": deviation,
     "layers": layers,
     "times": times,
+    "accuracy": accuracy,
     "environment": environment,
 }
 TITLES = {**{name: name.capitalize() for name in SECTIONS}, "times": "Inference time"}

@@ -86,7 +86,7 @@ async function draw(box, name, rows, all = rows) {
   const spec = { ...structuredClone(page.charts[name]), data: { values: rows } };
   nameSeries(spec, all);
   // Bars need room; Vega-Lite can't count them where the width is the page's.
-  if (name === "medians") spec.height = 17 * rows.length;
+  if (["medians", "evaluations"].includes(name)) spec.height = 17 * rows.length;
   // One line needs no legend.
   if (new Set(rows.map((row) => row.series ?? row.who)).size < 2 && name !== "layers")
     spec.config = { ...spec.config, legend: { ...spec.config.legend, disable: true } };

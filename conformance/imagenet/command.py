@@ -1,0 +1,196 @@
+"""The command ``python -m conformance evaluate MODEL…``: the engine with a live progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from conformance import commands
+from conformance.errors import ConformanceError
+from conformance.models import get_model
+from conformance.opencv.capability import probe_in_child
+from conformance.pack import Pack, PackRequest, find_pack, keras_flavour
+
+from .asking import Asked, add_options, results_folder
+from .dataset import Dataset
+from .evaluation import Evaluation, Plan, Tally, evaluate
+from .folder import RunFolder
+from .judging import CHECKS
+from .results import results_name, write_results
+from .servers import OPENCV, FrameworkError
+
+
+def evaluate_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `evaluate` takes."""
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    commands.packs_option(parser)
+    commands.weights_option(parser)
+    add_options(parser.add_argument)
+    parser.add_argument(
+        "--engine", default="default", help="classic, new, or default: OpenCV's own"
+    )
+    parser.add_argument("--results", default="results", metavar="DIR", help="default: results")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="longest time one framework may take for a shard (default: 600)",
+    )
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluate the models; 0 where the frameworks agree, 1 where not or OpenCV failed."""
+    asked = Asked(vars(arguments))
+    asked.check()
+    packs = [find_model_pack(name, arguments) for name in commands.chosen_models(arguments.models)]
+    dataset = asked.dataset()
+    found = probe_in_child()
+    engine = _engine(arguments.engine, found)
+    plans = [
+        asked.plan(pack, dataset, found["version"], engine, arguments.weights, arguments.timeout)
+        for pack in packs
+    ]
+    folder = results_folder(arguments.results)
+    outcomes = [_one(asked, plan, pack, folder) for plan, pack in zip(plans, packs)]
+    _print(dataset, plans[0], [one for one in outcomes if isinstance(one, Evaluation)])
+    bad = [one for one in outcomes if not isinstance(one, Evaluation)]
+    bad += [text for one, pack in zip(outcomes, packs) for text in _findings(one, pack)]
+    for text in bad:
+        print(f"failed: {text}", file=sys.stderr)
+    return commands.BAD if bad else commands.OK
+
+
+def find_model_pack(model: str, arguments: argparse.Namespace) -> Pack:
+    """Return the pack of the model by --packs and --weights; raise ConformanceError for none."""
+    model = get_model(model).name
+    request = PackRequest(model, arguments.weights, "opencv", keras_flavour())
+    pack = find_pack(arguments.packs, request)
+    if pack is None:
+        options = "" if request.weights == "synthetic" else f" --weights {request.weights}"
+        raise ConformanceError(
+            f"no pack of {model} in {arguments.packs}: build it where TensorFlow is installed: "
+            f"python -m conformance pack build {model}{options} --packs {arguments.packs}"
+        )
+    return pack
+
+
+def _engine(name: str, found: dict[str, Any]) -> str:
+    if name == "default":
+        return str(found["engines"][-1])
+    if name not in found["engines"]:
+        raise ConformanceError(
+            f"--engine {name!r}: OpenCV {found['version']} has {', '.join(found['engines'])}"
+        )
+    return name
+
+
+def _one(asked: Asked, plan: Plan, pack: Pack, folder: Path) -> Any:
+    """Return the evaluation, or why OpenCV gave none."""
+    try:
+        with progress(plan.job.model) as report:
+            return evaluated(asked, plan, folder, report)
+    except FrameworkError as error:
+        if error.module != OPENCV:
+            raise ConformanceError(f"{plan.job.model}: {error.message}") from error
+        return f"{plan.job.model}: {error.message}"
+    except KeyboardInterrupt:
+        print("interrupted: --resume goes on from the last finished shard", file=sys.stderr)
+        raise
+
+
+def evaluated(
+    asked: Asked, plan: Plan, folder: Path, report: Callable[[Tally], None] = lambda tally: None
+) -> Evaluation:
+    """Evaluate, write the results into `folder`, and return what was found."""
+    run = folder / f"{results_name(plan)}.shards"
+    found = evaluate(plan, run, asked.runner(), asked.options["resume"], report)
+    write_results(folder, found)
+    RunFolder(run, {}).remove()
+    return found
+
+
+def _findings(found: Any, pack: Pack) -> Iterator[str]:
+    for check in CHECKS.values() if isinstance(found, Evaluation) else ():
+        finding = check(found, pack)
+        if finding.passed is False:
+            yield f"{pack.model}: {finding.told}"
+
+
+@contextmanager
+def progress(model: str) -> Iterator[Callable[[Tally], None]]:
+    """Give what shows a tally: images, images a second, time left, accuracies so far."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=15),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}", markup=False),
+    )
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=console, speed_estimate_period=60) as bar:
+        task = bar.add_task(model, total=None, rate="", told="")
+
+        def report(tally: Tally) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(
+                task,
+                total=tally.total,
+                completed=tally.done,
+                rate=f"{speed:.1f}/s" if speed else "",
+                told=_running(tally),
+            )
+
+        yield report
+
+
+def _running(tally: Tally) -> str:
+    if not tally.good:
+        return ""
+    first, second = (100 * hits / tally.good for hits in (tally.opencv, tally.tensorflow))
+    return f"top-1 OpenCV {first:.2f} %, TensorFlow {second:.2f} %"
+
+
+def _print(dataset: Dataset, plan: Plan, found: list[Evaluation]) -> None:
+    columns = ("model", "framework", ">top-1 %", ">top-5 %", ">95 % interval", ">ms", ">mean L1")
+    rows = [row for one in found for row in _rows(one)]
+    title = (
+        f"{len(dataset.entries)} images of {dataset.folder}, --preprocess {plan.job.recipe}; "
+        f"top-1 with its interval; ms an image on one thread, without decoding"
+    )
+    if rows:
+        commands.print_table(title, columns, rows)
+
+
+def _rows(found: Evaluation) -> Iterator[tuple[str, ...]]:
+    job, summary = found.plan.job, found.summary
+    bad = f" ({summary['bad']} bad)" if summary["bad"] else ""
+    for name, told in (
+        ("tensorflow", "TensorFlow"),
+        ("opencv", f"OpenCV {found.plan.opencv} {job.config.engine}"),
+    ):
+        of = summary[name]
+        one = of["top1"]
+        yield (
+            job.model + bad if name == "tensorflow" else "",
+            told,
+            f"{100 * one['value']:.3f}",
+            f"{100 * of['top5']['value']:.3f}",
+            f"{100 * one['low']:.2f} to {100 * one['high']:.2f}",
+            f"{of['ms_an_image']:.2f}",
+            f"{summary['l1_mean']:.2e}" if name == "opencv" else "",
+        )

@@ -1,0 +1,91 @@
+"""The folder of an unfinished evaluation: what it is of, and a file for each finished shard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from conformance.errors import ConformanceError
+
+from .decoding import Bad
+from .shards import ShardResult, disk_error, write_whole
+
+_RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """path: the folder. identity: what decides the numbers; a folder of another one is stale."""
+
+    path: Path
+    identity: dict[str, Any]
+
+    def open(self, resume: bool) -> dict[int, ShardResult]:
+        """Return the finished shards by index; without `resume` begin anew.
+
+        Raises ConformanceError for a folder of another evaluation, and one that can't be written.
+        """
+        try:
+            if not resume:
+                shutil.rmtree(self.path, ignore_errors=True)
+            elif self.path.exists():
+                self._require_same()
+                found = (_read(file) for file in sorted(self.path.glob("[0-9]*.npz")))
+                return {shard.index: shard for shard in found if shard is not None}
+            text = json.dumps(self.identity, indent=1) + "\n"
+            write_whole(self.path / _RUN, lambda file: file.write_text(text, encoding="utf-8"))
+            return {}
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+
+    def _require_same(self) -> None:
+        file = self.path / _RUN
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConformanceError(
+                f"--resume: {file} can't be read ({error}): begin anew without --resume"
+            ) from error
+        differ = [name for name in self.identity if there.get(name) != self.identity[name]]
+        if differ:
+            told = "; ".join(f"{n}: {there.get(n)!r}, now {self.identity[n]!r}" for n in differ)
+            raise ConformanceError(
+                f"--resume: {self.path} is of another evaluation ({told}): run that one again as "
+                f"it was, or begin anew without --resume"
+            )
+
+    def keep(self, shard: ShardResult) -> None:
+        """Write a finished shard; raise ConformanceError where the disk does not take it."""
+        notes = json.dumps({"bad": [asdict(one) for one in shard.bad], "seconds": shard.seconds})
+
+        arrays: dict[str, Any] = {f"a_{name}": array for name, array in shard.arrays.items()}
+
+        def write(file: Path) -> None:
+            np.savez(file, index=shard.index, notes=notes, **arrays)
+
+        try:
+            write_whole(self.path / f"{shard.index:06}.npz", write)
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+
+    def remove(self) -> None:
+        """Remove the folder: the results are written."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _read(file: Path) -> Optional[ShardResult]:
+    """Return the shard, or None for a damaged file: that shard is run again."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            notes = json.loads(str(arrays["notes"]))
+            held = {name[2:]: arrays[name] for name in arrays.files if name.startswith("a_")}
+            bad = [Bad(**one) for one in notes["bad"]]
+            return ShardResult(int(arrays["index"]), held, bad, notes["seconds"])
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

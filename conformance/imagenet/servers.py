@@ -1,0 +1,126 @@
+"""The parent's end of the frameworks, each in a process of its own (serving.py is the child's)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from conformance.opencv.process import Ending, child_environment, last_lines, read_log
+
+from .serving import Request
+
+OPENCV, TENSORFLOW = "conformance.opencv.evaluating", "conformance.reference.evaluating"
+NAMES = {OPENCV: "OpenCV", TENSORFLOW: "TensorFlow"}
+
+
+class FrameworkError(Exception):
+    """A framework gave no answer: it refused, crashed or hung. The message tells the story."""
+
+    def __init__(self, module: str, message: str) -> None:
+        super().__init__(module, message)
+        self.module = module
+        self.message = message
+
+
+class Server:
+    """The parent's end: a child that is ready to answer. Raises FrameworkError where it is not."""
+
+    def __init__(self, module: str, request: Request, timeout: float) -> None:
+        self.module, self.timeout = module, timeout
+        # Open as long as the child lives.
+        self.log = tempfile.NamedTemporaryFile(prefix="opencv-conformance-")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, json.dumps(request)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=_environment(),
+            text=True,
+            # Ctrl-C is for the parent, which then ends its children.
+            start_new_session=True,
+        )
+        try:
+            self._answer()
+        except FrameworkError:
+            self.close()
+            raise
+
+    def ask(self, request: Request) -> dict[str, Any]:
+        """Return the child's answer to one request."""
+        with suppress(BrokenPipeError):
+            assert self.process.stdin is not None
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        timer = threading.Timer(self.timeout, self.process.kill)
+        begin = time.monotonic()
+        timer.start()
+        line = self.process.stdout.readline()
+        timer.cancel()
+        late = time.monotonic() - begin >= self.timeout
+        answer = json.loads(line) if line.endswith("\n") else self._end(late)
+        if "error" in answer:
+            raise FrameworkError(self.module, answer["error"])
+        return dict(answer)
+
+    def _end(self, late: bool) -> dict[str, str]:
+        ending = Ending(self.process.wait(), read_log(Path(self.log.name)))
+        how = f"gave no answer within {self.timeout:g} s" if late else f"ended with {_how(ending)}"
+        return {"error": f"the process of {NAMES[self.module]} {how}.{last_lines(ending.log)}"}
+
+    def close(self) -> None:
+        """End the child."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):
+                assert stream is not None
+                stream.close()
+        self.log.close()
+
+
+def _environment() -> dict[str, str]:
+    # Dask has its workers give memory back at once, which costs each inference page faults.
+    unwanted = "MALLOC_TRIM_THRESHOLD_"
+    return {name: value for name, value in child_environment().items() if name != unwanted}
+
+
+def _how(ending: Ending) -> str:
+    return ending.signal or f"exit code {ending.code}"
+
+
+# Starting a framework takes seconds, so that each thread keeps its own from shard to shard.
+_running: dict[tuple[int, str, str], Server] = {}
+
+
+def server(module: str, request: Request, timeout: float) -> Server:
+    """Return this thread's server for the request, started where there is none."""
+    key = (threading.get_ident(), module, json.dumps(request, sort_keys=True))
+    if key not in _running or _running[key].process.poll() is not None:
+        _running[key] = Server(module, request, timeout)
+    return _running[key]
+
+
+def close_servers() -> None:
+    """End all servers of this process."""
+    while _running:
+        _running.popitem()[1].close()
+
+
+@contextmanager
+def servers_closed() -> Iterator[None]:
+    """End the servers when the block ends, however it does."""
+    try:
+        yield
+    finally:
+        close_servers()

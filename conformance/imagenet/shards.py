@@ -1,0 +1,215 @@
+"""One shard of the evaluation: decode, TensorFlow, OpenCV, compare. Any process can do it.
+
+Decoded pixels and TensorFlow's outputs may be kept in a cache, for other OpenCV versions. A file
+there is named by the digest of what it was made of, so that it can't be taken for another.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from conformance.errors import ConformanceError
+from conformance.opencv.records import RunConfig
+from conformance.pack_format import GRAPH
+from conformance.pack_identity import (
+    file_digest,
+    json_digest,
+    keras_flavour,
+    producer_versions,
+)
+
+from .dataset import Entry
+from .decoding import Bad, decode_all
+from .servers import OPENCV, TENSORFLOW, server
+
+Array = np.ndarray[Any, Any]
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all shards of one evaluation have in common; paths as the workers see them.
+
+    pack, folder: of the pack and of the images. digest: of the pack. size, mode, classes: of the
+    model's input and output. batch, opencv_batch: images at once in TensorFlow and in OpenCV.
+    threads: of each framework. timeout: seconds for a shard. cache: its folder, or None.
+    """
+
+    model: str
+    pack: str
+    digest: str
+    folder: str
+    size: int
+    mode: str
+    classes: int
+    recipe: str
+    config: RunConfig
+    batch: int = 50
+    opencv_batch: int = 1
+    threads: int = 1
+    timeout: float = 600.0
+    cache: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of a shard. bad: images that can't be used, with their place in the shard.
+
+    arrays, a row for each good image: label; opencv_top, tensorflow_top [N, 5] classes, best
+    first; opencv_p, tensorflow_p [N, 2], the two highest probabilities; l1, linf between both.
+    seconds: of each framework's inferences; TensorFlow's are those of when they were computed.
+    """
+
+    index: int
+    arrays: dict[str, Array]
+    bad: list[Bad]
+    seconds: dict[str, float]
+
+
+def run_shard(job: Job, index: int, entries: Sequence[Entry]) -> ShardResult:
+    """Evaluate the images of one shard.
+
+    Raises FrameworkError where a framework fails, ConformanceError where a disk is full, or the
+    pack or the images are not on this machine.
+    """
+    _require_here(job)
+    try:
+        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+            return _run(job, index, entries, Path(name))
+    except OSError as error:
+        raise disk_error(job.cache or tempfile.gettempdir(), error) from error
+
+
+def _require_here(job: Job) -> None:
+    for path in (job.pack, job.folder):
+        if not Path(path).is_dir():
+            raise ConformanceError(
+                f"{path}: there is no such folder on the machine that runs the shard; packs and "
+                f"images must have the same path on all workers"
+            )
+
+
+def disk_error(folder: object, error: OSError) -> ConformanceError:
+    """Return the error that says why nothing can be written to `folder`."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    what = "no space left" if full else f"can't be read or written ({error.strerror or error})"
+    return ConformanceError(
+        f"{folder}: {what}. Finished shards are kept: free some space or choose another folder "
+        f"(--results, --imagenet-cache, TMPDIR), then go on with --resume"
+    )
+
+
+def _run(job: Job, index: int, entries: Sequence[Entry], scratch: Path) -> ShardResult:
+    kept = Path(job.cache) if job.cache else scratch
+    pixels, bad = _pixels(job, entries, kept)
+    gone = {one.index for one in bad}
+    good = [entry for place, entry in enumerate(entries) if place not in gone]
+    labels = np.array([entry.label for entry in good], np.int16)
+    if not good:
+        empty = np.empty((0, job.classes), np.float32)
+        return ShardResult(index, compared(labels, empty, empty), bad, _SECONDS_OF_NONE)
+    theirs, reference_seconds = _tensorflow(job, pixels, kept)
+    outputs = scratch / "opencv.npy"
+    child = server(OPENCV, opencv_request(job), job.timeout)
+    seconds = child.ask({"pixels": str(pixels), "outputs": str(outputs)})["seconds"]
+    arrays = compared(labels, np.load(outputs, allow_pickle=False), theirs)
+    return ShardResult(index, arrays, bad, {"opencv": seconds, "tensorflow": reference_seconds})
+
+
+_SECONDS_OF_NONE = {"opencv": 0.0, "tensorflow": 0.0}
+
+
+def opencv_request(job: Job) -> dict[str, Any]:
+    """Return what starts OpenCV's process (conformance.opencv.evaluating)."""
+    return {
+        **{name: getattr(job, name) for name in ("model", "mode", "size", "classes")},
+        "graph": str(Path(job.pack, GRAPH)),
+        "config": asdict(job.config),
+        "batch": job.opencv_batch,
+    }
+
+
+def tensorflow_request(job: Job) -> dict[str, Any]:
+    """Return what starts TensorFlow's process (conformance.reference.evaluating)."""
+    names = ("pack", "mode", "size", "classes", "batch", "threads")
+    return {name: getattr(job, name) for name in names}
+
+
+def _pixels(job: Job, entries: Sequence[Entry], kept: Path) -> tuple[Path, list[Bad]]:
+    """Return the file of the good images' pixels, and the bad images."""
+    files = [[entry.name, entry.bytes] for entry in entries]
+    key = json_digest([str(job.folder), files, job.size, job.recipe])[:32]
+    path, notes = (kept / f"pixels-{key}{suffix}" for suffix in (".npy", ".json"))
+    # The notes are written last: where they are, the pixels are whole.
+    if not (path.exists() and notes.exists()):
+        pixels, bad = decode_all(
+            Path(job.folder), [entry.name for entry in entries], job.size, job.recipe
+        )
+        write_whole(path, lambda temporary: np.save(temporary, pixels), job.cache is not None)
+        text = json.dumps([asdict(one) for one in bad])
+        write_whole(notes, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path, [Bad(**one) for one in json.loads(notes.read_text(encoding="utf-8"))]
+
+
+def _tensorflow(job: Job, pixels: Path, kept: Path) -> tuple[Array, float]:
+    """Return TensorFlow's outputs [N, classes] for the pixels, and the seconds they took."""
+    key = json_digest([file_digest(pixels), job.digest, job.batch, job.threads])[:32]
+    path = kept / f"tensorflow-{key}.npz"
+    if not path.exists():
+        _require_tensorflow(job)
+        child = server(TENSORFLOW, tensorflow_request(job), job.timeout)
+        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+            outputs = Path(name, "outputs.npy")
+            answer = child.ask({"pixels": str(pixels), "outputs": str(outputs)})
+            given, seconds = np.load(outputs, allow_pickle=False), answer["seconds"]
+        write_whole(path, lambda temporary: np.savez(temporary, outputs=given, seconds=seconds))
+    with np.load(path, allow_pickle=False) as arrays:
+        return np.asarray(arrays["outputs"]), float(arrays["seconds"])
+
+
+def _require_tensorflow(job: Job) -> None:
+    if producer_versions(keras_flavour()) is None:
+        raise ConformanceError(
+            f"TensorFlow is not installed, and {job.cache or 'there is no --imagenet-cache that'} "
+            f"has its outputs for these images: evaluate {job.model} with --imagenet-cache DIR "
+            f"where TensorFlow is installed, then here with the same options"
+        )
+
+
+def write_whole(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
+    """Let `write` make a file that is under `path` whole or not at all, whoever else writes it.
+
+    write: takes a path to write to, of the same suffix. durable: even if the power fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        write(temporary)
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def compared(labels: Array, opencv: Array, tensorflow: Array) -> dict[str, Array]:
+    """Return a shard's arrays (see ShardResult) from both frameworks' outputs [N, classes]."""
+    apart = np.abs(opencv.astype(np.float64) - tensorflow)
+    arrays = {"label": labels, "l1": apart.sum(axis=1), "linf": apart.max(axis=1, initial=0)}
+    for name, outputs in (("opencv", opencv), ("tensorflow", tensorflow)):
+        # Stable, so that ties end the same way everywhere.
+        top = np.argsort(-outputs, axis=1, kind="stable")[:, :TOP]
+        arrays[f"{name}_top"] = top.astype(np.int16)
+        arrays[f"{name}_p"] = np.take_along_axis(outputs, top[:, :2], axis=1)
+    return arrays

@@ -1,0 +1,63 @@
+"""The evaluation on a real local Dask cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.errors import ConformanceError
+from conformance.imagenet.cluster import on_dask
+from conformance.imagenet.evaluation import Evaluation, Plan, Tally, evaluate
+
+from .imagenet_sample import numbers
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A scheduler with two workers, each a process."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+    ) as found:
+        yield found
+
+
+def test_cluster_gives_the_same_bits(
+    cluster: Any, plan: Plan, whole: Evaluation, tmp_path: Path
+) -> None:
+    """On a cluster that is there already the numbers are those of the run in one process."""
+    found = evaluate(plan, tmp_path, on_dask(cluster.scheduler_address))
+    assert numbers(found) == numbers(whole)
+
+
+def test_lost_worker_costs_only_its_shard(
+    cluster: Any, plan: Plan, whole: Evaluation, tmp_path: Path
+) -> None:
+    """A worker killed after the first shard changes no number."""
+    killed: list[int] = []
+
+    def kill(tally: Tally) -> None:
+        if tally.done and not killed:
+            killed.append(cluster.workers[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = evaluate(plan, tmp_path, on_dask(cluster.scheduler_address), report=kill)
+    assert killed
+    assert numbers(found) == numbers(whole)
+
+
+def test_local_workers(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
+    """--workers starts workers of its own and ends them."""
+    assert numbers(evaluate(plan, tmp_path, on_dask(workers=1))) == numbers(whole)
+
+
+def test_no_scheduler_is_a_line(plan: Plan, tmp_path: Path) -> None:
+    """An address where nobody answers is an error that says how to start a scheduler."""
+    with pytest.raises(ConformanceError, match="no Dask scheduler answers there"):
+        evaluate(plan, tmp_path, on_dask("nowhere"))

@@ -1,0 +1,253 @@
+"""The evaluation engine on small real images: OpenCV, TensorFlow and the tiny network."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import tracemalloc
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance.errors import ConformanceError
+from conformance.imagenet import shards
+from conformance.imagenet.dataset import read_dataset
+from conformance.imagenet.evaluation import (
+    Evaluation,
+    Plan,
+    Runner,
+    Shard,
+    Tally,
+    evaluate,
+    in_threads,
+)
+from conformance.imagenet.results import read_results, write_results
+from conformance.imagenet.servers import OPENCV, FrameworkError, server, servers_closed
+from conformance.imagenet.shards import Job, ShardResult
+from conformance.imagenet.statistics import require_scipy
+
+from .graphdef import Node, changed
+from .imagenet_sample import (
+    CLASSES,
+    IMAGES,
+    SIZE,
+    WRONG,
+    numbers,
+    sample_plan,
+    true_labels,
+    write_images,
+    write_labels,
+)
+from .tiny import graph_nodes, tiny_pack, tiny_weights
+
+
+def test_accuracy_is_known(whole: Evaluation) -> None:
+    """Both frameworks have exactly the share of right labels that the labels were made with."""
+    for name in ("opencv", "tensorflow"):
+        assert whole.summary[name]["top1"]["hits"] == IMAGES - WRONG
+        assert whole.summary[name]["top5"]["hits"] == IMAGES - WRONG
+        assert whole.summary[name]["ms_an_image"] > 0
+        share = whole.summary[name]["top1"]
+        assert share["low"] < share["value"] == (IMAGES - WRONG) / IMAGES < share["high"]
+    assert whole.top1.agree
+    assert whole.disagreements == []
+    assert 0 < whole.summary["l1_mean"] < 1e-5
+
+
+def judged_by(plan: Plan, folder: Path, nodes: list[Node]) -> Plan:
+    """Return the plan with another graph for OpenCV; TensorFlow's answers are in the cache."""
+    other = tiny_pack(folder, "mobilenet", size=SIZE, classes=CLASSES, nodes=nodes)
+    return replace(plan, job=replace(plan.job, pack=str(other.path)))
+
+
+def test_wrong_graph_is_found(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
+    """An OpenCV that computes another network has lower accuracy, a high L1 and disagreements."""
+    wrong = judged_by(plan, tmp_path, graph_nodes(tiny_weights(CLASSES, seed=1), SIZE))
+    found = evaluate(wrong, tmp_path / "run", in_threads(1))
+    assert found.summary["tensorflow"]["top1"] == whole.summary["tensorflow"]["top1"]
+    assert not found.top1.agree
+    assert found.top1.only_second > 50
+    assert found.summary["l1_mean"] > 0.1
+    first = found.disagreements[0]
+    assert first["opencv"]["class"] != first["tensorflow"]["class"]
+    assert first["file"].startswith("ILSVRC2012_val_")
+    assert 0 <= first["opencv"]["margin"] <= first["opencv"]["probability"] <= 1
+
+
+def interrupted_after(count: int) -> Runner:
+    """Return a runner that Ctrl-C stops after `count` shards."""
+
+    def run(job: Job, left: Sequence[Shard]) -> Generator[ShardResult, None, None]:
+        with closing(in_threads(1)(job, left)) as results:
+            for number, result in enumerate(results):
+                if number == count:
+                    raise KeyboardInterrupt
+                yield result
+
+    return run
+
+
+def test_resumed_run_ends_with_the_same_bits(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
+    """Interrupted after one shard and resumed, with a shard file damaged: the same numbers."""
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(plan, tmp_path, interrupted_after(2))
+    kept = sorted(tmp_path.glob("*.npz"))
+    assert len(kept) == 2
+    kept[0].write_bytes(kept[0].read_bytes()[:50])
+    tallies: list[Tally] = []
+    found = evaluate(plan, tmp_path, in_threads(2), resume=True, report=tallies.append)
+    assert numbers(found) == numbers(whole)
+    assert [tally.done for tally in tallies] == [40, 80, 120]
+
+
+def test_stale_folder_is_refused(plan: Plan, tmp_path: Path) -> None:
+    """--resume in a folder of another pack names what differs; without it the run begins anew."""
+    evaluate(plan, tmp_path, in_threads(1))
+    other = replace(plan, job=replace(plan.job, digest="other", model="resnet50"))
+    with pytest.raises(ConformanceError, match="model: 'mobilenet', now 'resnet50'; digest: "):
+        evaluate(other, tmp_path, in_threads(1), resume=True)
+    again = replace(plan, job=replace(plan.job, opencv_batch=4))
+    assert evaluate(again, tmp_path, in_threads(1)).summary["images"] == IMAGES
+
+
+def test_reference_and_pixels_are_computed_once(
+    plan: Plan, whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For another OpenCV neither images nor TensorFlow are needed again: the cache has both."""
+
+    def never(*arguments: Any) -> Any:
+        raise AssertionError(f"computed again: {arguments}")
+
+    monkeypatch.setattr(shards, "decode_all", never)
+    monkeypatch.setattr(shards, "tensorflow_request", never)
+    assert numbers(evaluate(plan, tmp_path, in_threads(1))) == numbers(whole)
+
+
+def test_missing_tensorflow_is_a_line(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without TensorFlow and without its outputs in the cache, the error says how to get them."""
+    monkeypatch.setattr(shards, "producer_versions", lambda _: None)
+    empty = replace(plan, job=replace(plan.job, cache=str(tmp_path / "cache")))
+    with pytest.raises(ConformanceError, match=r"TensorFlow is not installed, and .*cache has"):
+        evaluate(empty, tmp_path / "run", in_threads(1))
+
+
+def test_bad_images_are_left_out_up_to_a_limit(imagenet_home: Path, tmp_path: Path) -> None:
+    """Bad images are counted and listed; one more than --max-bad allows stops the run."""
+    files = write_images(tmp_path / "val", 24)
+    labels = true_labels(tmp_path / "val", files)
+    for name in files[3:5]:
+        (tmp_path / "val" / name).write_bytes(b"no image")
+    dataset = read_dataset(tmp_path / "val", write_labels(tmp_path / "val.txt", files, labels))
+    plan = sample_plan(imagenet_home, dataset)
+    found = evaluate(replace(plan, max_bad=9.0), tmp_path / "run", in_threads(1))
+    assert [one["file"] for one in found.bad] == files[3:5]
+    assert found.summary["images"] == 22
+    assert found.summary["opencv"]["top1"]["hits"] == 22
+    with pytest.raises(ConformanceError, match=rf"2 of 24 images .*8 %:\n  {files[3]}: "):
+        evaluate(replace(plan, max_bad=8.0), tmp_path / "run", in_threads(1))
+
+
+def test_refusal_of_opencv_is_its_failure(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
+    """A graph that OpenCV can't read is OpenCV's failure, told with model and version."""
+    nodes = changed(graph_nodes(tiny_weights(CLASSES), SIZE), "conv1/Relu", op="NoSuchOp")
+    with pytest.raises(FrameworkError, match=f"OpenCV {plan.opencv} .* mobilenet") as caught:
+        evaluate(judged_by(plan, tmp_path, nodes), tmp_path / "run", in_threads(1))
+    assert caught.value.module == OPENCV
+
+
+def test_crash_of_opencv_is_its_failure(plan: Plan) -> None:
+    """An OpenCV whose process dies is told with the signal, and another one is started."""
+    with servers_closed():
+        child = server(OPENCV, shards.opencv_request(plan.job), 60)
+        os.kill(child.process.pid, signal.SIGSEGV)
+        with pytest.raises(FrameworkError, match="process of OpenCV ended with SIGSEGV"):
+            child.ask({"pixels": "", "outputs": ""})
+        assert server(OPENCV, shards.opencv_request(plan.job), 60) is not child
+
+
+def test_hanging_opencv_is_its_failure(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
+    """An OpenCV that takes too long is ended, and its failure says so."""
+    late = replace(plan, job=replace(plan.job, timeout=0.01))
+    with pytest.raises(FrameworkError, match=r"OpenCV gave no answer within 0\.01 s"):
+        evaluate(late, tmp_path, in_threads(1))
+
+
+@pytest.mark.parametrize("what", ["run", "cache"])
+def test_full_disk(
+    plan: Plan, whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A full disk is an error that names the folder and how to go on."""
+    if what == "cache":
+        plan = replace(plan, job=replace(plan.job, cache=str(tmp_path / "cache")))
+    replaced = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if target.is_relative_to(tmp_path / what) and target.suffix in (".npz", ".npy"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replaced(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ConformanceError, match=rf"{what}: no space left.* --resume"):
+        evaluate(plan, tmp_path / "run", in_threads(1))
+
+
+def test_results_are_whole_or_refused(whole: Evaluation, tmp_path: Path) -> None:
+    """What is written is read back; an edited or cut file is refused. The log has parameters."""
+    odd = {**whole.summary, "l1_max": float("nan")}
+    path = write_results(tmp_path, replace(whole, summary=odd))
+    found = read_results(path)
+    assert path.name == f"mobilenet-{whole.plan.opencv}.jsonl"
+    assert found.summary["opencv"] == whole.summary["opencv"]
+    assert found.summary["l1_max"] == "nan"
+    assert found.header["recipe"].startswith("short side to the input size")
+    log = (tmp_path / "TF_mobilenet_log.txt").read_text()
+    assert "frame size: 16" in log
+    assert "TensorFlow: top-1 85.000%" in log
+    text = path.read_text()
+    for changed_text, said in (
+        (text.replace('"bad": 0', '"bad": 1'), "differs from the digest"),
+        ("".join(text.splitlines(keepends=True)[:-1]), "no complete results"),
+        (text[:-40], ":3: not a line"),
+    ):
+        path.write_text(changed_text)
+        with pytest.raises(ConformanceError, match=said):
+            read_results(path)
+
+
+def test_memory_is_bounded(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 50,000 images, a list of the same files again and again, few bytes each are held."""
+    entries = (plan.dataset.entries * 500)[:50_000]
+    job = replace(plan.job, batch=50)
+    many = replace(plan, job=job, dataset=replace(plan.dataset, entries=entries))
+    outputs = np.random.RandomState(0).random_sample((200, CLASSES)).astype(np.float32)
+    arrays = shards.compared(np.zeros(200, np.int16), outputs, outputs)
+
+    def fake(job: Job, left: Sequence[Shard]) -> Generator[ShardResult, None, None]:
+        for index, _ in left:
+            copies = {name: array.copy() for name, array in arrays.items()}
+            yield ShardResult(index, copies, [], {"opencv": 1.0, "tensorflow": 1.0})
+
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # a slow disk is none of this
+    require_scipy()  # whose import is none of it either
+    tracemalloc.start()
+    found = evaluate(many, tmp_path, fake)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.summary["images"] == 50_000
+    assert peak < 100 << 20
+
+
+def test_outputs_that_are_not_finite_are_wrong() -> None:
+    """NaN in OpenCV's output is no hit by chance, and shows in the L1."""
+    outputs = np.full((1, 10), 0.1, np.float32)
+    broken = np.full((1, 10), np.nan, np.float32)
+    arrays = shards.compared(np.array([3]), broken, outputs)
+    assert np.isnan(arrays["l1"]).all()

@@ -1,0 +1,57 @@
+"""Accuracy on the ImageNet validation set: OpenCV's is TensorFlow's, and what Keras publishes.
+
+Run only when asked for: ``-m imagenet`` with ``--imagenet-dir`` and ``--imagenet-labels``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance.errors import ConformanceError
+from conformance.imagenet import asking, selecting
+from conformance.imagenet.command import evaluated
+from conformance.imagenet.evaluation import Evaluation
+from conformance.imagenet.judging import CHECKS
+from conformance.imagenet.servers import NAMES, FrameworkError
+from conformance.models import MODELS
+from conformance.pack import Pack
+from conformance.session import Session
+
+pytestmark = pytest.mark.imagenet
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Spread the test over the models and the checks."""
+    metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
+    metafunc.parametrize("check", list(CHECKS))
+
+
+@pytest.fixture(scope="session")
+def evaluation(
+    request: pytest.FixtureRequest, pack: Pack, conformance_session: Session
+) -> Evaluation:
+    """The model's evaluation on the images, which is written below --results."""
+    asked = selecting.of_pytest(request.config)
+    session = conformance_session
+    variant = session.variants()[-1]
+    version = session.capability["version"]
+    try:
+        plan = asked.plan(
+            pack, asked.dataset(), version, variant.engine, session.weights, session.timeout
+        )
+        folder = asking.results_folder(request.config.getoption("--results"))
+        return evaluated(asked, plan, folder)
+    except FrameworkError as error:
+        message = f"{NAMES[error.module]} gave no answer to judge: {error.message}"
+    except ConformanceError as error:
+        message = str(error)
+    pytest.fail(message, pytrace=False)
+
+
+def test_imagenet(evaluation: Evaluation, pack: Pack, check: str) -> None:
+    """OpenCV's accuracy is TensorFlow's within chance, its L1 within tolerance."""
+    finding = CHECKS[check](evaluation, pack)
+    if finding.passed is None:
+        pytest.skip(finding.told)
+    if not finding.passed:
+        pytest.fail(f"{pack.model} on OpenCV {evaluation.plan.opencv}: {finding.told}", False)
