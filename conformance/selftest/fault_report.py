@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Optional
 
 from conformance.commands import BAD, OK, chosen_models
 from conformance.errors import ConformanceError
@@ -41,8 +42,6 @@ def run_faults(arguments: argparse.Namespace) -> int:
     for found in _all_outcomes(models, arguments):
         outcomes += found
         print(_progress(found), file=sys.stderr, flush=True)
-        if arguments.output:
-            _append(arguments.output, found)
     return report(outcomes, arguments.format)
 
 
@@ -95,7 +94,9 @@ def _all_outcomes(models: Sequence[str], arguments: argparse.Namespace) -> Itera
         session.pack(model)  # a pack that can't be had is told before an hour of faults
     threads = 1 if arguments.workers > 1 else None
     config = replace(config, threads=threads)
-    jobs = [(session, model, config, _a_kind(model, arguments)) for model in models]
+    jobs = [
+        (session, model, config, _a_kind(model, arguments), arguments.output) for model in models
+    ]
     context = get_context("spawn")  # TensorFlow does not survive a fork
     with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
         for future in [pool.submit(_model, *job) for job in jobs]:
@@ -108,8 +109,15 @@ def _a_kind(model: str, arguments: argparse.Namespace) -> int:
     return 1 if arguments.quick else A_KIND[model]
 
 
-def _model(session: Session, model: str, config: RunConfig, a_kind: int) -> list[Outcome]:
-    return list(model_outcomes(session, session.pack(model), config, a_kind))
+def _model(
+    session: Session, model: str, config: RunConfig, a_kind: int, output: Optional[Path]
+) -> list[Outcome]:
+    found = []
+    for outcome in model_outcomes(session, session.pack(model), config, a_kind):
+        found.append(outcome)
+        if output:
+            _append(output, outcome)
+    return found
 
 
 def _progress(found: Sequence[Outcome]) -> str:
@@ -127,6 +135,6 @@ def read(path: Path) -> Iterator[Outcome]:
         raise ConformanceError(f"--read {path}: no outcomes of faults ({error})") from error
 
 
-def _append(path: Path, found: Iterable[Outcome]) -> None:
+def _append(path: Path, outcome: Outcome) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in found)
+        file.write(json.dumps(asdict(outcome)) + "\n")
