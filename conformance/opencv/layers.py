@@ -27,7 +27,7 @@ _FOLDED_SECOND = ("Add", "AddV2", "BiasAdd")
 _SAME_VALUES = ("Identity", "Reshape", "Squeeze", "ExpandDims", "CheckNumerics")
 
 # Activations that are handed out in one run: OpenCV holds them, and NumPy copies them.
-TAP_BYTES = 512 << 20
+TAP_BYTES = 700 << 20
 
 Entry = Mapping[str, Any]
 
@@ -88,17 +88,17 @@ def absent(held: Mapping[str, str], entries: Sequence[Entry]) -> dict[str, str]:
 def in_portions(
     held: Mapping[str, str], entries: Sequence[Entry], budget: int = TAP_BYTES
 ) -> list[list[str]]:
-    """Return the layers of `held`, in order, in portions of at most `budget` bytes an image."""
+    """Return the layers of `held`, in order, in as few portions as `budget` bytes an image allow.
+
+    The portions are about equally large, so that the greatest is no greater than need be.
+    """
     sizes = {entry["node"]: 4 * int(np.prod(entry["shape"][1:])) for entry in entries}
-    portions: list[list[str]] = [[]]
-    taken = 0
-    for layer, node in held.items():
-        if portions[-1] and taken + sizes[node] > budget:
-            portions.append([])
-            taken = 0
-        portions[-1].append(layer)
-        taken += sizes[node]
-    return portions
+    before = np.cumsum([0] + [sizes[node] for node in held.values()])
+    share = before[-1] / max(1, -(-int(before[-1]) // budget))
+    portions: dict[int, list[str]] = {}
+    for layer, start in zip(held, before):
+        portions.setdefault(int(start // share) if share else 0, []).append(layer)
+    return list(portions.values())
 
 
 @dataclass(frozen=True)
