@@ -101,11 +101,21 @@ def _model(item: pytest.Item) -> Optional[str]:
     return model
 
 
+def _deselect(config: pytest.Config, items: list[pytest.Item], mark: str) -> None:
+    """Take the tests of a marker out of the run, and tell pytest so."""
+    marked = [item for item in items if item.get_closest_marker(mark)]
+    if marked:
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the items by model for xdist, name their case, and mark the known failures."""
-    recording.deselect_unless_asked(config, items)
-    selecting.deselect_unless_asked(config, items)
+    if not recording.asked(config):
+        _deselect(config, items, recording.MARK)
+    if not selecting.is_asked(config):
+        _deselect(config, items, selecting.MARK)
     for item in items:
         if item.get_closest_marker(selecting.MARK):
             item.add_marker(pytest.mark.xdist_group(_model(item)))

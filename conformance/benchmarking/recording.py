@@ -54,13 +54,3 @@ def write_to(config: pytest.Config, folder: Path, version: str) -> None:
     # The option's value was an open file before 5.3, the last that Python 3.9 can have.
     takes_path = Version(metadata.version("pytest-benchmark")) >= Version("5.3")
     config.option.benchmark_json = path if takes_path else path.open("wb")
-
-
-def deselect_unless_asked(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take the tests that record times out of a run that judges."""
-    if asked(config):
-        return
-    timing = [item for item in items if item.get_closest_marker(MARK)]
-    if timing:
-        config.hook.pytest_deselected(items=timing)
-        items[:] = [item for item in items if not item.get_closest_marker(MARK)]

@@ -38,13 +38,3 @@ def check(config: pytest.Config) -> None:
             asked.dataset()
     except ConformanceError as error:
         raise pytest.UsageError(str(error)) from None
-
-
-def deselect_unless_asked(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take the evaluation out of a run that did not ask for it."""
-    if is_asked(config):
-        return
-    ours = [item for item in items if item.get_closest_marker(MARK)]
-    if ours:
-        config.hook.pytest_deselected(items=ours)
-        items[:] = [item for item in items if not item.get_closest_marker(MARK)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Optional
 
 import numpy as np
@@ -114,6 +115,11 @@ class CandidateRun:
         return (
             float(np.abs(plain - self.tapped).max()) if plain.shape == self.tapped.shape else None
         )
+
+    @cached_property
+    def layer_of(self) -> dict[str, str]:
+        """The OpenCV layer that holds each graph node: `carriers` the other way round."""
+        return {node: layer for layer, node in self.carriers.items()}
 
     @property
     def failure(self) -> Optional[Failure]:

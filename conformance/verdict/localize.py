@@ -125,7 +125,7 @@ def _deviation(
         layer.node,
         layer.op,
         layer.inputs,
-        next((name for name, node in run.carriers.items() if node == layer.node), None),
+        run.layer_of.get(layer.node),
         observed,
         noise,
         allowed,
