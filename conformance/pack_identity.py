@@ -20,7 +20,7 @@ from .models import get_model
 
 SCHEMA = 1
 # Raised with every change that alters what is built from the same request and versions.
-RECIPE = "3"
+RECIPE = "4"
 
 GRAPHS = ("opencv", "raw")
 KERAS_FLAVOURS = ("keras3", "legacy")

@@ -42,8 +42,6 @@ from .weights import build_model
 Array = NDArray[Any]
 Progress = Callable[[str], None]
 
-# The inputs that SAMPLED leaves out.
-NOT_SAMPLED = slice(1, None, 2)
 
 # Two roundings of one softmax stray up to 2e-3 (resnet152), another network's by 0.1 and more.
 TRACE_TOLERANCE = 0.01
@@ -160,11 +158,12 @@ def _layers(graph: Graph, inputs: Array) -> list[Layer]:
 def _answers(graph: Graph, inputs: Array, dtype: str, layers: Sequence[Layer]) -> Answers:
     """Return the answers to all inputs, and the layers' samples of the inputs SAMPLED."""
     sampled = run(graph, inputs[SAMPLED], dtype, layers)
-    rest = run(graph, inputs[NOT_SAMPLED], dtype)
+    left = np.delete(np.arange(len(inputs)), SAMPLED)
+    rest = run(graph, inputs[left], dtype)
     joined = []
     for some, others in ((sampled.outputs, rest.outputs), (sampled.logits, rest.logits)):
         whole = np.empty((len(inputs), *some.shape[1:]), some.dtype)
-        whole[SAMPLED], whole[NOT_SAMPLED] = some, others
+        whole[SAMPLED], whole[left] = some, others
         joined.append(whole)
     return Answers(joined[0], joined[1], sampled.samples)
 
