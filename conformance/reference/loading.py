@@ -6,6 +6,7 @@ makes of a small picture, for where Keras is not installed.
 
 from __future__ import annotations
 
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -17,6 +18,7 @@ from PIL import Image
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.models import ModelSpec
 
 Pixels = NDArray[np.uint8]
 
@@ -54,6 +56,12 @@ def load(
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ConformanceError(f"Keras' load_img can't read {image}: {error}") from error
     return np.asarray(loaded)
+
+
+def keras_preprocess(spec: ModelSpec, rgb: NDArray[Any]) -> NDArray[np.float32]:
+    """Return what the model's own ``preprocess_input`` makes of RGB pixels [N, H, W, 3], 0-255."""
+    module = sys.modules[getattr(tf.keras.applications, spec.builder).__module__]
+    return np.asarray(module.preprocess_input(rgb.astype(np.float32)))
 
 
 def fixture_arrays() -> dict[str, Pixels]:
