@@ -58,8 +58,7 @@ def _text_height(cv2: Any, picture: Array, texts: Sequence[str]) -> int:
     scale, thick = _font(cv2, height)
     wide = max(_width(cv2, text, scale, thick) for text in texts)
     room = picture.shape[1] - 2 * height
-    fitting: int = height * room // wide
-    return max(_SMALLEST_TEXT, min(height, fitting))
+    return int(max(_SMALLEST_TEXT, min(height, height * room // wide)))
 
 
 def _font(cv2: Any, height: int) -> tuple[float, int]:

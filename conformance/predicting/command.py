@@ -202,7 +202,7 @@ def _one(
         _print(given, [printing.difference_line(opencv, tensorflow, apart)])
         if given.explain:
             explanation = frameworks.explain(picture, chosen, opencv, tensorflow)
-            _print(given, ["", *printing.explanation_lines(explanation)])
+            _print(given, ["", *printing.explanation_lines(explanation, given.weights)])
     else:
         _print(given, [f"TensorFlow: {missing}"])
     return _Told(picture, size, opencv, tensorflow, missing, explanation)

@@ -13,15 +13,16 @@ stages are exchanged for OpenCV's one after another, each kept for those that fo
 5. freezing: TensorFlow runs the frozen graph on the blob
 6. OpenCV's run: OpenCV runs it
 
-A stage's share is how far the softmax moved by its exchange. The movements add up, class by class,
+A stage's share is how far the softmax moved by its exchange; where it changes pixels, also how far
+these moved, in grey levels, at the size of the blob. The movements add up, class by class,
 to the whole way from one end to the other; their L1 and L-inf need not, as they may cancel out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Optional
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from .answers import Array, Difference, difference
 _STAGES = {
     "decoded": ("decoding", "Pillow", "cv2.imread"),
     "resized": ("resizing", "load_img, bilinear", "blobFromImage"),
-    "float32": ("float32 before resizing", "uint8", "float32"),
+    "float32": ("float32 first", "uint8", "float32"),
     "blob": ("blob arithmetic", "preprocess_input", "blobFromImage"),
     "frozen": ("freezing", "Keras model", "frozen graph"),
     "opencv": ("OpenCV's run", "TensorFlow", "OpenCV"),
@@ -39,31 +40,41 @@ _STAGES = {
 
 
 @dataclass(frozen=True)
+class Levels:
+    """How far pixels, 0-255, moved: the mean over all of them and the greatest."""
+
+    mean: float
+    greatest: float
+
+
+@dataclass(frozen=True)
 class Share:
-    """How far the softmax moved by exchanging one stage."""
+    """How far the softmax moved by exchanging one stage; levels: how far pixels did, or None."""
 
     cause: str
     before: str
     after: str
     moved: Difference
+    levels: Optional[Levels]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return {"cause": self.cause, **self.moved.as_dict()}
+        levels = asdict(self.levels) if self.levels else None
+        return {"cause": self.cause, **self.moved.as_dict(), "grey_levels": levels}
 
 
 @dataclass(frozen=True)
 class Explanation:
     """The shares in their order; total: the movements added up class by class.
 
-    end_to_end: between the two ends, which are not computed from the movements. float32: what
-    converting to float32 before resizing would change, or does.
+    end_to_end: between the two ends, which is not computed from the movements. float32: what
+    converting to float32 before resizing would change, or does, whether it is a share or not.
     """
 
     shares: list[Share]
     total: Difference
     end_to_end: Difference
-    float32: Difference
+    float32: Share
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -74,26 +85,34 @@ class Explanation:
             "float32_before_resizing": self.float32.as_dict(),
         }
 
-    def rows(self) -> Sequence[tuple[str, str, str, Difference]]:
-        """Return the rows of the table: cause, what it was, what it is, how far that moved."""
+    def rows(self) -> list[Share]:
+        """Return the rows of the table: the shares, and what they add up to."""
         ends = ("added up", "Keras, end to end", "OpenCV, end to end")
-        rows = [(share.cause, share.before, share.after, share.moved) for share in self.shares]
-        return [*rows, (*ends, self.total)]
+        return [*self.shares, Share(*ends, self.total, None)]
 
 
-def explain(softmax: Mapping[str, Array], float32: bool) -> Explanation:
+def explain(
+    softmax: Mapping[str, Array], levels: Mapping[str, Levels], float32: bool
+) -> Explanation:
     """Return what the difference is made of.
 
-    softmax: [1, C] each, "keras" for that end and one for each key of _STAGES. float32: whether
-    the blob was made of pixels that were converted first.
+    softmax: [1, C] each, "keras" for that end and one for each key of _STAGES. levels: of the
+    stages that change pixels. float32: whether the blob was made of pixels converted first.
     """
     stages = [name for name in _STAGES if name != "float32" or float32]
     values = [softmax[name].astype(np.float64) for name in ("keras", *stages)]
     steps = [after - before for before, after in zip(values, values[1:])]
     nothing = np.zeros_like(values[0])
     return Explanation(
-        shares=[Share(*_STAGES[name], difference(s, nothing)) for name, s in zip(stages, steps)],
+        shares=[
+            Share(*_STAGES[name], difference(step, nothing), levels.get(name))
+            for name, step in zip(stages, steps)
+        ],
         total=difference(np.sum(steps, axis=0), nothing),
         end_to_end=difference(softmax["keras"], softmax["opencv"]),
-        float32=difference(softmax["resized"], softmax["float32"]),
+        float32=Share(
+            *_STAGES["float32"],
+            difference(softmax["resized"], softmax["float32"]),
+            levels.get("float32"),
+        ),
     )

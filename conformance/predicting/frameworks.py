@@ -17,7 +17,7 @@ from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
 
 from .answers import Answer, Array, best_classes
-from .explaining import Explanation, explain
+from .explaining import Explanation, Levels, explain
 from .settings import Settings
 
 OPENCV, TENSORFLOW = "conformance.opencv.predicting", "conformance.reference.predicting"
@@ -147,7 +147,7 @@ class Frameworks:
         self, picture: Path, settings: Settings, opencv: Answer, tensorflow: Answer
     ) -> Explanation:
         """Return what the difference between the two ends is made of, for the last picture."""
-        self._ask(
+        found = self._ask(
             self._started_tensorflow(),
             do="explain",
             image=str(picture.resolve()),
@@ -159,7 +159,8 @@ class Frameworks:
         with np.load(self._file("stages.npz"), allow_pickle=False) as arrays:
             softmax = {name: arrays[name] for name in arrays.files}
         softmax.update(frozen=tensorflow.outputs, opencv=opencv.outputs)
-        return explain(softmax, settings.float32)
+        levels = {name: Levels(*values) for name, values in found["levels"].items()}
+        return explain(softmax, levels, settings.float32)
 
     def draw(self, lines: Sequence[str], output: Path) -> None:
         """Write the last picture with the lines drawn on it."""

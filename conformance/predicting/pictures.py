@@ -9,8 +9,9 @@ from pathlib import Path
 from conformance.errors import ConformanceError
 
 # What is taken from a folder; a file that is named is tried whatever it is called.
-SUFFIXES = tuple(
-    ".jpg .jpeg .jpe .png .bmp .dib .webp .tif .tiff .jp2 .pbm .pgm .ppm .pnm .gif .avif".split()
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".jp2"),
+    *(".pbm", ".pgm", ".ppm", ".pnm", ".gif", ".avif"),
 )
 _MAGIC = set("*?[")
 

@@ -62,22 +62,24 @@ class Predictor:
     def explain(self, request: Request) -> dict[str, Any]:
         """Write the softmax after each exchange of a stage to request["stages"], a .npz.
 
+        Returns {"levels": {stage: (mean, greatest)}} of the pixels that it changes.
+
         See conformance.predicting.explaining, which names the stages. request["pixels"]: what
         OpenCV decoded and resized.
         """
         settings = from_request(request["settings"])
         with np.load(request["pixels"], allow_pickle=False) as arrays:
             pixels = {name: arrays[name][..., ::-1] for name in arrays.files}
-        decoded = np.ascontiguousarray(pixels["decoded"][0])
-        stages = {
-            "keras": self._keras(_resized(Path(request["image"]), settings)),
-            "decoded": self._keras(_resized(decoded, settings)),
-            "resized": self._keras(pixels["uint8"]),
-            "float32": self._keras(pixels["float32"]),
-            "blob": self._run(_nhwc(request["blob"])),
+        made = {
+            "keras": _resized(Path(request["image"]), settings),
+            "decoded": _resized(np.ascontiguousarray(pixels["decoded"][0]), settings),
+            "resized": pixels["uint8"],
+            "float32": pixels["float32"],
         }
-        np.savez(request["stages"], **stages)
-        return {}
+        stages = {name: self._keras(rgb) for name, rgb in made.items()}
+        np.savez(request["stages"], blob=self._run(_nhwc(request["blob"])), **stages)
+        names = list(made)
+        return {"levels": {b: _levels(made[a], made[b]) for a, b in zip(names, names[1:])}}
 
     def _keras(self, rgb: Array) -> Any:
         return self._run(keras_preprocess(self.spec, rgb))
@@ -91,6 +93,12 @@ def _resized(source: Any, settings: Settings) -> Array:
     if settings.resize:
         source = load(source, settings.resize)
     return load(source, settings.size, settings.crop)[None]
+
+
+def _levels(before: Array, after: Array) -> tuple[float, float]:
+    """Return the mean and the greatest |difference| of pixels."""
+    moved = np.abs(after.astype(np.float64) - before)
+    return float(moved.mean()), float(moved.max())
 
 
 def _nhwc(blob: str) -> Array:
