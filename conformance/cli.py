@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
-from . import __version__, calibrating, commands, localizing
-from .benchmarking import commands as benchmarking
+from . import __version__
 from .errors import ConformanceError
-from .imagenet import command as imagenet
-from .imagenet import throughput
-from .reporting import commands as results
-from .reporting import report_command
+
+
+class Later:
+    """A module of this package that is imported when one of its functions is called.
+
+    All commands together import pytest, rich and more: a third of a second before the first line.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = f"{__package__}.{name}"
+
+    def __getattr__(self, function: str) -> Callable[..., Any]:
+        return lambda *arguments: getattr(importlib.import_module(self._name), function)(*arguments)
+
+
+calibrating = Later("calibrating")
+commands = Later("commands")
+localizing = Later("localizing")
+benchmarking = Later("benchmarking.commands")
+imagenet = Later("imagenet.command")
+throughput = Later("imagenet.throughput")
+predicting = Later("predicting.command")
+results = Later("reporting.commands")
+report_command = Later("reporting.report_command")
+
+# Exit statuses of main itself; conformance.commands has them all.
+OK, ERROR = 0, 2
 
 
 @dataclass(frozen=True)
@@ -108,6 +131,12 @@ COMMANDS = (
         report_command.run_report,
     ),
     Command(
+        "predict",
+        "pictures of yours through OpenCV and TensorFlow: the classes, times and differences",
+        predicting.predict_options,
+        predicting.run_predict,
+    ),
+    Command(
         "evaluate",
         "accuracy, time and L1 of OpenCV and TensorFlow on the ImageNet validation set",
         imagenet.evaluate_options,
@@ -134,8 +163,14 @@ COMMANDS = (
 )
 
 
-def make_parser(table: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
-    """Return the parser of all commands; "pack build" becomes the subcommand build of pack."""
+def make_parser(
+    table: Sequence[Command] = COMMANDS, arguments: Optional[Sequence[str]] = None
+) -> argparse.ArgumentParser:
+    """Return the parser of all commands; "pack build" becomes the subcommand build of pack.
+
+    arguments: what is to be parsed, if known: other commands than theirs get no options, which
+    spares importing what these need.
+    """
     description = "Does OpenCV's DNN module answer as TensorFlow does?"
     parser = argparse.ArgumentParser(prog="python -m conformance", description=description)
     parser.add_argument("--version", action="version", version=__version__)
@@ -147,22 +182,25 @@ def make_parser(table: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
             inner = groups[""].add_parser(group, help=", ".join(members))
             groups[group] = inner.add_subparsers(metavar="COMMAND", required=True)
         leaf = groups[group].add_parser(name, help=command.help, description=command.help)
-        command.options(leaf)
+        words = command.words.split()
+        if arguments is None or list(arguments[: len(words)]) == words:
+            command.options(leaf)
         leaf.set_defaults(run=command.run)
     return parser
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run one command and return its exit status: 0 fine, 1 a check failed, 2 an error."""
-    parsed = make_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
+        parsed = make_parser(arguments=given).parse_args(given)
         return int(parsed.run(parsed))
     except ConformanceError as error:
         print(f"error: {error}", file=sys.stderr)
-        return commands.ERROR
+        return ERROR
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The reader, such as head, has enough; keep the interpreter from flushing into it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return commands.OK
+        return OK

@@ -38,6 +38,7 @@ from .pack_store import (
     list_packs,
     locate_pack,
     pack_lock,
+    require_pack,
     write_pack,
 )
 from .sampling import MAX_SAMPLES, SAMPLED, node_seed, sample_positions, sampled_values
@@ -71,6 +72,7 @@ __all__ = [
     "pack_lock",
     "producer_versions",
     "read_manifest",
+    "require_pack",
     "sample_positions",
     "sampled_values",
     "weights_file",

@@ -89,6 +89,21 @@ def find_pack(root: Path, request: PackRequest) -> Optional[Pack]:
     return None if path is None else open_pack(path)
 
 
+def require_pack(root: Path, request: PackRequest) -> Pack:
+    """Return the checked pack that answers `request`; raise ConformanceError saying how to get one.
+
+    See find_pack for damaged packs.
+    """
+    pack = find_pack(root, request)
+    if pack is None:
+        options = "" if request.weights == "synthetic" else f" --weights {request.weights}"
+        raise ConformanceError(
+            f"no pack of {request.model} in {root}: build it where TensorFlow is installed: "
+            f"python -m conformance pack build {request.model}{options} --packs {root}"
+        )
+    return pack
+
+
 def pack_lock(root: Path, model: str, timeout: float = -1) -> FileLock:
     """Return the lock that a writer of `model`'s packs holds; use it in a ``with`` statement.
 

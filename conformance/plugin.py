@@ -22,6 +22,7 @@ from .progress import Event
 from .reporting.recorder import Recorder
 from .reporting.terminal import verdict_table
 from .session import Session, switches
+from .verdict.expectations import NO_MODEL
 from .verdict.judge import Context, Judgement, failure_message
 from .verdict.tolerance import Allowance, Tolerances
 
@@ -121,6 +122,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(_model(item)))
         model, variant = _parameters(item)
         if model is None:
+            if item.get_closest_marker("stage"):
+                _mark_known_failure(session_of(config), item, NO_MODEL, variant)
             continue
         item.add_marker(pytest.mark.xdist_group(model))
         _name_case(item, session_of(config), model, variant)
@@ -175,7 +178,8 @@ def _mark_known_failure(
 ) -> None:
     config = variant or session.variants()[0]
     name = getattr(item, "originalname", item.name)
-    entry = session.known_failure(model, config, _stage(item), name)
+    parameters = item.name[len(name) :].strip("[]")
+    entry = session.known_failure(model, config, _stage(item), name, parameters)
     if entry is not None:
         reason = f"{entry.reason} {entry.link}".strip()
         item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

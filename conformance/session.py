@@ -184,8 +184,10 @@ class Session:
             self._runs[key] = run_candidate(pack, config, self.timeout)
         return self._runs[key]
 
-    def case(self, model: str, config: RunConfig, stage: str, test: str) -> Case:
-        """Return what known failures are matched against."""
+    def case(
+        self, model: str, config: RunConfig, stage: str, test: str, parameters: str = ""
+    ) -> Case:
+        """Return what known failures are matched against; parameters: in brackets in the id."""
         return Case(
             model=model,
             stage=stage,
@@ -200,13 +202,15 @@ class Session:
             python=platform.python_version(),
             numpy=np.__version__,
             switches=switches(config),
+            parameters=parameters,
         )
 
     def known_failure(
-        self, model: str, config: RunConfig, stage: str, test: str
+        self, model: str, config: RunConfig, stage: str, test: str, parameters: str = ""
     ) -> Optional[KnownFailure]:
         """Return the entry that says why this case fails, or None."""
-        return match_known_failure(self.known_failures, self.case(model, config, stage, test))
+        case = self.case(model, config, stage, test, parameters)
+        return match_known_failure(self.known_failures, case)
 
     def results_header(self, config: RunConfig) -> dict[str, Any]:
         """Return the header of a results file of this session's cases on `config`'s engine."""

@@ -22,7 +22,7 @@ from conformance import commands
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.opencv.capability import probe_in_child
-from conformance.pack import Pack, PackRequest, find_pack, keras_flavour
+from conformance.pack import Pack, PackRequest, keras_flavour, require_pack
 
 from .asking import Asked, add_options, results_folder
 from .dataset import Dataset
@@ -76,16 +76,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 def find_model_pack(model: str, arguments: argparse.Namespace) -> Pack:
     """Return the pack of the model by --packs and --weights; raise ConformanceError for none."""
-    model = get_model(model).name
-    request = PackRequest(model, arguments.weights, "opencv", keras_flavour())
-    pack = find_pack(arguments.packs, request)
-    if pack is None:
-        options = "" if request.weights == "synthetic" else f" --weights {request.weights}"
-        raise ConformanceError(
-            f"no pack of {model} in {arguments.packs}: build it where TensorFlow is installed: "
-            f"python -m conformance pack build {model}{options} --packs {arguments.packs}"
-        )
-    return pack
+    request = PackRequest(get_model(model).name, arguments.weights, "opencv", keras_flavour())
+    return require_pack(arguments.packs, request)
 
 
 def _engine(name: str, found: dict[str, Any]) -> str:

@@ -18,7 +18,11 @@ from conformance.opencv.process import Ending, child_environment, last_lines, re
 from .serving import Request
 
 OPENCV, TENSORFLOW = "conformance.opencv.evaluating", "conformance.reference.evaluating"
-NAMES = {OPENCV: "OpenCV", TENSORFLOW: "TensorFlow"}
+
+
+def framework(module: str) -> str:
+    """Return which framework a child's module runs."""
+    return "OpenCV" if module.startswith("conformance.opencv.") else "TensorFlow"
 
 
 class FrameworkError(Exception):
@@ -76,7 +80,7 @@ class Server:
     def _end(self, late: bool) -> dict[str, str]:
         ending = Ending(self.process.wait(), read_log(Path(self.log.name)))
         how = f"gave no answer within {self.timeout:g} s" if late else f"ended with {_how(ending)}"
-        return {"error": f"the process of {NAMES[self.module]} {how}.{last_lines(ending.log)}"}
+        return {"error": f"the process of {framework(self.module)} {how}.{last_lines(ending.log)}"}
 
     def close(self) -> None:
         """End the child."""

@@ -1,4 +1,4 @@
-"""cv2.dnn.blobFromImage on a list of images, in a process of its own.
+"""cv2.dnn.blobFromImage and its relatives on a list of cases, in a process of its own.
 
 `run_blobs` is the parent's side and imports no cv2; ``python -m conformance.opencv.blobs FOLDER``
 is the child's.
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Callable, Union
 
 import numpy as np
 
@@ -27,12 +27,44 @@ from .records import Array
 class BlobCase:
     """One call: blobFromImage of an array, or blobFromImages of a list of arrays.
 
-    image: uint8 or float32 [H, W, 3]. arguments: keyword arguments, such as scalefactor, size
-    (width, height), mean, swapRB, crop, ddepth.
+    image: uint8 or float32 [H, W], [H, W, 3] or [H, W, 4]. arguments: keyword arguments, such as
+    scalefactor, size (width, height), mean, swapRB, crop, ddepth; a string is the name of a
+    constant of cv2 or cv2.dnn. params: call ...WithParams (OpenCV 4.8 and later), the arguments
+    being fields of Image2BlobParams. view: key of VIEWS, how the array that OpenCV gets lies in
+    memory.
     """
 
     image: Union[Array, Sequence[Array]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    params: bool = False
+    view: str = "plain"
+
+    @property
+    def function(self) -> str:
+        """The function of cv2.dnn that is called."""
+        plural = "" if isinstance(self.image, np.ndarray) else "s"
+        return f"blobFromImage{plural}{'WithParams' if self.params else ''}"
+
+    def told(self) -> str:
+        """Return the call in words, for a message."""
+        images = [self.image] if isinstance(self.image, np.ndarray) else self.image
+        sizes = ", ".join(f"{image.dtype} {list(image.shape)}" for image in images)
+        given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+        return f"{self.function}({sizes}{', ' * bool(given)}{given}), view {self.view}"
+
+
+# Arrays as NumPy's users have them: views of other arrays. Each is its own inverse where it can be,
+# and what it makes of an image is the image that the blob must be of.
+VIEWS: dict[str, Callable[[Array], Array]] = {
+    "plain": np.ascontiguousarray,
+    "mirrored": lambda image: image[:, ::-1],
+    "upside_down": lambda image: image[::-1],
+    "every_second": lambda image: image[::2, ::2],
+    "part": lambda image: image[3:-5, 7:-11],
+    "transposed": lambda image: np.swapaxes(image, 0, 1),
+    "column_major": np.asfortranarray,
+    "channels_reversed": lambda image: image[..., ::-1],
+}
 
 
 def run_blobs(cases: Sequence[BlobCase], timeout: float = 60) -> list[Union[Array, str]]:
@@ -63,19 +95,31 @@ def _write_cases(folder: Path, cases: Sequence[BlobCase]) -> None:
         images = [case.image] if single else case.image
         arrays.update({f"{index}_{i}": np.asarray(image) for i, image in enumerate(images)})
         count = None if single else len(images)
-        calls.append({"images": count, "arguments": dict(case.arguments)})
+        arguments = dict(case.arguments)
+        told = {"images": count, "arguments": arguments, "params": case.params, "view": case.view}
+        calls.append(told)
     np.savez(folder / "cases.npz", **arrays)
     (folder / "calls.json").write_text(json.dumps(calls, default=float), encoding="utf-8")
 
 
 def _call(cv2: Any, call: Mapping[str, Any], images: list[Array]) -> Array:
-    arguments = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in call["arguments"].items()
-    }
-    if call["images"] is None:
-        return np.asarray(cv2.dnn.blobFromImage(images[0], **arguments))
-    return np.asarray(cv2.dnn.blobFromImages(images, **arguments))
+    arguments = {key: _value(cv2, value) for key, value in call["arguments"].items()}
+    given: Any = [VIEWS[call["view"]](image) for image in images]
+    several = call["images"] is not None
+    function = "blobFromImages" if several else "blobFromImage"
+    given = given if several else given[0]
+    if not call["params"]:
+        return np.asarray(getattr(cv2.dnn, function)(given, **arguments))
+    params = cv2.dnn.Image2BlobParams()
+    for name, value in arguments.items():
+        setattr(params, name, value)
+    return np.asarray(getattr(cv2.dnn, function + "WithParams")(given, params))
+
+
+def _value(cv2: Any, value: Any) -> Any:
+    if isinstance(value, str):
+        return getattr(cv2 if hasattr(cv2, value) else cv2.dnn, value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def main(folder: Path) -> None:

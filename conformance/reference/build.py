@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -36,6 +35,7 @@ from . import keras_flavour
 from .freeze import Traced, freeze, freeze_raw, trace, write_frozen
 from .graphdef import Graph, constant_value, read_frozen, source
 from .images import pack_inputs
+from .loading import keras_preprocess
 from .oracle import Answers, Layer, chunk_size, list_layers, run
 from .weights import build_model
 
@@ -121,8 +121,7 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
 
 def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
     image = np.random.default_rng(4).integers(0, 256, (2, 37, 53, 3), np.uint8)
-    module = sys.modules[getattr(tf.keras.applications, spec.builder).__module__]
-    return {"image": image, "keras": np.asarray(module.preprocess_input(image.astype(np.float32)))}
+    return {"image": image, "keras": keras_preprocess(spec, image)}
 
 
 def _write_model(job: _Job) -> dict[str, Array]:

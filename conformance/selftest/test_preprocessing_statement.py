@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from conformance.blob_statement import BlobCall, blob, resize, state_blob
 from conformance.errors import ConformanceError
-from conformance.preprocessing import (
-    MODES,
-    blob,
-    blob_arguments,
-    divide_by_std,
-    preprocess,
-    resize,
-)
+from conformance.preprocessing import MODES, blob_arguments, divide_by_std, preprocess
 
 if TYPE_CHECKING:
     from conformance.preprocessing import Array
@@ -126,11 +120,36 @@ def test_crop_keeps_the_aspect_ratio_and_the_centre() -> None:
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float64)],
 )
 def test_other_pixels_are_refused(image: Array) -> None:
-    """Grey, RGBA or float64 images are an error that says what is expected."""
+    """What no network takes, grey, RGBA or float64, is an error that says what is expected."""
     with pytest.raises(ConformanceError, match="expected uint8 or float32"):
         preprocess(image, "tf")
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((4, 4, 2), "uint8"), ((4, 4, 3), "float64")])
+def test_other_images_are_refused(shape: tuple[int, ...], dtype: str) -> None:
+    """What blobFromImage does not take, two channels or float64, is an error that says so too."""
     with pytest.raises(ConformanceError, match="expected uint8 or float32"):
-        blob(image, (4, 4), blob_arguments("tf"))
+        state_blob([np.zeros(shape, dtype)], BlobCall())
+
+
+def test_letterbox_keeps_the_whole_image() -> None:
+    """A wide image keeps its width and its aspect ratio; above and below is the border."""
+    image = np.full((10, 30, 3), 200, np.uint8)
+    call = BlobCall((15, 11), padding="letterbox", border=(1, 2, 3), swapRB=True, mean=(50,))
+    framed = state_blob([image], call)[0]
+    assert (
+        framed[:, 3:8].tolist() == np.broadcast_to([[[150]], [[200]], [[200]]], (3, 5, 15)).tolist()
+    )
+    assert framed[:, [0, 2, 8, 10], 7].tolist() == [[3 - 50] * 4, [2] * 4, [1] * 4]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_each_channel_has_its_own_mean_and_scale(channels: int) -> None:
+    """Mean and scale are in the order of the blob's channels; alpha is not swapped."""
+    image = np.arange(1, channels + 1, dtype=np.uint8) * np.ones((1, 1, channels), np.uint8)
+    call = BlobCall(mean=(1, 2, 3, 4), scalefactor=(1, 10, 100, 1000), swapRB=True, layout="NHWC")
+    expected = {1: [0], 3: [2, 0, -200], 4: [2, 0, -200, 0]}[channels]
+    assert state_blob([image], call)[0, 0, 0].tolist() == expected
 
 
 def test_unknown_mode_is_refused() -> None:

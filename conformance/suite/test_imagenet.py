@@ -12,7 +12,7 @@ from conformance.imagenet import asking, selecting
 from conformance.imagenet.command import evaluated
 from conformance.imagenet.evaluation import Evaluation
 from conformance.imagenet.judging import CHECKS
-from conformance.imagenet.servers import NAMES, FrameworkError
+from conformance.imagenet.servers import FrameworkError, framework
 from conformance.models import MODELS
 from conformance.pack import Pack
 from conformance.session import Session
@@ -42,7 +42,7 @@ def evaluation(
         folder = asking.results_folder(request.config.getoption("--results"))
         return evaluated(asked, plan, folder)
     except FrameworkError as error:
-        message = f"{NAMES[error.module]} gave no answer to judge: {error.message}"
+        message = f"{framework(error.module)} gave no answer to judge: {error.message}"
     except ConformanceError as error:
         message = str(error)
     pytest.fail(message, pytrace=False)

@@ -1,134 +1,189 @@
 """What OpenCV makes of an image is what the network expects: blobFromImage, NumPy and Keras agree.
 
-Two links: Keras' preprocess_input equals the NumPy statement (conformance/preprocessing.py), and
-the NumPy statement equals what OpenCV's blobFromImage does, resizing and cropping included.
+Links of a chain: Keras' preprocess_input equals the NumPy statement (conformance/preprocessing.py),
+the NumPy statement of the blobFromImage functions (conformance/blob_statement.py) equals what
+OpenCV does, resizing and cropping included, and both load an image as Keras does where they can.
+blob_cases.py has the calls.
 """
 
 from __future__ import annotations
 
-import itertools
-import platform
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Callable
 
 import numpy as np
 import pytest
 
+from conformance.fixtures import fixture_path
 from conformance.models import get_model
 from conformance.opencv.run import BlobCase, run_blobs
 from conformance.pack import Pack
-from conformance.preprocessing import (
-    MODES,
-    blob,
-    blob_arguments,
-    divide_by_std,
-    preprocess,
+from conformance.preprocessing import MODES, blob_arguments, divide_by_std, preprocess
+from conformance.session import Session
+from conformance.verdict.data import release
+
+from .blob_cases import (
+    EPS,
+    SINCE,
+    Array,
+    BlobTest,
+    border_tests,
+    channel_tests,
+    network_tests,
+    resize_tests,
+    several_tests,
+    uint8_tests,
+    view_tests,
 )
 
 pytestmark = pytest.mark.stage("preprocessing")
 
-EPS = 2.0**-23  # of float32
-TARGET = (224, 192)  # width and height differ, so that exchanging them shows
-
-# Name: width and height of the image that is to become TARGET.
-IMAGES = {
-    "exact": TARGET,
-    "square": (300, 300),
-    "half": (448, 384),
-    "tall": (200, 611),
-    "wide": (640, 210),
-    "smaller": (97, 61),
-    "one_side_smaller": (500, 150),
-    "odd": (333, 301),
-    "one_pixel_off": (225, 192),
-    "large": (1023, 767),
+GROUPS = {
+    "network": list(network_tests()),
+    "resize": list(resize_tests()),
+    "channels": list(channel_tests()),
+    "border": list(border_tests()),
+    "view": list(view_tests()),
+    "uint8": list(uint8_tests()),
+    "several": list(several_tests()),
 }
-# On x86-64 uint8 images are resized exactly as stated. Arm builds of OpenCV come with other
-# resizing code (Carotene, KleidiCV), and INTER_LINEAR is not specified to the bit: one grey level.
-UINT8_LEVELS = 0 if platform.machine() in ("x86_64", "AMD64") else 1
+
+Blobs = Callable[[BlobTest], Array]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One blobFromImage call. image: key of IMAGES."""
-
-    mode: str
-    dtype: str
-    crop: bool
-    image: str
-
-    def __str__(self) -> str:
-        return f"{self.mode}-{self.dtype}-{'crop' if self.crop else 'stretch'}-{self.image}"
-
-
-CASES = [
-    Case(*parts) for parts in itertools.product(MODES, ("uint8", "float32"), (False, True), IMAGES)
-]
-
-
-def make_image(case: Case) -> np.ndarray:
-    """Return seeded noise [H, W, 3], 0-255: each pixel differs, so that none can be exchanged."""
-    width, height = IMAGES[case.image]
-    pixels = np.random.default_rng(width * height).random((height, width, 3)) * 255
-    return np.rint(pixels).astype(np.uint8) if case.dtype == "uint8" else pixels.astype(np.float32)
-
-
-def allowed(case: Case, expected: np.ndarray) -> np.ndarray:
-    """Return by how much the blob may differ from the NumPy statement, value by value.
-
-    One unit in the last place for subtracting and scaling. When a float32 image is resized, the
-    position of a source pixel may be held in float32 too (IPP does so, OpenCV's own code holds it
-    in float64): off by eps of the width and of the height, over which noise changes by up to 255.
-    """
-    rounding = np.asarray(np.spacing(np.abs(expected)))
-    width, height = IMAGES[case.image]
-    if (width, height) == TARGET:
-        return rounding
-    levels = UINT8_LEVELS if case.dtype == "uint8" else 255 * EPS * (width + height)
-    return np.asarray(rounding + levels * blob_arguments(case.mode).scalefactor)
+def lacking(case: BlobTest, version: str) -> str:
+    """Return why OpenCV `version` has no such call, or an empty string."""
+    for since, reason in (SINCE[need] for need in case.needs):
+        if release(version) < release(since):
+            return reason
+    return ""
 
 
 @pytest.fixture(scope="module")
-def blobs() -> dict[Case, object]:
-    """What blobFromImage of the installed OpenCV gives for every case, all from one process."""
-    calls = []
-    for case in CASES:
-        arguments = blob_arguments(case.mode)
-        keywords = {
-            "scalefactor": arguments.scalefactor,
-            "size": TARGET,
-            "mean": arguments.mean,
-            "swapRB": arguments.swapRB,
-            "crop": case.crop,
-        }
-        calls.append(BlobCase(make_image(case), keywords))
-    return dict(zip(CASES, run_blobs(calls)))
+def given(conformance_session: Session) -> Blobs:
+    """What the installed OpenCV gives for a case; all of them are run at once in one process."""
+    version = conformance_session.capability["version"]
+    cases = [case for group in GROUPS.values() for case in group if not lacking(case, version)]
+    blobs = dict(zip(cases, run_blobs([case.opencv() for case in cases])))
+
+    def given(case: BlobTest) -> Array:
+        __tracebackhide__ = True
+        reason = lacking(case, version)
+        if reason:
+            pytest.skip(f"{reason}; this is {version}")
+        blob = blobs[case]
+        if isinstance(blob, str):
+            pytest.fail(f"OpenCV {version} gives no blob for {case.opencv().told()}: {blob}", False)
+        return blob
+
+    return given
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_blob_from_image(blobs: dict[Case, object], case: Case) -> None:
-    """blobFromImage resizes, crops, subtracts, scales and orders channels as stated in NumPy."""
-    given = blobs[case]
-    assert isinstance(given, np.ndarray), given
-    expected = blob(make_image(case), TARGET, blob_arguments(case.mode), case.crop)
-    assert given.shape == (1, 3, TARGET[1], TARGET[0])
-    assert given.dtype == np.float32
-    check_close(given, expected, allowed(case, expected))
+def check(given: Blobs, case: BlobTest) -> None:
+    """Fail where the blob is not what NumPy states."""
+    __tracebackhide__ = True
+    expected = case.expected()
+    check_close(given(case), expected, case.allowed(expected), case.opencv().told())
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_blob_is_what_the_network_takes(blobs: dict[Case, object], mode: str, dtype: str) -> None:
-    """For an image of the right size, the blob divided by std is the network's input.
+@pytest.mark.parametrize("case", GROUPS["resize"], ids=str)
+def test_resizing(given: Blobs, case: BlobTest) -> None:
+    """blobFromImage stretches, crops and frames images of all sizes as stated in NumPy."""
+    check(given, case)
+
+
+@pytest.mark.parametrize("case", GROUPS["channels"], ids=str)
+def test_channels(given: Blobs, case: BlobTest) -> None:
+    """Grey images have one mean and scale whatever swapRB says; alpha keeps its place."""
+    check(given, case)
+
+
+@pytest.mark.parametrize("case", GROUPS["border"], ids=str)
+def test_border(given: Blobs, case: BlobTest) -> None:
+    """A letterbox's border has the colour asked for, and is preprocessed like the image."""
+    check(given, case)
+
+
+@pytest.mark.parametrize("case", GROUPS["view"], ids=str)
+def test_arrays_that_are_not_contiguous(given: Blobs, case: BlobTest) -> None:
+    """The blob is of the pixels that NumPy shows, however they lie in memory."""
+    check(given, case)
+
+
+@pytest.mark.parametrize("case", GROUPS["uint8"], ids=str)
+def test_uint8_blob(given: Blobs, case: BlobTest) -> None:
+    """A blob of depth CV_8U holds the pixels themselves, a float32 image's rounded and clamped."""
+    check(given, case)
+
+
+@pytest.mark.parametrize("case", GROUPS["several"], ids=str)
+def test_several_images(given: Blobs, case: BlobTest) -> None:
+    """Each image of a list is prepared as it would be alone, whatever its place in the list."""
+    check(given, case)
+
+
+@pytest.mark.parametrize("case", GROUPS["network"], ids=str)
+def test_blob_is_what_the_network_takes(given: Blobs, case: BlobTest) -> None:
+    """For an image of the right size, the blob is the network's input, divided by std or scaled.
 
     Keras divides, then subtracts; OpenCV subtracts, then scales: on values up to 2 the four
     roundings come to less than 2 eps, which the division by std then enlarges and rounds itself.
     """
-    case = Case(mode, dtype, False, "exact")
-    given = blobs[case]
-    assert isinstance(given, np.ndarray), given
-    expected = preprocess(make_image(case)[None, ..., ::-1], mode).transpose(0, 3, 1, 2)
+    mode = case.name.split("-")[0]
+    blob = given(case)
+    if not case.params:
+        blob = divide_by_std(blob, blob_arguments(mode))
+    if case.call.layout == "NCHW":
+        blob = blob.transpose(0, 2, 3, 1)
+    expected = preprocess(case.arrays[0][None, ..., ::-1], mode)
     limit = 2 * EPS / min(MODES[mode].std or (1.0,)) + np.spacing(np.abs(expected))
-    check_close(divide_by_std(given, blob_arguments(mode)), expected, limit)
+    check_close(blob, expected, limit, case.opencv().told())
+
+
+def test_float32_before_resizing(record_property: Callable[[str, object], None]) -> None:
+    """Converting to float32 before resizing, as the tutorial does, moves a pixel by a grey level.
+
+    Resizing uint8 rounds to a level (1/2), drops up to 1/4 of a level of either row before that,
+    and has weights of 1/2048, which noise of 255 levels turns into 1/16 level across and down.
+    """
+    cases = [case for case in GROUPS["resize"] if case.dtype == "uint8" and not case.params]
+    calls = [case.opencv() for case in cases]
+    calls += [replace(call, image=np.asarray(call.image, np.float32)) for call in calls]
+    blobs = run_blobs(calls)
+    assert not [blob for blob in blobs if isinstance(blob, str)]
+    differences = [
+        np.abs(np.asarray(before) - np.asarray(after)) / case.call.scalefactor
+        for case, before, after in zip(cases, blobs, blobs[len(cases) :])
+    ]
+    levels = np.concatenate([difference.ravel() for difference in differences])
+    record_property("float32 before resizing: mean grey levels", float(levels.mean()))
+    record_property("float32 before resizing: greatest", float(levels.max()))
+    assert levels.max() <= 1.2
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("size", ["same", "twice", "stretched", "cropped"])
+def test_keras_loading(size: str, dtype: str) -> None:
+    """Where nothing is shrunk, an image is resized as Keras' load_img (bilinear) does.
+
+    Pillow, which Keras calls, rounds to a level across, then down: 1/2 each. OpenCV's uint8 rounds
+    too, by less than 1.2 (test_float32_before_resizing). Shrinking is left out as it differs by
+    design: Pillow averages over all pixels that OpenCV steps over (`predict --explain` says how
+    much that matters).
+    """
+    with np.load(fixture_path("keras_loading.npz"), allow_pickle=False) as arrays:
+        source, keras = arrays["source"][..., ::-1].astype(dtype), arrays[size]
+    keywords = {
+        "size": (keras.shape[1], keras.shape[0]),
+        "swapRB": True,
+        "crop": size == "cropped",
+    }
+    call = BlobCase(source, keywords)
+    (blob,) = run_blobs([call])
+    assert isinstance(blob, np.ndarray), blob
+    expected = keras.transpose(2, 0, 1)[None].astype(np.float32)
+    levels = 0.0 if size == "same" else 1 + 255 * 97 * EPS if dtype == "float32" else 2.0
+    check_close(blob, expected, np.full(expected.shape, levels), call.told())
 
 
 def test_keras_preprocessing(pack: Pack) -> None:
@@ -139,17 +194,18 @@ def test_keras_preprocessing(pack: Pack) -> None:
     check_close(stated, keras, np.spacing(np.abs(keras)))
 
 
-def check_close(given: np.ndarray, expected: np.ndarray, limit: np.ndarray) -> None:
+def check_close(given: Array, expected: Array, limit: Array, call: str = "") -> None:
     """Fail, naming the worst position, where two arrays differ by more than `limit`."""
     __tracebackhide__ = True
-    assert given.shape == expected.shape
+    assert given.shape == expected.shape, call
+    assert given.dtype == expected.dtype, call
     difference = np.abs(given.astype(np.float64) - expected.astype(np.float64))
     if not np.all(difference <= limit):
-        share = np.nan_to_num(difference / limit, nan=np.inf)
+        share = np.nan_to_num(difference / np.maximum(limit, 1e-300), nan=np.inf)
         worst = np.unravel_index(int(np.argmax(share)), share.shape)
         pytest.fail(
             f"{int((share > 1).sum())} of {share.size} values differ; worst at "
             f"{[int(i) for i in worst]}: {given[worst]:.9g}, should be {expected[worst]:.9g} "
-            f"within {limit[worst]:.3g}",
+            f"within {limit[worst]:.3g}. {call}",
             pytrace=False,
         )

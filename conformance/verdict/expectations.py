@@ -47,15 +47,18 @@ STAGES = (
 # Compared as they are; an entry that leaves one out holds for every value of it.
 _AXES = ("importer", "engine", "backend", "target", "graph", "keras", "switches")
 _SPECIFIERS = ("opencv", "python", "numpy")
-_KEYS = ("model", *_AXES, *_SPECIFIERS, "stage", "test", "reason", "link")
+_KEYS = ("model", *_AXES, *_SPECIFIERS, "stage", "test", "case", "reason", "link")
+# The one model of the tests of this stage that are about no model, but about OpenCV's blobs.
+NO_MODEL = ""
 
 
 @dataclass(frozen=True)
 class Case:
     """One test of a run.
 
-    test: the function's name. opencv, python, numpy: versions. switches: those of OpenCV that were
-    set, such as "winograd_off-fusion_on", empty where all are as the user gets them.
+    model: NO_MODEL for a test of preprocessing alone. test: the function's name. opencv, python,
+    numpy: versions. switches: those of OpenCV that were set, such as "winograd_off-fusion_on",
+    empty where all are as the user gets them. parameters: what the test's id has in brackets.
     """
 
     model: str
@@ -71,11 +74,12 @@ class Case:
     python: str
     numpy: str
     switches: str = ""
+    parameters: str = ""
 
 
 @dataclass(frozen=True)
 class KnownFailure:
-    """One entry of the file. axes: the exact values it asks for; test: a glob, None for all."""
+    """One entry of the file. axes: the exact values it asks for; test, case: globs, or None."""
 
     where: str
     models: tuple[str, ...]
@@ -83,6 +87,7 @@ class KnownFailure:
     versions: tuple[tuple[str, SpecifierSet], ...]
     stage: str
     test: Optional[str]
+    case: Optional[str]
     reason: str
     link: str
 
@@ -138,6 +143,7 @@ def _matches(entry: KnownFailure, case: Case) -> bool:
         and all(getattr(case, name) == value for name, value in entry.axes)
         and all(holds(wanted, getattr(case, name)) for name, wanted in entry.versions)
         and (entry.test is None or fnmatchcase(case.test, entry.test))
+        and (entry.case is None or fnmatchcase(case.parameters, entry.case))
     )
 
 
@@ -151,10 +157,12 @@ def _reaches(failed: str, stage: str) -> bool:
 
 
 def _entry(where: str, table: Table) -> KnownFailure:
-    check_keys(where, table, _KEYS, ("model", "stage", "reason"))
-    models = texts(where, table, "model")
+    alone = table.get("stage") == "preprocessing" and "model" not in table
+    check_keys(where, table, _KEYS, ("test" if alone else "model", "stage", "reason"))
+    models = (NO_MODEL,) if alone else texts(where, table, "model")
     for name in models:
-        check_model(where, name)
+        if name != NO_MODEL:
+            check_model(where, name)
     stage = text(where, table, "stage") or ""
     if stage not in STAGES:
         raise ConformanceError(f"{where}: unknown stage {stage!r}{nearest(stage, STAGES)}")
@@ -166,6 +174,7 @@ def _entry(where: str, table: Table) -> KnownFailure:
         versions=tuple((name, specifier(where, table, name)) for name in _SPECIFIERS),
         stage=stage,
         test=text(where, table, "test"),
+        case=text(where, table, "case"),
         reason=text(where, table, "reason") or "",
         link=text(where, table, "link") or "",
     )

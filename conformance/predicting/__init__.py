@@ -1,0 +1,1 @@
+"""Prediction: any picture through OpenCV and TensorFlow, side by side. Imports neither."""

@@ -1,0 +1,163 @@
+"""How a picture becomes a blob: the model's default, or set by hand, as the tutorial has it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Optional
+
+from conformance.errors import ConformanceError
+from conformance.preprocessing import BlobArguments, blob_arguments
+
+Size = tuple[int, int]
+
+# What the tutorial's TestClsModuleConfig has where its default_img_preprocess is False.
+TUTORIAL = BlobArguments(scalefactor=1.0, mean=(0.0, 0.0, 0.0), swapRB=True, std=None)
+TUTORIAL_CROP = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything between the file and the blob, in the order it is done.
+
+    float32: convert the pixels before they are resized. resize: (height, width) to stretch to, or
+    None. crop: resize until `size` (height, width) is covered and cut out its centre, or stretch.
+    arguments: of blobFromImage, and the division by std after it.
+    """
+
+    arguments: BlobArguments
+    crop: bool
+    size: Size
+    resize: Optional[Size] = None
+    float32: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values, names as the options have them."""
+        return {
+            "float32": self.float32,
+            "resize": self.resize,
+            "size": self.size,
+            "crop": self.crop,
+            "rgb": self.arguments.swapRB,
+            "mean": self.arguments.mean,
+            "scale": self.arguments.scalefactor,
+            "std": self.arguments.std,
+        }
+
+    def request(self) -> dict[str, Any]:
+        """Return it as plain JSON values for a child process; `from_request` reads it."""
+        return asdict(self)
+
+    def told(self) -> list[str]:
+        """Return it in words, in lines of at most 80 columns."""
+        of = self.arguments
+        steps = ["converted to float32"] if self.float32 else []
+        if self.resize:
+            steps.append("resized to {} x {}".format(*self.resize))
+        how = "centre crop" if self.crop else "stretched"
+        steps.append("{} to {} x {}, {}".format(how, *self.size, "RGB" if of.swapRB else "BGR"))
+        numbers = [f"mean {_numbers(of.mean)}", f"scale {of.scalefactor:.6g}"]
+        if of.std:
+            numbers.append(f"std {_numbers(of.std)}")
+        return [", ".join(steps), ", ".join(numbers)]
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def from_request(request: dict[str, Any]) -> Settings:
+    """Return the settings of which `request` gave plain values."""
+    arguments = BlobArguments(**request["arguments"])
+    return Settings(**{**request, "arguments": arguments})
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that set preprocessing by hand."""
+    group = parser.add_argument_group(
+        "preprocessing",
+        "What is not given is the model's default: its blobFromImage arguments with centre crop, "
+        "1/127.5 and mean 127.5 in RGB for mobilenet. With --no-default-preprocess it is the "
+        "tutorial's: scale 1.0, mean 0 0 0, no std, no crop, RGB. Order: convert, resize, crop, "
+        "subtract the mean, multiply by the scale, divide by std.",
+    )
+    add = group.add_argument
+    add(
+        "--default-preprocess",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="start from the model's preprocessing, or from the tutorial's neutral one",
+    )
+    add("--scale", type=float, metavar="S", help="what (pixel - mean) is multiplied by")
+    triple: dict[str, Any] = {"type": float, "nargs": 3, "metavar": ("A", "B", "C")}
+    add("--mean", **triple, help="subtracted, in the order of the blob's channels (RGB or BGR)")
+    add("--std", **triple, help="divided by after that, in the same order; 1 1 1 is none")
+    add(
+        "--crop",
+        action=argparse.BooleanOptionalAction,
+        help="cover --size and cut out the centre, or stretch (default: the model's, crop)",
+    )
+    colours = group.add_mutually_exclusive_group()
+    colours.add_argument("--rgb", dest="rgb", action="store_true", default=None, help="RGB blob")
+    colours.add_argument("--bgr", dest="rgb", action="store_false", help="BGR blob")
+    pair: dict[str, Any] = {"type": int, "nargs": 2, "metavar": ("H", "W")}
+    add("--resize", **pair, help="stretch to this height and width first (default: no)")
+    add("--size", **pair, help="height and width of the blob (default: the model's input)")
+    add(
+        "--float32",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="convert to float32 before resizing, as the tutorial's script py_to_py_mobilenet "
+        "does; its test mode and the default do not",
+    )
+
+
+def settings_of(given: argparse.Namespace, model: str, mode: str, size: Size) -> Settings:
+    """Return what the options ask for. mode: the model's; size: height and width of its input.
+
+    Raises ConformanceError naming the option that does not fit.
+    """
+    start = blob_arguments(mode) if given.default_preprocess else TUTORIAL
+    crop = given.default_preprocess or TUTORIAL_CROP
+    asked = {
+        "scalefactor": given.scale,
+        "mean": _triple(given.mean),
+        "swapRB": given.rgb,
+        "std": _triple(given.std),
+    }
+    arguments = replace(start, **{name: v for name, v in asked.items() if v is not None})
+    _check(arguments)
+    wanted = tuple(given.size) if given.size else size
+    if wanted != size:
+        raise ConformanceError(
+            "--size {} {}: {} takes {} x {} pixels; leave --size out, or use --resize for a step "
+            "before".format(*wanted, model, *size)
+        )
+    if given.resize and min(given.resize) < 1:
+        raise ConformanceError("--resize {} {}: give 1 pixel or more".format(*given.resize))
+    return Settings(
+        arguments=arguments,
+        crop=crop if given.crop is None else given.crop,
+        size=size,
+        resize=tuple(given.resize) if given.resize else None,
+        float32=given.float32,
+    )
+
+
+def _triple(values: Optional[Sequence[float]]) -> Optional[tuple[float, ...]]:
+    return None if values is None else tuple(values)
+
+
+def _check(arguments: BlobArguments) -> None:
+    numbers = {
+        "--scale": (arguments.scalefactor,),
+        "--mean": arguments.mean,
+        "--std": arguments.std or (),
+    }
+    for option, values in numbers.items():
+        if not all(math.isfinite(value) for value in values):
+            raise ConformanceError(f"{option} {_numbers(values)}: give finite numbers")
+        if 0 in values and option != "--mean":
+            raise ConformanceError(f"{option} {_numbers(values)}: 0 would leave nothing")

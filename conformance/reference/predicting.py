@@ -1,0 +1,116 @@
+"""TensorFlow as the child of `predict`: ``python -m conformance.reference.predicting REQUEST``.
+
+REQUEST is JSON: pack (its folder), weights (as for build_model), threads, classes. Each line of
+stdin then asks for one thing (see `prepare`); conformance.imagenet.serving is the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import tensorflow as tf
+
+from conformance.imagenet.serving import Request, serve
+from conformance.inference import Array
+from conformance.models import get_model
+from conformance.pack import read_manifest
+from conformance.predicting.settings import Settings, from_request
+
+from .loading import keras_preprocess, load
+from .timing import frozen_function
+from .weights import build_model
+
+
+class Predictor:
+    """The frozen graph of a pack and, once it is asked for, the Keras model it was made of."""
+
+    def __init__(self, request: Request) -> None:
+        tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        self.request = request
+        self.spec = get_model(read_manifest(Path(request["pack"])).model)
+        self.function = frozen_function(Path(request["pack"]))
+        self.warm = False
+
+    @cached_property
+    def model(self) -> Any:
+        """The Keras model, float32."""
+        return build_model(self.spec, self.request["weights"])
+
+    def predict(self, request: Request) -> dict[str, Any]:
+        """Run the blob in request["blob"], NCHW; write the outputs as .npy."""
+        images = _nhwc(request["blob"])
+        for _ in range(1 if self.warm else 2):
+            begin = time.perf_counter()
+            outputs = np.asarray(self.function(tf.constant(images)))
+            ms = (time.perf_counter() - begin) * 1000
+        self.warm = True
+        np.save(request["outputs"], outputs)
+        return {
+            "version": tf.__version__,
+            "input_shape": images.shape,
+            "output_shape": outputs.shape,
+            "ms": ms,
+        }
+
+    def explain(self, request: Request) -> dict[str, Any]:
+        """Write the softmax after each exchange of a stage to request["stages"], a .npz.
+
+        Returns {"levels": {stage: (mean, greatest)}} of the pixels that it changes.
+
+        See conformance.predicting.explaining, which names the stages. request["pixels"]: what
+        OpenCV decoded and resized.
+        """
+        settings = from_request(request["settings"])
+        with np.load(request["pixels"], allow_pickle=False) as arrays:
+            pixels = {name: arrays[name][..., ::-1] for name in arrays.files}
+        made = {
+            "keras": _resized(Path(request["image"]), settings),
+            "decoded": _resized(np.ascontiguousarray(pixels["decoded"][0]), settings),
+            "resized": pixels["uint8"],
+            "float32": pixels["float32"],
+        }
+        stages = {name: self._keras(rgb) for name, rgb in made.items()}
+        np.savez(request["stages"], blob=self._run(_nhwc(request["blob"])), **stages)
+        names = list(made)
+        return {"levels": {b: _levels(made[a], made[b]) for a, b in zip(names, names[1:])}}
+
+    def _keras(self, rgb: Array) -> Any:
+        return self._run(keras_preprocess(self.spec, rgb))
+
+    def _run(self, images: Array) -> Any:
+        return np.asarray(self.model(tf.constant(images), training=False))
+
+
+def _resized(source: Any, settings: Settings) -> Array:
+    """Return what Keras makes of a file or of RGB pixels: uint8 [1, H, W, 3]."""
+    if settings.resize:
+        source = load(source, settings.resize)
+    return load(source, settings.size, settings.crop)[None]
+
+
+def _levels(before: Array, after: Array) -> tuple[float, float]:
+    """Return the mean and the greatest |difference| of pixels."""
+    moved = np.abs(after.astype(np.float64) - before)
+    return float(moved.mean()), float(moved.max())
+
+
+def _nhwc(blob: str) -> Array:
+    return np.ascontiguousarray(np.load(blob, allow_pickle=False).transpose(0, 2, 3, 1))
+
+
+def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
+    """Load the graph and return what answers."""
+    predictor = Predictor(request)
+    doing = {"predict": predictor.predict, "explain": predictor.explain}
+    return lambda asked: doing[asked["do"]](asked)
+
+
+if __name__ == "__main__":
+    serve(lambda: prepare(json.loads(sys.argv[1])))
