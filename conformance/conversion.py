@@ -44,18 +44,23 @@ OUTPUTS = "outputs_f32.npy"
 
 @dataclass(frozen=True)
 class Format:
-    """A file format. file: the model's name. packages: what else converts it. extra: of pip."""
+    """A file format.
+
+    file: the model's name. packages: what converts it besides TensorFlow. extra: of pip. batches:
+    whether the file takes any number of images; else it takes one.
+    """
 
     title: str
     file: str
     packages: tuple[str, ...] = ()
     extra: str = "tensorflow"
+    batches: bool = True
 
 
 # The importers that do not read the frozen graph itself. A new one is an entry here, its
 # converter in reference/convert.py and its reader in opencv/net.py.
 FORMATS = {
-    "tflite": Format("TFLite", "model.tflite"),
+    "tflite": Format("TFLite", "model.tflite", batches=False),
     "onnx": Format("ONNX", "model.onnx", ("tf2onnx", "onnx", "onnxruntime"), "onnx"),
 }
 
@@ -100,6 +105,11 @@ class Conversion:
     def outputs(self) -> NDArray[Any]:
         """Return what the file's own runtime answers to the pack's inputs, float32 [N, C]."""
         return np.asarray(np.load(self.path / OUTPUTS, allow_pickle=False))
+
+
+def takes_batches(importer: str) -> bool:
+    """Return whether what the importer reads takes any number of images at once."""
+    return importer not in FORMATS or FORMATS[importer].batches
 
 
 def converter_versions(importer: str, keras: str = "keras3") -> Optional[dict[str, str]]:

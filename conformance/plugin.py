@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -12,6 +13,7 @@ import pytest
 
 from .benchmarking import recording
 from .checks import diagnose
+from .conversion import FORMATS, Conversion, require_conversion
 from .errors import ConformanceError
 from .imagenet import selecting
 from .models import MODELS
@@ -80,9 +82,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if "pack" in metafunc.fixturenames:
         metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
+    if "conversion" in metafunc.fixturenames:
+        converted = [name for name in session_of(metafunc.config).importers if name in FORMATS]
+        metafunc.parametrize("conversion", converted, indirect=True, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
-        ids = ["-".join(filter(None, (v.engine, switches(v)))) for v in variants]
+        ids = ["-".join(filter(None, (v.variant, switches(v)))) for v in variants]
         metafunc.parametrize("variant", variants, ids=ids, scope="session")
 
 
@@ -160,20 +165,29 @@ def _name_case(
         "model": model,
         "stage": stage,
     }
+    importer = _importer(item, variant)
     # These are what JUnit XML shows: plain values, the details are in the findings.
     properties = {"model": model, "stage": stage, "opencv": session.capability["version"]}
     if variant is not None:
         case["variant"] = switches(variant)
         properties |= {"engine": variant.engine, "variant": case["variant"]}
+    if importer != RunConfig().importer:
+        properties["importer"] = importer
     properties["command"] = rerun_command(item, item.config)
     item.user_properties += [(name, value) for name, value in properties.items() if value]
     _findings(item)["case"] = case
 
 
+def _importer(item: pytest.Item, variant: Optional[RunConfig]) -> str:
+    """Return the importer that a case is about, the usual one where it is about none."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return str(variant.importer if variant else params.get("conversion", RunConfig().importer))
+
+
 def _mark_known_failure(
     session: Session, item: pytest.Item, model: str, variant: Optional[RunConfig]
 ) -> None:
-    config = variant or session.variants()[0]
+    config = variant or replace(session.variants()[0], importer=_importer(item, variant))
     name = getattr(item, "originalname", item.name)
     entry = session.known_failure(model, config, _stage(item), name)
     if entry is not None:
@@ -219,9 +233,28 @@ def pack(request: pytest.FixtureRequest, conformance_session: Session) -> Pack:
 
 
 @pytest.fixture(scope="session")
+def conversion(
+    request: pytest.FixtureRequest, pack: Pack, conformance_session: Session
+) -> Conversion:
+    """The pack's file for another importer (indirect parameter: the importer)."""
+    try:
+        conformance_session.check_conversion(pack, request.param)
+        return require_conversion(pack, request.param)
+    except ConformanceError as error:
+        message = str(error)
+    pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture(scope="session")
 def candidate(conformance_session: Session, pack: Pack, variant: RunConfig) -> CandidateRun:
     """What OpenCV answered to the pack's inputs, or how it failed: a test of import judges that."""
-    return conformance_session.run(pack, variant)
+    try:
+        conformance_session.check_conversion(pack, variant.importer)
+    except ConformanceError as error:
+        message = str(error)
+    else:
+        return conformance_session.run(pack, variant)
+    pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture
@@ -288,7 +321,7 @@ def _context(
     return Context(
         model=pack.model,
         opencv=session.capability["version"],
-        engine=variant.engine if variant else "",
+        engine=variant.title if variant else "",
         command=rerun_command(request.node, request.config),
     )
 

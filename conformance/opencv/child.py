@@ -46,6 +46,7 @@ class Session:
         self.entries: list[dict[str, Any]] = request["layers"]
         self.tensors: dict[str, str] = request["tensors"]
         self.converted: Optional[list[dict[str, str]]] = request.get("converted")
+        self.batches: bool = request["batches"]
         self.sabotage: dict[str, str] = request.get("sabotage") or {}
         self.images: Array = np.load(request["inputs"], allow_pickle=False)
         self.report: dict[str, Any] = {"failures": []}
@@ -189,10 +190,11 @@ def run_plain(session: Session, cv2: Any) -> tuple[Any, list[str]]:
         refuse_fallback(session)
     with session.stage("forward"):
         run_singles(session, candidate)
-    with session.optional(), session.stage("batch"):
-        # The same net: its re-allocation for another shape is what a user's batch meets too, and
-        # a second parse of a 550 MB graph is saved.
-        session.save("batch", batch=net.forward(candidate, session.images[:BATCH]))
+    if session.batches:
+        with session.optional(), session.stage("batch"):
+            # The same net: its re-allocation for another shape is what a user's batch meets too,
+            # and a second parse of a 550 MB graph is saved.
+            session.save("batch", batch=net.forward(candidate, session.images[:BATCH]))
     return candidate, names
 
 

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.conversion import FORMATS, require_conversion
+from conformance.conversion import FORMATS, require_conversion, takes_batches
 from conformance.errors import ConformanceError
 from conformance.pack_format import Pack
 
@@ -74,6 +74,7 @@ def _request(
         "model": pack.model,
         "graph": str(path.resolve()),
         "converted": tensors,
+        "batches": takes_batches(config.importer),
         "inputs": str((pack.path / "inputs.npy").resolve()),
         "tensors": pack.manifest.tensors,
         "layers": pack.manifest.layers,
