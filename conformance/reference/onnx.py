@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from . import quiet
 from .graphdef import Array, Graph, embedded
@@ -29,9 +30,16 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
             input_names=[given],
             output_names=[result],
             inputs_as_nchw=[given] if len(shape) == 3 else None,
+            outputs_as_nchw=[result] if _rank(graph) == 4 else None,
         )
     path.write_bytes(model.SerializeToString())
     return given, result
+
+
+def _rank(graph: Graph) -> int:
+    with tf.Graph().as_default() as inferred:
+        tf.import_graph_def(graph.definition, name="")
+    return int(inferred.get_tensor_by_name(f"{graph.output}:0").shape.rank)
 
 
 def operations(path: Path) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from conformance.errors import ConformanceError
 
+from .convert import convert
 from .graphdef import (
     Array,
     Graph,
@@ -156,11 +157,22 @@ def _value(graph: Graph, feeds: dict[str, Array], node: str) -> Array:
         return np.asarray(fetch(session, {**graph.constants, **feeds}, [node])[node])
 
 
-def write_part(folder: Path, part: Part) -> None:
-    """Write graph.pb, input.npy (NHWC) and expected.npy (NHWC, float64) to `folder`."""
-    write_graph(folder / "graph.pb", part.graph)
-    np.save(folder / "input.npy", part.input)
-    np.save(folder / "expected.npy", part.expected)
+def write_part(file: Path, part: Part, importer: str = "tensorflow") -> bool:
+    """Write the graph to `file`, input.npy (NHWC) and expected.npy (NHWC, float64) beside it.
+
+    importer: what the file is for. Return False, nothing written, for a part that its converter
+    refuses.
+    """
+    try:
+        if importer == "tensorflow":
+            write_graph(file, part.graph)
+        else:
+            convert(importer, part.graph, list(part.input.shape[1:]), file)
+    except ConformanceError:
+        return False
+    np.save(file.with_name("input.npy"), part.input)
+    np.save(file.with_name("expected.npy"), part.expected)
+    return True
 
 
 def fewer_channels(part: Part, keep: int, at: int) -> Part:
