@@ -133,10 +133,10 @@ def require_converter(importer: str, keras: str = "keras3") -> None:
     """Raise ConformanceError saying what to install where a conversion cannot be made."""
     if converter_versions(importer, keras) is None:
         entry = FORMATS[importer]
-        needed = ", ".join(("tensorflow", *entry.packages))
         extras = ",".join(dict.fromkeys(("tensorflow", entry.extra)))
         raise ConformanceError(
-            f"converting to {entry.title} needs {needed}, which are not all installed: "
+            f"converting to {entry.title} needs what is not installed here ("
+            f"{', '.join(('tensorflow', *entry.packages))}): "
             f"python -m pip install -e '.[{extras}]' in a checkout, or give --packs a folder of "
             f"packs converted elsewhere"
         )

@@ -13,7 +13,7 @@ import pytest
 
 from .benchmarking import recording
 from .checks import diagnose
-from .conversion import FORMATS, Conversion, require_conversion
+from .conversion import FORMATS, Conversion, require_conversion, takes_batches
 from .errors import ConformanceError
 from .imagenet import selecting
 from .models import MODELS
@@ -108,10 +108,22 @@ def _model(item: pytest.Item) -> Optional[str]:
 
 def _deselect(config: pytest.Config, items: list[pytest.Item], mark: str) -> None:
     """Take the tests of a marker out of the run, and tell pytest so."""
-    marked = [item for item in items if item.get_closest_marker(mark)]
-    if marked:
-        config.hook.pytest_deselected(items=marked)
-        items[:] = [item for item in items if item not in marked]
+    _leave_out(config, items, lambda item: item.get_closest_marker(mark) is not None)
+
+
+def _leave_out(
+    config: pytest.Config, items: list[pytest.Item], which: Callable[[pytest.Item], bool]
+) -> None:
+    unwanted = [item for item in items if which(item)]
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
+
+
+def _batch_of_one(item: pytest.Item) -> bool:
+    """Return whether a test runs a batch through a file that is made for one image."""
+    _, variant = _parameters(item)
+    return variant is not None and _stage(item) == "batch" and not takes_batches(variant.importer)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -121,6 +133,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _deselect(config, items, recording.MARK)
     if not selecting.is_asked(config):
         _deselect(config, items, selecting.MARK)
+    _leave_out(config, items, _batch_of_one)
     for item in items:
         if item.get_closest_marker(selecting.MARK):
             item.add_marker(pytest.mark.xdist_group(_model(item)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -14,7 +14,13 @@ import numpy as np
 
 from . import __version__
 from .building import missing_packs, run_builder
-from .conversion import FORMATS, question, require_conversion, require_converter
+from .conversion import (
+    FORMATS,
+    question,
+    require_conversion,
+    require_converter,
+    takes_batches,
+)
 from .errors import ConformanceError
 from .models import MODELS
 from .opencv.records import CandidateRun, RunConfig
@@ -264,12 +270,19 @@ class Session:
         located = {m: locate_pack(self.packs_root, self.request(m)) for m in MODELS}
         return {m: question(path, importer) for m, path in located.items() if path}
 
+    def _left_out(self) -> Iterator[str]:
+        """Yield what is not judged though it was asked for, and why."""
+        for name in self.lacking:
+            yield f"OpenCV {self.capability['version']} has no importer {name}: left out"
+        for name in self.importers:
+            if not takes_batches(name):
+                yield f"files for the importer {name} take one image: no batch is judged"
+
     def header(self) -> list[str]:
         """Return the lines at the top of the run: versions, CPU, threads, packs."""
         found = self.capability
-        lacking = [f"OpenCV {found['version']} has no importer {name}" for name in self.lacking]
         return [
-            *(f"conformance: {line}: its cases are left out" for line in lacking),
+            *(f"conformance: {note}" for note in self._left_out()),
             f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
             f"{', '.join(self.engines or found['engines'])}, "
             f"importer {', '.join(self.importers)}, target {self.target}, "

@@ -7,7 +7,6 @@ from typing import Callable
 import numpy as np
 import pytest
 
-from conformance.conversion import takes_batches
 from conformance.opencv.records import BATCH, CandidateRun
 from conformance.pack import SAMPLED, Pack
 from conformance.verdict import judge
@@ -93,8 +92,6 @@ def test_batch_equals_singles(
     sides: Sides, answered: CandidateRun, verify: Verify, allowance: Allow
 ) -> None:
     """A batch of N images gives N rows, those that the images give one by one."""
-    if not takes_batches(answered.config.importer):
-        pytest.skip(f"a file for the {answered.config.importer} importer takes one image at a time")
     batch = given(answered, "batch")
     first = slice(BATCH)
     verify(judge.judge_batch(sides.of(first), batch, allowance("batch_linf").of(first)))
