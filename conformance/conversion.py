@@ -53,7 +53,7 @@ class Format:
     title: str
     file: str
     packages: tuple[str, ...] = ()
-    extra: str = "tensorflow"
+    extra: str = ""
     batches: bool = True
 
 
@@ -133,7 +133,7 @@ def require_converter(importer: str, keras: str = "keras3") -> None:
     """Raise ConformanceError saying what to install where a conversion cannot be made."""
     if converter_versions(importer, keras) is None:
         entry = FORMATS[importer]
-        extras = ",".join(dict.fromkeys(("tensorflow", entry.extra)))
+        extras = entry.extra if producer_versions(keras) else f"tensorflow,{entry.extra}".strip(",")
         raise ConformanceError(
             f"converting to {entry.title} needs what is not installed here ("
             f"{', '.join(('tensorflow', *entry.packages))}): "
@@ -254,7 +254,7 @@ def _read(folder: Path) -> ConversionManifest:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         digest = data.pop("digest", None)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise _damaged(file, f"cannot be read ({error})") from error
     if data.get("schema") != SCHEMA:
         raise ConformanceError(

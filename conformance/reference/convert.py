@@ -58,7 +58,7 @@ def convert(importer: str, graph: Graph, shape: list[int], path: Path) -> tuple[
         return given
     except Exception as error:  # converters raise whatever their own passes raise
         title = FORMATS[importer].title
-        reason = str(error).strip().splitlines()[:3]
+        reason = str(error).strip().splitlines()[-3:]
         raise ConformanceError(
             f"converting the graph to {title} failed ({type(error).__name__}): {' '.join(reason)}"
         ) from error

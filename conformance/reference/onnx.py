@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +26,9 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     given, result = f"{graph.input}:0", f"{graph.output}:0"
-    with quiet():
+    # Else tf2onnx copies the graph before each of its dozen optimisers, to go on if one fails:
+    # 7 GiB for 100 MB of weights.
+    with quiet(), mock.patch.dict(os.environ, {"TF2ONNX_CATCH_ERRORS": "FALSE"}):
         model, _ = tf2onnx.convert.from_graph_def(
             embedded(graph),
             input_names=[given],
