@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from .building import require_tensorflow
+from .checks import judge_run
 from .conversion import FORMATS, require_conversion
 from .errors import ConformanceError
 from .opencv.capability import ENGINES, IMPORTERS
 from .opencv.process import child_environment, last_lines
-from .opencv.records import DOING, CandidateRun, RunConfig
+from .opencv.records import BATCH, DOING, CandidateRun, RunConfig
 from .pack import SAMPLED, Pack, keras_flavour
 from .session import Session
 from .verdict.data import release
@@ -50,7 +51,7 @@ net = cv2.dnn.{reader}(os.path.join(here, "{file}"){engine})
 {switches}net.setInput(np.ascontiguousarray(np.moveaxis(image, -1, 1)))
 output = net.forward()
 expected = np.moveaxis(expected, -1, 1)
-if output.size != expected.size:
+if {differs}:
     sys.exit(f"shape {{output.shape}}, should be {{expected.shape}}")
 deviation = np.sqrt(np.mean((output.reshape(expected.shape) - expected) ** 2))
 print(f"root mean square deviation {{deviation:.3g}}, allowed {{LIMIT:.3g}}")
@@ -76,13 +77,17 @@ gives
 
 @dataclass(frozen=True)
 class _Case:
-    """What is reduced, and where to. target: the node that the part ends in."""
+    """What is reduced, and where to.
+
+    target: the node that the part ends in. batch: whether it fails on several images at once only.
+    """
 
     folder: Path
     session: Session
     pack: Pack
     config: RunConfig
     target: NodeDeviation
+    batch: bool = False
 
     @property
     def file(self) -> Path:
@@ -102,12 +107,13 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     """
     run = session.run(pack, config)
     require_tensorflow(keras_flavour())
-    target = _target(session, pack, run)
+    batch = _fails_in_batches(session, pack, run)
+    target = _last_node(pack) if batch else _target(session, pack, run)
     from .reference.reduce import parts_around  # noqa: TID251  (cuts the graph)
 
     folder.mkdir(parents=True, exist_ok=True)
-    case = _Case(folder, session, pack, config, target)
-    image = _image(pack, run, target)
+    case = _Case(folder, session, pack, config, target, batch)
+    image = pack.load("inputs")[:BATCH] if batch else _image(pack, run, target)
     parts = parts_around(pack.graph_path, pack.manifest.tensors, target.node, target.node, image)
     for part in parts:
         output = _attempt(case, part)
@@ -118,6 +124,22 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
         f"--reduce {folder}: no part of {pack.model} that ends in {target.node!r} fails by itself; "
         f"the whole model is needed ({pack.graph_path})"
     )
+
+
+def _fails_in_batches(session: Session, pack: Pack, run: CandidateRun) -> bool:
+    """Return whether a batch is all that the run got wrong."""
+    wrong = [
+        judgement.metric for judgement in judge_run(session, pack, run) if not judgement.passed
+    ]
+    stages = {failure.stage for failure in run.failures}
+    return (stages == {"batch"} and not wrong) or (not stages and wrong == ["batch_linf"])
+
+
+def _last_node(pack: Pack) -> NodeDeviation:
+    """Return the node that gives the logits: a batch is judged by what comes out in the end."""
+    logits = pack.manifest.tensors["logits"]
+    op = next(entry["op"] for entry in pack.manifest.layers if entry["node"] == logits)
+    return NodeDeviation(logits, op, (), None, None, 0.0, 0.0)
 
 
 def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
@@ -187,8 +209,10 @@ def _allowance(case: _Case, part: Part) -> Allowance:
 def _script(case: _Case, allowance: Allowance, title: str) -> str:
     engines = case.session.capability["engines"]
     engine = f"cv2.dnn.{ENGINES[case.config.engine]}"
+    shape = "shape" if case.batch else "size"  # of one image axes of size 1 may be missing
     return _SCRIPT.format(
         title=title,
+        differs=f"output.{shape} != expected.{shape}",
         limit=float(allowance.values[0]),
         why=_why(allowance),
         reader=IMPORTERS[case.config.importer],
@@ -257,6 +281,8 @@ def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
 
 def _title(case: _Case) -> str:
     failure = case.session.run(case.pack, case.config).failure
+    if case.batch:
+        return f"{case.target.op}: a batch of {BATCH} images gives other rows ({case.config.title})"
     what = (
         "strays from TensorFlow" if failure is None else f"fails to {DOING[failure.stage]} a graph"
     )
