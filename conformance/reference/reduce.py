@@ -132,6 +132,8 @@ def cut(graph: Graph, start: str, last: str, value: Array) -> Graph:
         if name == start:
             renamed.append(placeholder(INPUT, np.float32, [None, *value.shape[1:]]))
             continue
+        if name == INPUT:
+            continue  # the whole graph's own input, which lies before the start
         copy = NodeDef.FromString(node.SerializeToString())
         fed = [INPUT if source == start else source for source in sources(node)]
         copy.ClearField("input")
