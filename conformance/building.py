@@ -18,6 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Callable, Optional
 
+from .conversion import locate_conversion
 from .errors import ConformanceError
 from .pack import PackRequest, locate_pack, producer_versions
 from .progress import Event, decode
@@ -28,18 +29,23 @@ Command = Callable[[list[PackRequest], Path], list[str]]
 _LOG_TAIL = 2000
 
 
-def missing_packs(requests: Iterable[PackRequest], root: Path) -> list[PackRequest]:
+def missing_packs(
+    requests: Iterable[PackRequest], root: Path, importers: Sequence[str] = ()
+) -> list[PackRequest]:
     """Return the requests that no pack under `root` answers. Reads no pack's arrays.
+
+    importers: those for which a pack must hold a converted file.
 
     A damaged pack is not missing: whoever opens it gets the error, and nothing is repaired
     behind the user's back. `pack build` does repair it.
     """
-    return [request for request in requests if not _located(root, request)]
+    return [request for request in requests if not _located(root, request, importers)]
 
 
-def _located(root: Path, request: PackRequest) -> bool:
+def _located(root: Path, request: PackRequest, importers: Sequence[str]) -> bool:
     try:
-        return locate_pack(root, request) is not None
+        pack = locate_pack(root, request)
+        return pack is not None and all(locate_conversion(pack, name) for name in importers)
     except ConformanceError:
         return True
 
@@ -61,17 +67,21 @@ def run_builder(
     force: bool = False,
     verbose: bool = False,
     command: Optional[Command] = None,
+    importers: Sequence[str] = (),
 ) -> Iterator[Event]:
     """Build packs in child processes, yielding their events as they come.
 
     Every request ends in exactly one final event (`Event.final`), "failed" with the message for
     the user included: a builder that dies takes down the model it was at, and a new one goes on
     with the rest. `verbose` lets the child's own output through to standard error. Closing the
-    generator stops the child. `command` starts another builder than `build_command`'s. Raises
-    ConformanceError where TensorFlow is not installed.
+    generator stops the child. `command` starts another builder than `build_command`'s. importers:
+    those whose converted file is made, too. Raises ConformanceError where TensorFlow is not
+    installed.
     """
     if command is None:
-        command = functools.partial(build_command, force=force, verbose=verbose)
+        command = functools.partial(
+            build_command, force=force, verbose=verbose, importers=importers
+        )
     for options, group in groupby(sorted(requests, key=_options), key=_options):
         require_tensorflow(options[2])
         yield from _run_group(list(group), root, command, verbose)
@@ -165,13 +175,18 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def build_command(
-    requests: list[PackRequest], root: Path, force: bool = False, verbose: bool = False
+    requests: list[PackRequest],
+    root: Path,
+    force: bool = False,
+    verbose: bool = False,
+    importers: Sequence[str] = (),
 ) -> list[str]:
     """Return the command line that builds `requests`, which share all but the model."""
     weights, graph, _ = _options(requests[0])
     command = [sys.executable, "-m", "conformance", "pack", "build"]
     command += [request.model for request in requests]
     command += ["--packs", str(root), "--weights", weights, "--graph", graph]
+    command += ["--importer", ",".join(importers)] if importers else []
     command += ["--progress", "json"]
     return command + ["--force"] * force + ["--verbose"] * verbose
 

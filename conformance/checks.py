@@ -105,6 +105,7 @@ def localize_command(session: Session, model: str, config: RunConfig) -> str:
     command = ["python", "-m", "conformance", "localize", model, "--engine", config.engine]
     root = session.packs_root
     settings: dict[str, Optional[str]] = {
+        "--importer": None if config.importer == RunConfig().importer else config.importer,
         "--packs": None if root == default_packs() else str(root),
         "--weights": None if session.weights == "synthetic" else session.weights,
         "--graph": None if session.graph == "opencv" else session.graph,

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .building import require_tensorflow
+from .conversion import FORMATS, open_conversion, require_converter
 from .errors import ConformanceError
 from .models import MODELS, get_model
 from .pack import (
@@ -28,7 +29,7 @@ from .pack import (
 )
 from .pack_identity import GRAPHS
 from .progress import STYLES, reporter
-from .scheduling import build_packs
+from .scheduling import Convert, build_packs
 
 # Exit statuses: fine; a check found something bad; the command could not be carried out.
 OK, BAD, ERROR = 0, 1, 2
@@ -72,6 +73,12 @@ def build_options(parser: argparse.ArgumentParser) -> None:
     packs_option(parser)
     weights_option(parser)
     parser.add_argument("--graph", choices=GRAPHS, default="opencv", help="default: %(default)s")
+    parser.add_argument(
+        "--importer",
+        default="tensorflow",
+        metavar="LIST",
+        help="also make the files of these importers: tflite,onnx (default: the frozen graph only)",
+    )
     parser.add_argument("--force", action="store_true", help="build even what is there")
     parser.add_argument("--progress", choices=STYLES, default="auto", help="default: %(default)s")
     parser.add_argument("-v", "--verbose", action="store_true", help="let TensorFlow log")
@@ -81,6 +88,16 @@ def diversity_options(parser: argparse.ArgumentParser) -> None:
     """Add what `diversity` takes."""
     models_option(parser)
     weights_option(parser)
+
+
+def importer_list(text: str) -> list[str]:
+    """Return the importers of a comma-separated list; raise ConformanceError for an unknown one."""
+    known = ("tensorflow", *FORMATS)
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in known:
+            raise ConformanceError(f"--importer {text!r}: {name!r} is none of {', '.join(known)}")
+    return names
 
 
 def benchmark_options(parser: argparse.ArgumentParser) -> None:
@@ -151,15 +168,32 @@ def run_pack_build(arguments: Arguments) -> int:
     for request in requests:
         weights_identity(request)  # a missing file is better reported before an hour of building
     require_tensorflow(flavour)
+    importers = [name for name in importer_list(arguments.importer) if name in FORMATS]
+    for name in importers:
+        require_converter(name, flavour)
     if arguments.verbose:
         os.environ["CONFORMANCE_VERBOSE"] = "1"
     with reporter(arguments.progress, len(requests)) as report:
         from .reference.build import build_pack  # noqa: TID251  (this is the building process)
 
-        failed = build_packs(requests, arguments.packs, build_pack, report, arguments.force)
+        failed = build_packs(
+            requests,
+            arguments.packs,
+            build_pack,
+            report,
+            arguments.force,
+            importers,
+            _converter() if importers else None,
+        )
     if failed:
         raise ConformanceError(f"not built: {', '.join(failed)} (see above)")
     return OK
+
+
+def _converter() -> Convert:
+    from .reference.convert import build_conversion  # noqa: TID251  (this is the building process)
+
+    return build_conversion
 
 
 def _existing_packs(root: Path) -> list[Path]:
@@ -179,7 +213,10 @@ def run_pack_verify(arguments: Arguments) -> int:
         label = f"{folder.parent.name}/{folder.name}"
         try:
             open_pack(folder)
-            print(f"ok       {label}")
+            converted = [name for name in FORMATS if (folder / name).is_dir()]
+            for name in converted:
+                open_conversion(folder / name)
+            print(f"ok       {label}{''.join(f', {name}' for name in converted)}")
         except ConformanceError as error:
             status = BAD
             print(f"damaged  {label}\n         {error}")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .checks import diagnose, is_clean
-from .commands import BAD, OK, packs_option, weights_option
+from .commands import BAD, OK, importer_list, packs_option, weights_option
 from .errors import ConformanceError
 from .models import get_model
 from .opencv.records import CandidateRun, RunConfig
@@ -31,6 +31,9 @@ def localize_options(parser: argparse.ArgumentParser) -> None:
     weights_option(parser)
     parser.add_argument("--graph", choices=GRAPHS, default="opencv", help="default: %(default)s")
     parser.add_argument(
+        "--importer", default="tensorflow", help="OpenCV's importer: tensorflow, tflite or onnx"
+    )
+    parser.add_argument(
         "--engine", default="default", help="classic, new, or default: OpenCV's own"
     )
     parser.add_argument("--target", default="cpu", help="OpenCV's target (default: cpu)")
@@ -48,6 +51,7 @@ def run_localize(arguments: argparse.Namespace) -> int:
         arguments.packs,
         arguments.weights,
         arguments.graph,
+        importers=importer_list(arguments.importer)[:1],
         engines=[arguments.engine],
         target=arguments.target,
         winograd=[_SWITCHES.get(arguments.winograd)],
@@ -57,10 +61,11 @@ def run_localize(arguments: argparse.Namespace) -> int:
     config = session.variants()[0]
     session.build_missing([arguments.model], lambda event: print(event, file=sys.stderr))
     pack = session.pack(arguments.model)
+    session.check_conversion(pack, config.importer)
     run = session.run(pack, config)
     nodes = session.profile(pack, run) if run.layer_samples else []
     if nodes:
-        print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.engine} engine")
+        print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.title}")
     clean = _tell(session, pack, run)
     if arguments.plot:
         _plot(arguments.plot, nodes, pack, run)
@@ -108,7 +113,7 @@ def _plot(path: Path, nodes: Sequence[NodeDeviation], pack: Pack, run: Candidate
         raise ConformanceError(f"--plot {path}: {pack.model} gave no layers to draw (see above)")
     from .reporting.profile_chart import draw_profile
 
-    where = f"OpenCV {run.version}, {run.config.engine} engine"
+    where = f"OpenCV {run.version}, {run.config.title}"
     draw_profile(path, nodes, f"{pack.model}: deviation from float64, node by node ({where})")
     print(f"{path}: written")
 

@@ -10,6 +10,7 @@ from typing import Optional
 import pytest
 
 from .benchmarking import recording
+from .commands import importer_list
 from .errors import ConformanceError
 from .imagenet import asking
 from .pack import default_packs, keras_flavour
@@ -44,7 +45,8 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "--importer",
         default=_DEFAULTS["--importer"],
-        help="OpenCV's importer (default: tensorflow)",
+        metavar="LIST",
+        help="OpenCV's importers, comma-separated: tensorflow (default), tflite, onnx",
     )
     add(
         "--engine",
@@ -69,7 +71,7 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "--results",
         metavar="DIR",
-        help="write DIR/<opencv version>-<engine>.jsonl, and times to DIR/bench-<version>.json",
+        help="write DIR/<opencv version>-[<importer>-]<engine>.jsonl, and times to DIR/bench-…",
     )
     add("--known-failures", metavar="FILE", help="TOML file used instead of the suite's own")
     recording.add_options(group)
@@ -86,7 +88,7 @@ def new_session(config: pytest.Config) -> Session:
         weights=option("--weights"),
         graph=option("--graph"),
         keras=keras_flavour(),
-        importer=option("--importer"),
+        importers=importer_list(option("--importer")),
         engines=engines.split(",") if engines else None,
         target=option("--target"),
         winograd=_switch("--winograd", option("--winograd")),

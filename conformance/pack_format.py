@@ -237,19 +237,20 @@ def open_pack(path: Path) -> Pack:
     """
     manifest = read_manifest(path)
     for name, expected in manifest.files.items():
-        wrong = _file_problem(path / name, expected)
+        wrong = file_problem(path / name, expected)
         if wrong:
             raise _damaged(path / name, wrong)
     return Pack(path, manifest)
 
 
-def _file_problem(file: Path, expected: dict[str, Any]) -> Optional[str]:
+def file_problem(file: Path, expected: dict[str, Any]) -> Optional[str]:
+    """Return what is wrong with a file whose "sha256" and "bytes" are recorded, or None."""
     try:
         size = file.stat().st_size
         if size != expected["bytes"]:
             return f"has {size} bytes instead of {expected['bytes']}"
         if file_digest(file) != expected["sha256"]:
-            return "its SHA-256 differs from the one in pack.json"
+            return "its SHA-256 differs from the one recorded"
     except FileNotFoundError:
         return "no such file"
     except OSError as error:

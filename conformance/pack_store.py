@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import platformdirs
 from filelock import FileLock
@@ -27,7 +27,7 @@ from .pack_identity import (
     producer_versions,
 )
 
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
 # Quotas and file size limits stop a writer as a full disk does.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -135,25 +135,27 @@ def write_pack(root: Path, manifest: Manifest, fill: Callable[[Path], None]) -> 
     is full; whatever is raised, the unfinished folder is removed.
     """
     folder = root / manifest.model
-    temporary = folder / f"{_TEMPORARY}{manifest.key}-{uuid.uuid4().hex[:8]}"
-    with _disk_errors_explained(root, manifest.model), pack_lock(root, manifest.model):
-        _remove_unfinished(folder)
-        with _removed_at_exit(temporary):
+    temporary = folder / f"{TEMPORARY}{manifest.key}-{uuid.uuid4().hex[:8]}"
+    with disk_errors_explained(root, manifest.model), pack_lock(root, manifest.model):
+        remove_unfinished(folder)
+        with removed_at_exit(temporary):
             temporary.mkdir()
             fill(temporary)
             _seal(temporary, manifest)
-            _publish(temporary, folder / manifest.key)
+            publish(temporary, folder / manifest.key)
     return Pack(folder / manifest.key, manifest)
 
 
-def _remove_unfinished(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed left in the folder, whose lock is held."""
     # Only the holder of the lock writes here: whatever is unfinished belongs to a dead writer.
-    for leftover in folder.glob(_TEMPORARY + "*"):
+    for leftover in folder.glob(TEMPORARY + "*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
-def _removed_at_exit(temporary: Path) -> Iterator[None]:
+def removed_at_exit(temporary: Path) -> Iterator[None]:
+    """Remove the folder, if it is still there, when the block ends."""
     try:
         yield
     finally:
@@ -161,7 +163,8 @@ def _removed_at_exit(temporary: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_errors_explained(root: Path, model: str) -> Iterator[None]:
+def disk_errors_explained(root: Path, model: str) -> Iterator[None]:
+    """Turn errors of a full or forbidden disk into a ConformanceError."""
     try:
         yield
     except ConformanceError:
@@ -210,25 +213,32 @@ def _mib(size: int) -> str:
 
 
 def _seal(temporary: Path, manifest: Manifest) -> None:
-    files = sorted(f for f in temporary.iterdir() if f.name != MANIFEST)
-    manifest.files = {f.name: {"sha256": file_digest(f), "bytes": f.stat().st_size} for f in files}
-    for file in files:
-        _fsync(file)
+    manifest.files = sealed_files(temporary)
     (temporary / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
-    _fsync(temporary / MANIFEST)
-    _fsync(temporary)
+    fsync(temporary / MANIFEST)
+    fsync(temporary)
 
 
-def _publish(temporary: Path, target: Path) -> None:
+def sealed_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return {name: {"sha256", "bytes"}} of the files in a folder, each on disk by now."""
+    files = sorted(f for f in folder.iterdir() if f.name != MANIFEST)
+    for file in files:
+        fsync(file)
+    return {f.name: {"sha256": file_digest(f), "bytes": f.stat().st_size} for f in files}
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Give a finished folder its name, replacing one that has it."""
     if target.exists():
         # A folder that is not empty cannot be replaced in one step: move it aside first.
-        os.replace(target, target.parent / f"{_TEMPORARY}replaced-{uuid.uuid4().hex[:8]}")
+        os.replace(target, target.parent / f"{TEMPORARY}replaced-{uuid.uuid4().hex[:8]}")
     os.replace(temporary, target)
-    _fsync(target.parent)
-    _remove_unfinished(target.parent)
+    fsync(target.parent)
+    remove_unfinished(target.parent)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have the disk hold what was written to the file or folder."""
     if path.is_dir() and os.name == "nt":
         return  # Windows opens no folders
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

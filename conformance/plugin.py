@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -12,6 +13,7 @@ import pytest
 
 from .benchmarking import recording
 from .checks import diagnose
+from .conversion import FORMATS, Conversion, require_conversion, takes_batches
 from .errors import ConformanceError
 from .imagenet import selecting
 from .models import MODELS
@@ -81,9 +83,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if "pack" in metafunc.fixturenames:
         metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
+    if "conversion" in metafunc.fixturenames:
+        converted = [name for name in session_of(metafunc.config).importers if name in FORMATS]
+        metafunc.parametrize("conversion", converted, indirect=True, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
-        ids = ["-".join(filter(None, (v.engine, switches(v)))) for v in variants]
+        ids = ["-".join(filter(None, (v.variant, switches(v)))) for v in variants]
         metafunc.parametrize("variant", variants, ids=ids, scope="session")
 
 
@@ -104,10 +109,22 @@ def _model(item: pytest.Item) -> Optional[str]:
 
 def _deselect(config: pytest.Config, items: list[pytest.Item], mark: str) -> None:
     """Take the tests of a marker out of the run, and tell pytest so."""
-    marked = [item for item in items if item.get_closest_marker(mark)]
-    if marked:
-        config.hook.pytest_deselected(items=marked)
-        items[:] = [item for item in items if item not in marked]
+    _leave_out(config, items, lambda item: item.get_closest_marker(mark) is not None)
+
+
+def _leave_out(
+    config: pytest.Config, items: list[pytest.Item], which: Callable[[pytest.Item], bool]
+) -> None:
+    unwanted = [item for item in items if which(item)]
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
+
+
+def _batch_of_one(item: pytest.Item) -> bool:
+    """Return whether a test runs a batch through a file that is made for one image."""
+    _, variant = _parameters(item)
+    return variant is not None and _stage(item) == "batch" and not takes_batches(variant.importer)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -117,6 +134,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _deselect(config, items, recording.MARK)
     if not selecting.is_asked(config):
         _deselect(config, items, selecting.MARK)
+    _leave_out(config, items, _batch_of_one)
     for item in items:
         if item.get_closest_marker(selecting.MARK):
             item.add_marker(pytest.mark.xdist_group(_model(item)))
@@ -163,20 +181,29 @@ def _name_case(
         "model": model,
         "stage": stage,
     }
+    importer = _importer(item, variant)
     # These are what JUnit XML shows: plain values, the details are in the findings.
     properties = {"model": model, "stage": stage, "opencv": session.capability["version"]}
     if variant is not None:
         case["variant"] = switches(variant)
         properties |= {"engine": variant.engine, "variant": case["variant"]}
+    if importer != RunConfig().importer:
+        properties["importer"] = importer
     properties["command"] = rerun_command(item, item.config)
     item.user_properties += [(name, value) for name, value in properties.items() if value]
     _findings(item)["case"] = case
 
 
+def _importer(item: pytest.Item, variant: Optional[RunConfig]) -> str:
+    """Return the importer that a case is about, the usual one where it is about none."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return str(variant.importer if variant else params.get("conversion", RunConfig().importer))
+
+
 def _mark_known_failure(
     session: Session, item: pytest.Item, model: str, variant: Optional[RunConfig]
 ) -> None:
-    config = variant or session.variants()[0]
+    config = variant or replace(session.variants()[0], importer=_importer(item, variant))
     name = getattr(item, "originalname", item.name)
     parameters = item.name[len(name) :].strip("[]")
     entry = session.known_failure(model, config, _stage(item), name, parameters)
@@ -223,9 +250,28 @@ def pack(request: pytest.FixtureRequest, conformance_session: Session) -> Pack:
 
 
 @pytest.fixture(scope="session")
+def conversion(
+    request: pytest.FixtureRequest, pack: Pack, conformance_session: Session
+) -> Conversion:
+    """The pack's file for another importer (indirect parameter: the importer)."""
+    try:
+        conformance_session.check_conversion(pack, request.param)
+        return require_conversion(pack, request.param)
+    except ConformanceError as error:
+        message = str(error)
+    pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture(scope="session")
 def candidate(conformance_session: Session, pack: Pack, variant: RunConfig) -> CandidateRun:
     """What OpenCV answered to the pack's inputs, or how it failed: a test of import judges that."""
-    return conformance_session.run(pack, variant)
+    try:
+        conformance_session.check_conversion(pack, variant.importer)
+    except ConformanceError as error:
+        message = str(error)
+    else:
+        return conformance_session.run(pack, variant)
+    pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture
@@ -292,7 +338,7 @@ def _context(
     return Context(
         model=pack.model,
         opencv=session.capability["version"],
-        engine=variant.engine if variant else "",
+        engine=variant.title if variant else "",
         command=rerun_command(request.node, request.config),
     )
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from .building import require_tensorflow
+from .checks import judge_run
+from .conversion import FORMATS, require_conversion
 from .errors import ConformanceError
-from .opencv.capability import ENGINES
+from .opencv.capability import ENGINES, IMPORTERS
 from .opencv.process import child_environment, last_lines
-from .opencv.records import DOING, CandidateRun, RunConfig
+from .opencv.records import BATCH, DOING, CandidateRun, RunConfig
 from .pack import SAMPLED, Pack, keras_flavour
 from .session import Session
 from .verdict.data import release
@@ -45,11 +47,11 @@ here = os.path.dirname(os.path.abspath(__file__))
 image = np.load(os.path.join(here, "input.npy"))  # NHWC
 expected = np.load(os.path.join(here, "expected.npy"))  # NHWC, TensorFlow in float64
 print("OpenCV", cv2.__version__, flush=True)
-net = cv2.dnn.readNetFromTensorflow(os.path.join(here, "graph.pb"){engine})
+net = cv2.dnn.{reader}(os.path.join(here, "{file}"){engine})
 {switches}net.setInput(np.ascontiguousarray(np.moveaxis(image, -1, 1)))
 output = net.forward()
 expected = np.moveaxis(expected, -1, 1)
-if output.size != expected.size:
+if {differs}:
     sys.exit(f"shape {{output.shape}}, should be {{expected.shape}}")
 deviation = np.sqrt(np.mean((output.reshape(expected.shape) - expected) ** 2))
 print(f"root mean square deviation {{deviation:.3g}}, allowed {{LIMIT:.3g}}")
@@ -58,8 +60,8 @@ sys.exit(0 if deviation <= LIMIT else 1)
 
 _ISSUE = """# {title}
 
-`reproduce.py` reads `graph.pb` ({nodes} operations, {size} KiB), runs it on `input.npy` and
-compares with `expected.npy`, TensorFlow's answer to the same graph in double precision.
+`reproduce.py` reads `{file}` ({nodes} operations, {size} KiB), runs it on `input.npy` and
+compares with `expected.npy`, TensorFlow's answer to the same graph in double precision.{converted}
 
     python reproduce.py
 
@@ -67,7 +69,7 @@ gives
 
 {output}
 
-- OpenCV {version}, {engine} engine, {distribution}
+- OpenCV {version}, {title_of_run}, {distribution}
 - node {node!r} ({op}) of {model}, a classifier of Keras frozen by opencv-dnn-conformance
 - expected: a root mean square deviation of at most {limit:.3g} ({why})
 """
@@ -75,29 +77,43 @@ gives
 
 @dataclass(frozen=True)
 class _Case:
-    """What is reduced, and where to. target: the node that the part ends in."""
+    """What is reduced, and where to.
+
+    target: the node that the part ends in. batch: whether it fails on several images at once only.
+    """
 
     folder: Path
     session: Session
     pack: Pack
     config: RunConfig
     target: NodeDeviation
+    batch: bool = False
+
+    @property
+    def file(self) -> Path:
+        """The file that the script reads."""
+        converted = FORMATS.get(self.config.importer)
+        return self.folder / (converted.file if converted else "graph.pb")
 
 
 def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConfig) -> str:
-    """Write graph.pb, input.npy, expected.npy, reproduce.py and issue.md; return what was written.
+    """Write a graph, input.npy, expected.npy, reproduce.py and issue.md; return what was written.
+
+    The graph is graph.pb, or for another importer model.tflite or model.onnx: the part of the
+    frozen graph, converted by itself.
 
     Raises ConformanceError where nothing fails, OpenCV names no node, TensorFlow is missing, or no
     part of the graph fails by itself.
     """
     run = session.run(pack, config)
     require_tensorflow(keras_flavour())
-    target = _target(session, pack, run)
+    batch = _fails_in_batches(session, pack, run)
+    target = _last_node(pack) if batch else _target(session, pack, run)
     from .reference.reduce import parts_around  # noqa: TID251  (cuts the graph)
 
     folder.mkdir(parents=True, exist_ok=True)
-    case = _Case(folder, session, pack, config, target)
-    image = _image(pack, run, target)
+    case = _Case(folder, session, pack, config, target, batch)
+    image = pack.load("inputs")[:BATCH] if batch else _image(pack, run, target)
     parts = parts_around(pack.graph_path, pack.manifest.tensors, target.node, target.node, image)
     for part in parts:
         output = _attempt(case, part)
@@ -108,6 +124,22 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
         f"--reduce {folder}: no part of {pack.model} that ends in {target.node!r} fails by itself; "
         f"the whole model is needed ({pack.graph_path})"
     )
+
+
+def _fails_in_batches(session: Session, pack: Pack, run: CandidateRun) -> bool:
+    """Return whether a batch is all that the run got wrong."""
+    wrong = [
+        judgement.metric for judgement in judge_run(session, pack, run) if not judgement.passed
+    ]
+    stages = {failure.stage for failure in run.failures}
+    return (stages == {"batch"} and not wrong) or (not stages and wrong == ["batch_linf"])
+
+
+def _last_node(pack: Pack) -> NodeDeviation:
+    """Return the node that gives the logits: a batch is judged by what comes out in the end."""
+    logits = pack.manifest.tensors["logits"]
+    op = next(entry["op"] for entry in pack.manifest.layers if entry["node"] == logits)
+    return NodeDeviation(logits, op, (), None, None, 0.0, 0.0)
 
 
 def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
@@ -122,7 +154,7 @@ def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
         )
     from .reference.reduce import node_that_uses  # noqa: TID251  (reads the graph)
 
-    named = run.failure.node or ""
+    named = _graph_node(session, pack, run)
     found_named = node_that_uses(pack.graph_path, pack.manifest.tensors, named)
     if found_named is not None:
         return NodeDeviation(*found_named, (), None, None, 0.0, 0.0)
@@ -130,6 +162,17 @@ def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
         f"--reduce: {pack.model} fails ({run.failure.stage}), but OpenCV names no node of the "
         f"graph that could be cut out"
     )
+
+
+def _graph_node(session: Session, pack: Pack, run: CandidateRun) -> str:
+    """Return the frozen graph's name of the node that OpenCV's error names, "" if it names none."""
+    named = run.failure.node if run.failure and run.failure.node else ""
+    if run.config.importer not in FORMATS:
+        return named
+    for entry in require_conversion(pack, run.config.importer).manifest.tensors:
+        if named.split("!")[-1] in (entry["tensor"], entry["layer"]):
+            return entry["node"]
+    return named.split("!")[-1].split(";")[0].split(":")[0]
 
 
 def _image(pack: Pack, run: CandidateRun, target: NodeDeviation) -> Any:
@@ -149,9 +192,10 @@ def _attempt(case: _Case, part: Part) -> Optional[str]:
     """Write the part and its script; return what the script printed where it fails, else None."""
     from .reference.reduce import write_part  # noqa: TID251  (writes the graph)
 
-    write_part(case.folder, part)
+    if not write_part(case.file, part, case.config.importer):
+        return None
     allowance = _allowance(case, part)
-    title = f"{case.target.op} on OpenCV {case.session.capability['version']}"
+    title = f"{case.target.op} on OpenCV {case.session.capability['version']}, {case.config.title}"
     script = case.folder / "reproduce.py"
     script.write_text(_script(case, allowance, title), encoding="utf-8")
     return _failing_output(script)
@@ -165,13 +209,22 @@ def _allowance(case: _Case, part: Part) -> Allowance:
 def _script(case: _Case, allowance: Allowance, title: str) -> str:
     engines = case.session.capability["engines"]
     engine = f"cv2.dnn.{ENGINES[case.config.engine]}"
+    shape = "shape" if case.batch else "size"  # of one image axes of size 1 may be missing
     return _SCRIPT.format(
         title=title,
+        differs=f"output.{shape} != expected.{shape}",
         limit=float(allowance.values[0]),
         why=_why(allowance),
-        engine=f', "", {engine}' if len(engines) > 1 else "",
+        reader=IMPORTERS[case.config.importer],
+        file=case.file.name,
+        engine=_engine_argument(case.config.importer, engine) if len(engines) > 1 else "",
         switches="".join(line + "\n" for line in _switches(case)),
     )
+
+
+def _engine_argument(importer: str, engine: str) -> str:
+    """Return what follows the file in the call: readNetFromTensorflow takes a config before it."""
+    return f", {engine}" if importer in FORMATS else f', "", {engine}'
 
 
 def _switches(case: _Case) -> Iterator[str]:
@@ -210,7 +263,7 @@ def _failing_output(script: Path) -> Optional[str]:
 
 def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
     """Return the part with fewer channels that still fails, and its output; None if none does."""
-    if (case.folder / "graph.pb").stat().st_size <= LARGE:
+    if case.file.stat().st_size <= LARGE:
         return None
     from .reference.reduce import fewer_channels  # noqa: TID251  (cuts the graph)
 
@@ -220,7 +273,7 @@ def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
         except ConformanceError:
             break
         output = _attempt(case, smaller)
-        if output is not None and (case.folder / "graph.pb").stat().st_size <= LARGE:
+        if output is not None and case.file.stat().st_size <= LARGE:
             return smaller, output
     _attempt(case, part)  # the files of the whole part again
     return None
@@ -228,23 +281,35 @@ def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
 
 def _title(case: _Case) -> str:
     failure = case.session.run(case.pack, case.config).failure
+    if case.batch:
+        return f"{case.target.op}: a batch of {BATCH} images gives other rows ({case.config.title})"
     what = (
         "strays from TensorFlow" if failure is None else f"fails to {DOING[failure.stage]} a graph"
     )
-    return f"{case.target.op}: {what} ({case.config.engine} engine)"
+    return f"{case.target.op}: {what} ({case.config.title})"
+
+
+def _converted(case: _Case) -> str:
+    if case.config.importer not in FORMATS:
+        return ""
+    producer = require_conversion(case.pack, case.config.importer).manifest.producer
+    versions = ", ".join(f"{name} {version}" for name, version in producer.items())
+    return f"\nThe graph was converted with {versions}."
 
 
 def _write_issue(case: _Case, part: Part, output: str) -> str:
     found = case.session.capability
     allowance = _allowance(case, part)
-    size = (case.folder / "graph.pb").stat().st_size / 1024
+    size = case.file.stat().st_size / 1024
     text = _ISSUE.format(
         title=_title(case),
         nodes=part.nodes,
         size=f"{size:.0f}",
         output="\n".join("    " + line for line in output.splitlines()),
         version=found["version"],
-        engine=case.config.engine,
+        title_of_run=case.config.title,
+        file=case.file.name,
+        converted=_converted(case),
         distribution=found["distribution"],
         node=case.target.node,
         op=case.target.op,

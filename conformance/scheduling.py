@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
 
 import filelock
 
+from .conversion import find_conversion
 from .errors import ConformanceError
 from .pack import Pack, PackRequest, find_pack, pack_lock
 from .pack_store import unwritable
@@ -23,20 +24,32 @@ from .progress import Event, Report
 
 # Builds one pack and returns it; the last argument is called with the name of each step.
 Build = Callable[[PackRequest, Path, Callable[[str], None]], Pack]
+# Converts one pack for one importer.
+Convert = Callable[[Pack, str, Callable[[str], None]], object]
 
 _POLL_SECONDS = 0.2
 
 
 def build_packs(
-    requests: Iterable[PackRequest], root: Path, build: Build, report: Report, force: bool = False
+    requests: Iterable[PackRequest],
+    root: Path,
+    build: Build,
+    report: Report,
+    force: bool = False,
+    importers: Sequence[str] = (),
+    convert: Optional[Convert] = None,
 ) -> list[str]:
     """Build the packs that are missing or damaged (all with `force`); return who failed.
+
+    importers: those whose file is made by `convert` where it is missing or damaged.
 
     Any number of processes may do this at once on one folder: a model whose lock another holds
     is put off, and not built again if it appeared meanwhile. One model's failure is reported and
     does not stop the others.
     """
-    pending = [_Job(request, root, build, report, force) for request in requests]
+    pending = [
+        _Job(request, root, build, report, force, importers, convert) for request in requests
+    ]
     failed = []
     while pending:
         put_off = []
@@ -61,6 +74,8 @@ class _Job:
     build: Build
     report: Report
     force: bool
+    importers: Sequence[str] = ()
+    convert: Optional[Convert] = None
     started: Optional[float] = None
     state: str = ""
 
@@ -96,19 +111,31 @@ class _Job:
             lock.release()
 
     def _build_if_needed(self) -> None:
-        if not self._needed():
-            return self._say("already there", "found")
-        self._say("starting")
-        self.build(self.request, self.root, self._say)
-        return self._say("built", "built")
+        pack, built = self._usable(), False
+        if pack is None:
+            self._say("starting")
+            pack, built = self.build(self.request, self.root, self._say), True
+        for importer in self.importers:
+            if self.convert is not None and self._conversion_needed(pack, importer):
+                self.convert(pack, importer, self._say)
+                built = True
+        return self._say("built", "built") if built else self._say("already there", "found")
 
-    def _needed(self) -> bool:
+    def _usable(self) -> Optional[Pack]:
+        """Return the pack that is there and need not be built again."""
         if self.force and self.state != "waiting":
-            return True
+            return None
         try:
-            return find_pack(self.root, self.request) is None
+            return find_pack(self.root, self.request)
         except ConformanceError as error:
             self._say(f"building it again, since {error}")
+            return None
+
+    def _conversion_needed(self, pack: Pack, importer: str) -> bool:
+        try:
+            return find_conversion(pack, importer) is None
+        except ConformanceError as error:
+            self._say(f"converting it again, since {error}")
             return True
 
     def _say(self, step: str, state: str = "working") -> None:

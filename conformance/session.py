@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -14,11 +14,18 @@ import numpy as np
 
 from . import __version__
 from .building import missing_packs, run_builder
+from .conversion import (
+    FORMATS,
+    question,
+    require_conversion,
+    require_converter,
+    takes_batches,
+)
 from .errors import ConformanceError
 from .models import MODELS
 from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
-from .pack import Pack, PackRequest, find_pack, keras_flavour, locate_pack, read_manifest
+from .pack import Pack, PackRequest, find_pack, keras_flavour, locate_pack
 from .progress import Event
 from .verdict.expectations import Case, KnownFailure, match_known_failure
 from .verdict.localize import METRIC as LAYER_METRIC
@@ -31,7 +38,8 @@ from .verdict.tolerance import Allowance, Tolerances, allow, load_tolerances, ty
 class Session:
     """Options of the run and what has been found out so far.
 
-    weights, graph, keras: as in PackRequest. engines: None for all that this OpenCV has,
+    weights, graph, keras: as in PackRequest. importers: those that this OpenCV lacks are left out,
+    see `capability`. engines: None for all that this OpenCV has,
     ["default"] for the one it takes by itself. winograd, fusion: the settings to judge, None being
     what the user gets without asking. timeout: seconds that one candidate process may take.
     verbose: let TensorFlow's log through while packs are built.
@@ -41,7 +49,7 @@ class Session:
     weights: str = "synthetic"
     graph: str = "opencv"
     keras: str = field(default_factory=keras_flavour)
-    importer: str = "tensorflow"
+    importers: Sequence[str] = ("tensorflow",)
     engines: Optional[Sequence[str]] = None
     target: str = "cpu"
     winograd: Sequence[Optional[bool]] = (None,)
@@ -51,6 +59,7 @@ class Session:
     verbose: bool = False
     known_failures: Sequence[KnownFailure] = ()
     build_failures: dict[str, str] = field(default_factory=dict)
+    lacking: list[str] = field(default_factory=list)
     _packs: dict[str, Pack] = field(default_factory=dict)
     _runs: dict[tuple[str, RunConfig], CandidateRun] = field(default_factory=dict)
 
@@ -58,11 +67,15 @@ class Session:
     def capability(self) -> dict[str, Any]:
         """What the installed OpenCV offers, asked of a child process.
 
-        Raises ConformanceError without cv2, or when it lacks what is asked for: importer, engine
-        or target.
+        Raises ConformanceError without cv2, or when it lacks what is asked for: engine, target or
+        every one of the importers. Where it has some of them, the others are left out, and `header`
+        says so: one command serves a matrix of OpenCV versions.
         """
         found: dict[str, Any] = probe_in_child()
-        _require("importer", self.importer, found["importers"], found["version"])
+        self.lacking = [name for name in self.importers if name not in found["importers"]]
+        if len(self.lacking) == len(self.importers):
+            _require("importer", self.lacking[0], found["importers"], found["version"])
+        self.importers = [name for name in self.importers if name not in self.lacking]
         if self.engines == ["default"]:
             # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
             self.engines = found["engines"][-1:]
@@ -119,12 +132,12 @@ class Session:
         )
 
     def variants(self) -> list[RunConfig]:
-        """Return one configuration for each engine and switch setting to be judged."""
+        """Return one configuration for each importer, engine and switch setting to be judged."""
         found = self.capability  # which replaces "default" by the engine's name
         engines = found["engines"] if self.engines is None else self.engines
         return [
             RunConfig(
-                importer=self.importer,
+                importer=importer,
                 engine=engine,
                 target=self.target,
                 threads=self.threads,
@@ -132,6 +145,7 @@ class Session:
                 fusion=fusion,
                 layers=True,
             )
+            for importer in self.importers
             for engine in engines
             for winograd in self.winograd
             for fusion in self.fusion
@@ -144,13 +158,18 @@ class Session:
     def build_missing(self, models: Iterable[str], report: Callable[[Event], None]) -> None:
         """Build the packs that are missing, in a process of its own, where TensorFlow is installed.
 
-        A failure is kept in build_failures and raised to the tests that want that pack.
+        So are the files of the other importers, where their converters are installed. A failure is
+        kept in build_failures and raised to the tests that want that pack.
         """
-        missing = missing_packs([self.request(model) for model in models], self.packs_root)
+        importers = [name for name in self.importers if self._converter_problem(name) == ""]
+        requests = [self.request(model) for model in models]
+        missing = missing_packs(requests, self.packs_root, importers)
         if not missing:
             return
         try:
-            for event in run_builder(missing, self.packs_root, verbose=self.verbose):
+            for event in run_builder(
+                missing, self.packs_root, verbose=self.verbose, importers=importers
+            ):
                 report(event)
                 if event.state == "failed":
                     self.build_failures[event.model] = event.step
@@ -176,6 +195,22 @@ class Session:
             f"installed: python -m conformance pack build {model}{options} "
             f"--packs {self.packs_root}"
         )
+
+    def _converter_problem(self, importer: str) -> Optional[str]:
+        """Return why `importer` has no converter here, "" if it has one, None if it needs none."""
+        if importer not in FORMATS:
+            return None
+        try:
+            require_converter(importer, self.keras)
+        except ConformanceError as error:
+            return str(error)
+        return ""
+
+    def check_conversion(self, pack: Pack, importer: str) -> None:
+        """Raise ConformanceError saying what to do where `importer` has no file of the pack."""
+        if importer in FORMATS:
+            why = self._converter_problem(importer) or self.build_failures.get(pack.model, "")
+            require_conversion(pack, importer, why)
 
     def run(self, pack: Pack, config: RunConfig) -> CandidateRun:
         """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
@@ -232,20 +267,30 @@ class Session:
                 "cpu": found["cpu_features"],
                 "threads": self.threads or found["threads"],
             },
-            "packs": self._pack_digests(),
+            "packs": self._pack_digests(config.importer),
         }
 
-    def _pack_digests(self) -> dict[str, str]:
+    def _pack_digests(self, importer: str) -> dict[str, str]:
         located = {m: locate_pack(self.packs_root, self.request(m)) for m in MODELS}
-        return {m: read_manifest(path).digest() for m, path in located.items() if path}
+        return {m: question(path, importer) for m, path in located.items() if path}
+
+    def _left_out(self) -> Iterator[str]:
+        """Yield what is not judged though it was asked for, and why."""
+        for name in self.lacking:
+            yield f"OpenCV {self.capability['version']} has no importer {name}: left out"
+        for name in self.importers:
+            if not takes_batches(name):
+                yield f"files for the importer {name} take one image: no batch is judged"
 
     def header(self) -> list[str]:
         """Return the lines at the top of the run: versions, CPU, threads, packs."""
         found = self.capability
         return [
+            *(f"conformance: {note}" for note in self._left_out()),
             f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
-            f"{', '.join(self.engines or found['engines'])}, importer {self.importer}, "
-            f"target {self.target}, {self.threads or found['threads']} threads",
+            f"{', '.join(self.engines or found['engines'])}, "
+            f"importer {', '.join(self.importers)}, target {self.target}, "
+            f"{self.threads or found['threads']} threads",
             f"conformance: TensorFlow {_version('tensorflow')}, Keras {_version('keras')}, "
             f"NumPy {np.__version__}, Python {platform.python_version()}",
             f"conformance: CPU {found['cpu_features']}",

@@ -34,6 +34,9 @@ DISTRIBUTIONS = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
+# What DNN_TFLITE_UNSUPPORTED and DNN_PROTOBUF_UNSUPPORTED say (tflite_importer.cpp and others).
+_BUILT_WITHOUT = "Build OpenCV with"
+_NO_SUCH_FILE = "no-such-file"
 _INSTALL = "python -m pip install opencv-python-headless (or opencv-python)"
 
 
@@ -78,8 +81,21 @@ def probe() -> dict[str, Any]:
 
 
 def importers(cv2: Any) -> list[str]:
-    """Return the names of the importers that this build has."""
-    return [name for name, attribute in IMPORTERS.items() if hasattr(cv2.dnn, attribute)]
+    """Return the names of the importers that this build has.
+
+    A build without FlatBuffers or Protobuf has the function too: it only says what is missing.
+    """
+    return [name for name, attribute in IMPORTERS.items() if _can_read(cv2, attribute)]
+
+
+def _can_read(cv2: Any, attribute: str) -> bool:
+    if not hasattr(cv2.dnn, attribute):
+        return False
+    try:
+        getattr(cv2.dnn, attribute)(_NO_SUCH_FILE)
+    except Exception as error:  # of a file that is not there, whatever the binding makes of it
+        return _BUILT_WITHOUT not in str(error)
+    return True
 
 
 def engines(cv2: Any) -> list[str]:

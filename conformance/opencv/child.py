@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from conformance.sampling import SAMPLED
 
 from . import layers, net
 from .capability import load_cv2
+from .importers import converted_absent, converted_carriers
 from .records import BATCH, REPEATS, Array, Failure, RunConfig
 
 
@@ -44,6 +45,8 @@ class Session:
         self.model: str = request["model"]
         self.entries: list[dict[str, Any]] = request["layers"]
         self.tensors: dict[str, str] = request["tensors"]
+        self.converted: Optional[list[dict[str, str]]] = request.get("converted")
+        self.batches: bool = request["batches"]
         self.sabotage: dict[str, str] = request.get("sabotage") or {}
         self.images: Array = np.load(request["inputs"], allow_pickle=False)
         self.report: dict[str, Any] = {"failures": []}
@@ -137,7 +140,7 @@ def run(session: Session) -> None:
         session.subject = net.Subject(session.model, session.config, cv2.__version__)
         session.report["version"] = cv2.__version__
     candidate, names = run_plain(session, cv2)
-    held = layers.carriers(names, session.entries)
+    held = carriers(session, names)
     if session.config.engine == "new":
         # It reads the graph again for each tap; two nets of vgg19 would take over 3 GiB. As what it
         # hands out is the same bits however much is asked for, the layers bring the logits along.
@@ -152,6 +155,23 @@ def run(session: Session) -> None:
     if not (session.folder / "logits.npz").exists() and "logits" not in session.begun:
         with session.optional():
             run_logits(session, cv2, held, None)
+
+
+def carriers(session: Session, names: list[str]) -> dict[str, str]:
+    """Return {OpenCV layer: graph node whose value it holds}."""
+    if session.converted is None:
+        return layers.carriers(names, session.entries)
+    config = session.config
+    return converted_carriers(
+        config.importer, config.engine, names, session.converted, session.entries
+    )
+
+
+def absent(session: Session, held: dict[str, str]) -> dict[str, str]:
+    """Return {node: reason} of the pack's nodes that no OpenCV layer holds."""
+    if session.converted is None:
+        return layers.absent(held, session.entries)
+    return converted_absent(held, session.converted, session.entries)
 
 
 def run_plain(session: Session, cv2: Any) -> tuple[Any, list[str]]:
@@ -170,10 +190,11 @@ def run_plain(session: Session, cv2: Any) -> tuple[Any, list[str]]:
         refuse_fallback(session)
     with session.stage("forward"):
         run_singles(session, candidate)
-    with session.optional(), session.stage("batch"):
-        # The same net: its re-allocation for another shape is what a user's batch meets too, and
-        # a second parse of a 550 MB graph is saved.
-        session.save("batch", batch=net.forward(candidate, session.images[:BATCH]))
+    if session.batches:
+        with session.optional(), session.stage("batch"):
+            # The same net: its re-allocation for another shape is what a user's batch meets too,
+            # and a second parse of a 550 MB graph is saved.
+            session.save("batch", batch=net.forward(candidate, session.images[:BATCH]))
     return candidate, names
 
 
@@ -213,8 +234,9 @@ def run_logits(session: Session, cv2: Any, held: dict[str, str], candidate: Any)
         layer = layers.layer_holding(held, session.entries, session.tensors["logits"])
         tap = layers.open_tap(cv2, session.graph, session.config, [layer], parsed=candidate)
         images = single_images(session.images[SAMPLED])
-        values = [layers.read_tap(tap, image)[0].reshape(1, -1) for image in images]
-        session.save("logits", logits=np.concatenate(values))
+        values = [layers.read_tap(tap, image)[0] for image in images]
+        rows = [value.reshape(1, -1) for value in values if value is not None]
+        session.save("logits", logits=np.concatenate(rows))
 
 
 def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
@@ -228,6 +250,9 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
             tap = layers.open_tap(cv2, session.graph, session.config, names, plain=True)
             for index, image in enumerate(single_images(session.images[SAMPLED])):
                 for name, value in zip(names, layers.read_tap(tap, image)):
+                    if value is None:
+                        held.pop(name, None)
+                        continue
                     samples.add(index, held[name], value)
                     if held[name] == output:
                         finals.append(np.array(value))
@@ -235,7 +260,7 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
                         before.append(value.reshape(1, -1))
         if session.config.engine == "new":
             session.save("logits", logits=np.concatenate(before))
-        missing = layers.absent(held, session.entries)
+        missing = absent(session, held)
         lost = {**missing, **samples.wrong}
         found = {node: at for node, at in samples.samples.items() if node not in lost}
         outputs = {"outputs": np.concatenate(finals)} if finals else {}

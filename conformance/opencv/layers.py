@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -140,14 +140,17 @@ def open_tap(
     return Tap(net, names, net.getUnconnectedOutLayersNames() if new else names)
 
 
-def read_tap(tap: Tap, images: Array) -> list[Array]:
+def read_tap(tap: Tap, images: Array) -> list[Optional[Array]]:
     """Run NHWC images through the net; return the outputs of ``tap.names``, NCHW as in OpenCV.
+
+    None for one that OpenCV fused into another and does not hand out (ONNX, new engine).
 
     ``forward(name)`` is avoided: on the new engine of 5.0.0 it returns some other tensor.
     """
     tap.net.setInput(to_blob(images))
     outputs = dict(zip(tap.asked, tap.net.forward(list(tap.asked))))
-    return [np.asarray(outputs[name]) for name in tap.names]
+    values = (outputs.get(name) for name in tap.names)
+    return [None if value is None else np.asarray(value) for value in values]
 
 
 class LayerSamples:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from .capability import ENGINES, IMPORTERS, available_targets, dnn_constants, engines
 from .records import DOING, Array, Failure, RunConfig
+from .taps import write_tapped
 
 # OpenCV goes on with the CPU and says so on stderr only: net_impl.cpp (setUpNet),
 # net_impl_backend.cpp (setPreferableTarget, setPreferableBackend).
@@ -71,7 +74,7 @@ class Subject:
         """Return the failure of `stage` for `reason`."""
         at = f" at node {node!r}" if node else ""
         message = (
-            f"OpenCV {self.version} ({self.config.engine} engine) could not "
+            f"OpenCV {self.version} ({self.config.title}) could not "
             f"{DOING[stage]} {self.model}{at}: {reason}"
         )
         return Failure(stage, "error", message, node)
@@ -120,11 +123,11 @@ def find_node(*texts: str) -> Optional[str]:
 
 
 def read(cv2: Any, graph: Path, config: RunConfig, extra: Sequence[str] = ()) -> Any:
-    """Parse the frozen graph and return the cv2 net.
+    """Parse the frozen graph, or its conversion, and return the cv2 net.
 
-    extra: inner layers to hand out, which the new engine must know while it reads. Raises
-    ValueError for an importer or engine this OpenCV lacks and for an empty net; cv2.error
-    for what OpenCV refuses.
+    extra: inner layers, or tensors of a conversion, to hand out, which the new engine must know
+    while it reads. Raises ValueError for an importer or engine this OpenCV lacks and for an empty
+    net; cv2.error for what OpenCV refuses.
     """
     reader = _READERS.get(config.importer)
     if reader is None or not hasattr(cv2.dnn, IMPORTERS[config.importer]):
@@ -148,8 +151,21 @@ def _read_tensorflow(cv2: Any, graph: Path, engine: str, extra: Sequence[str]) -
     return cv2.dnn.readNetFromTensorflow(str(graph), "", number, list(extra))
 
 
+def _read_converted(importer: str, cv2: Any, path: Path, engine: str, extra: Sequence[str]) -> Any:
+    reader = getattr(cv2.dnn, IMPORTERS[importer])
+    number = [getattr(cv2.dnn, ENGINES[engine])] if hasattr(cv2.dnn, ENGINES["new"]) else []
+    if not extra:
+        return reader(str(path), *number)
+    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
+        tapped = Path(folder, path.name)
+        write_tapped(importer, path, extra, tapped)
+        return reader(str(tapped), *number)
+
+
 _READERS: dict[str, Callable[[Any, Path, str, Sequence[str]], Any]] = {
     "tensorflow": _read_tensorflow,
+    "tflite": partial(_read_converted, "tflite"),
+    "onnx": partial(_read_converted, "onnx"),
 }
 
 

@@ -35,9 +35,9 @@ DOING = {
 class RunConfig:
     """How the candidate is run; None leaves a switch as the user gets it.
 
-    importer: "tensorflow". engine: "classic", or "new" (OpenCV 5). backend, target: the ends of
-    OpenCV's constants in lower case, such as "opencv" for DNN_BACKEND_OPENCV and "cpu_fp16" for
-    DNN_TARGET_CPU_FP16. layers: read every layer too.
+    importer: "tensorflow", "tflite" or "onnx". engine: "classic", or "new" (OpenCV 5). backend,
+    target: the ends of OpenCV's constants in lower case, such as "opencv" for DNN_BACKEND_OPENCV
+    and "cpu_fp16" for DNN_TARGET_CPU_FP16. layers: read every layer too.
     """
 
     importer: str = "tensorflow"
@@ -48,6 +48,17 @@ class RunConfig:
     fusion: Optional[bool] = None
     threads: Optional[int] = None
     layers: bool = False
+
+    @property
+    def variant(self) -> str:
+        """Engine, after the importer unless that is the usual one: "classic", "tflite-classic"."""
+        return self.engine if self.importer == "tensorflow" else f"{self.importer}-{self.engine}"
+
+    @property
+    def title(self) -> str:
+        """The same for people: "classic engine", "tflite importer, classic engine"."""
+        importer = "" if self.importer == "tensorflow" else f"{self.importer} importer, "
+        return f"{importer}{self.engine} engine"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from conformance.conversion import FORMATS, require_conversion, takes_batches
 from conformance.errors import ConformanceError
 from conformance.pack_format import Pack
 
@@ -44,7 +45,7 @@ def run_candidate(
     timeout in seconds for the whole run. Whatever the candidate does, from an error to a crash or
     a hang, comes back as ``failures`` of the result, with the arrays of the stages before it.
     sabotage: for self-tests, see child.py. Raises ConformanceError when the request cannot be
-    made (temporary folder not writable).
+    made (temporary folder not writable; the importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
     try:
@@ -65,9 +66,15 @@ def run_candidate(
 def _request(
     pack: Pack, config: RunConfig, folder: Path, sabotage: Optional[Mapping[str, str]]
 ) -> dict[str, Any]:
+    path, tensors = pack.graph_path, None
+    if config.importer in FORMATS:
+        conversion = require_conversion(pack, config.importer)
+        path, tensors = conversion.model_path, conversion.manifest.tensors
     return {
         "model": pack.model,
-        "graph": str(pack.graph_path.resolve()),
+        "graph": str(path.resolve()),
+        "converted": tensors,
+        "batches": takes_batches(config.importer),
         "inputs": str((pack.path / "inputs.npy").resolve()),
         "tensors": pack.manifest.tensors,
         "layers": pack.manifest.layers,
@@ -137,7 +144,7 @@ def _unnatural_end(
     kind, how = _kind(ending, timeout)
     first = ", in the first forward or after it" if stage == "forward" else ""
     message = (
-        f"OpenCV {result.version or '(version unknown)'} ({result.config.engine} engine) could "
+        f"OpenCV {result.version or '(version unknown)'} ({result.config.title}) could "
         f"not {DOING[stage]} {model}: {how}{first}.{last_lines(ending.log)}"
     )
     return Failure(stage, kind, message, signal=ending.signal)

@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from conformance.errors import ConformanceError
 
 
-def _verbose() -> bool:
+def verbose() -> bool:
+    """Whether CONFORMANCE_VERBOSE asks for what TensorFlow logs."""
     return os.environ.get("CONFORMANCE_VERBOSE", "0") not in ("", "0")
 
 
 @contextlib.contextmanager
-def _muted_stderr() -> Iterator[None]:
+def muted_stderr() -> Iterator[None]:
     """Silence what native code writes to file descriptor 2, whatever the log level."""
     sys.stderr.flush()
     saved = os.dup(2)
@@ -34,14 +35,19 @@ def _muted_stderr() -> Iterator[None]:
         os.close(saved)
 
 
+def quiet() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which nothing shows on standard error unless CONFORMANCE_VERBOSE=1."""
+    return contextlib.nullcontext() if verbose() else muted_stderr()
+
+
 def _set_up() -> None:
     # Keras reads its backend once, at import; a user's keras.json must not change the reference.
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    if not _verbose():
+    if not verbose():
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # Some lines precede TensorFlow's own reading of the log level: only a muted stderr stops them.
-    with contextlib.nullcontext() if _verbose() else _muted_stderr():
+    with quiet():
         try:
             import tensorflow as tf
         except ModuleNotFoundError as error:

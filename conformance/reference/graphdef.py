@@ -144,6 +144,15 @@ def write_graph(path: Path, graph: Graph) -> None:
         file.write(_field(4, graph.definition.versions.SerializeToString()))
 
 
+def embedded(graph: Graph) -> Any:
+    """Return `graph` as one GraphDef message with its constants in it; they are copied."""
+    definition = GraphDef(versions=graph.definition.versions)
+    for node in graph.definition.node:
+        value = graph.constants.get(node.name)
+        definition.node.append(node if value is None else constant(node.name, value))
+    return definition
+
+
 def _write_constant(file: BinaryIO, name: str, value: Array) -> None:
     """Write a Const node: GraphDef.node(1) > attr(5) > value(2) > tensor(8) > tensor_content(4)."""
     head = _const_head(name, value)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from conformance.errors import ConformanceError
 
+from .convert import convert
 from .graphdef import (
     Array,
     Graph,
@@ -131,6 +132,8 @@ def cut(graph: Graph, start: str, last: str, value: Array) -> Graph:
         if name == start:
             renamed.append(placeholder(INPUT, np.float32, [None, *value.shape[1:]]))
             continue
+        if name == INPUT:
+            continue  # the whole graph's own input, which lies before the start
         copy = NodeDef.FromString(node.SerializeToString())
         fed = [INPUT if source == start else source for source in sources(node)]
         copy.ClearField("input")
@@ -156,11 +159,22 @@ def _value(graph: Graph, feeds: dict[str, Array], node: str) -> Array:
         return np.asarray(fetch(session, {**graph.constants, **feeds}, [node])[node])
 
 
-def write_part(folder: Path, part: Part) -> None:
-    """Write graph.pb, input.npy (NHWC) and expected.npy (NHWC, float64) to `folder`."""
-    write_graph(folder / "graph.pb", part.graph)
-    np.save(folder / "input.npy", part.input)
-    np.save(folder / "expected.npy", part.expected)
+def write_part(file: Path, part: Part, importer: str = "tensorflow") -> bool:
+    """Write the graph to `file`, input.npy (NHWC) and expected.npy (NHWC, float64) beside it.
+
+    importer: what the file is for. Return False, nothing written, for a part that its converter
+    refuses.
+    """
+    try:
+        if importer == "tensorflow":
+            write_graph(file, part.graph)
+        else:
+            convert(importer, part.graph, list(part.input.shape[1:]), file)
+    except ConformanceError:
+        return False
+    np.save(file.with_name("input.npy"), part.input)
+    np.save(file.with_name("expected.npy"), part.expected)
+    return True
 
 
 def fewer_channels(part: Part, keep: int, at: int) -> Part:

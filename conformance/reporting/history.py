@@ -11,7 +11,7 @@ from conformance.verdict.data import release
 from conformance.verdict.expectations import Case, KnownFailure, match_known_failure
 
 from .gate import DEVIATION
-from .results import Line, Results
+from .results import Line, Results, variant_of
 
 _BAD = ("failed", "errored")
 # A change of DEVIATION by more than this factor is told.
@@ -20,7 +20,11 @@ FACTOR = 2.0
 
 @dataclass(frozen=True)
 class Step:
-    """A change between two neighbouring versions on one engine. kind: verdict, deviation, bits."""
+    """A change between two neighbouring versions.
+
+    engine: with the importer before it, unless that is the usual one. kind: verdict, deviation or
+    bits.
+    """
 
     model: str
     engine: str
@@ -37,7 +41,7 @@ def history(matrix: Iterable[Results], factor: float = FACTOR) -> list[Step]:
     """
     by_engine: dict[str, list[Results]] = defaultdict(list)
     for results in matrix:
-        by_engine[results.header["engine"]].append(results)
+        by_engine[variant_of(results.header)].append(results)
     steps: list[Step] = []
     for engine, line in sorted(by_engine.items()):
         line.sort(key=lambda results: release(results.header["opencv"]["version"]))

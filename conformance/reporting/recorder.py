@@ -1,8 +1,9 @@
-"""The pytest side of the results store: one file for each engine of the run."""
+"""The pytest side of the results store: one file for each importer and engine of the run."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.opencv.records import CandidateRun
+from conformance.opencv.records import CandidateRun, RunConfig
 from conformance.pack import SAMPLED, Pack
 from conformance.session import Session
 from conformance.verdict.metrics import METRICS
@@ -29,7 +30,7 @@ class Recorder:
         self._folder = folder
         self._session = session
         self._stack = ExitStack()
-        self._writers: dict[str, ResultsWriter] = {}
+        self._writers: dict[RunConfig, ResultsWriter] = {}
         self._outcomes: dict[str, list[Any]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -44,22 +45,21 @@ class Recorder:
         if report.when != "teardown":
             return
         properties: dict[str, Any] = dict(report.user_properties)
-        engine = properties.get("engine")
         lines = [_case_line(findings, properties["command"], phases)]
         lines += [findings[kind] for kind in ("run", "layers") if kind in findings]
         del self._outcomes[report.nodeid]
-        for name, writer in self._writers.items():
-            if engine in (None, name):
+        for config, writer in self._writers.items():
+            if belongs(properties, config):
                 for line in lines:
                     writer.write(line)
 
     def _open(self) -> None:
         for config in self._session.variants():
-            if config.engine not in self._writers:
+            if config.variant not in {given.variant for given in self._writers}:
                 header = self._session.results_header(config)
-                name = f"{header['opencv']['version']}-{config.engine}.jsonl"
+                name = f"{header['opencv']['version']}-{config.variant}.jsonl"
                 manager = writing(self._folder / name, header)
-                self._writers[config.engine] = self._stack.enter_context(manager)
+                self._writers[config] = self._stack.enter_context(manager)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -67,6 +67,18 @@ class Recorder:
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         error = None if ended else RuntimeError("interrupted")
         self._stack.__exit__(type(error) if error else None, error, None)
+
+
+def belongs(properties: Mapping[str, Any], config: RunConfig) -> bool:
+    """Return whether a case is one of the engine and importer of `config`.
+
+    One without an engine is of all (is the frozen graph right?), and one without an importer
+    is of the usual one, or of all where it has no engine either.
+    """
+    engine, importer = properties.get("engine"), properties.get("importer")
+    if importer is None and engine is not None:
+        importer = RunConfig().importer
+    return engine in (None, config.engine) and importer in (None, config.importer)
 
 
 def run_line(pack: Pack, run: CandidateRun, variant: str = "") -> Line:

@@ -23,6 +23,7 @@ import fastjsonschema
 import filelock
 
 from conformance.errors import ConformanceError
+from conformance.opencv.records import RunConfig
 
 SCHEMA = 1
 Line = dict[str, Any]
@@ -41,8 +42,14 @@ class Results:
 
     @property
     def name(self) -> str:
-        """OpenCV version and engine, as the file is named."""
-        return f"{self.header['opencv']['version']}-{self.header['engine']}"
+        """OpenCV version, importer if it is not the usual one, and engine, as the file is named."""
+        header = self.header
+        return f"{header['opencv']['version']}-{variant_of(header)}"
+
+
+def variant_of(header: Line) -> str:
+    """Return the engine, after the importer unless that is the usual one (RunConfig.variant)."""
+    return RunConfig(importer=header["importer"], engine=header["engine"]).variant
 
 
 @lru_cache(maxsize=1)

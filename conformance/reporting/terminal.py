@@ -21,7 +21,11 @@ _RANK = ("passed", "skipped", "xfailed", "errored", "failed")
 
 @dataclass
 class Row:
-    """What the cases of one model came to. engine: with switches. counts: cases by outcome."""
+    """What the cases of one model came to.
+
+    engine: with switches, and the importer before it unless that is the usual one. counts: cases
+    by outcome.
+    """
 
     model: str
     engine: str
@@ -50,12 +54,12 @@ def worst_outcome(reports: Iterable[Any]) -> str:
 
 
 def collect_rows(reports: Iterable[Any]) -> list[Row]:
-    """Return a row for each model and engine, in the registry's order, from pytest's reports.
+    """Return a row for each model, importer and engine, in the registry's order.
 
     Cases without an engine (is the frozen graph right?) count in every row of their model.
     """
     rows: dict[tuple[str, str], Row] = {}
-    common = []
+    common: list[tuple[str, str, str]] = []
     for report in reports:
         properties = dict(getattr(report, "user_properties", ()))
         outcome = outcome_of(report)
@@ -63,18 +67,18 @@ def collect_rows(reports: Iterable[Any]) -> list[Row]:
         if outcome is None or "case" not in findings:
             continue
         if "engine" not in properties:
-            common.append((properties["model"], outcome))
+            common.append((properties["model"], properties.get("importer", ""), outcome))
             continue
         variant = findings["case"].get("variant", "")
-        key = (properties["model"], f"{properties['engine']} {variant}".strip())
+        words = (properties.get("importer", ""), properties["engine"], variant)
+        key = (properties["model"], " ".join(filter(None, words)))
         row = rows.setdefault(key, Row(*key))
         row.counts[outcome] += 1
         if "judgement" in findings:
             row.judgements[findings["judgement"]["metric"]] = findings["judgement"]
-    for model, outcome in common:
-        for row in [r for r in rows.values() if r.model == model] or [
-            rows.setdefault((model, ""), Row(model, ""))
-        ]:
+    for model, importer, outcome in common:
+        of_model = [r for r in rows.values() if r.model == model and r.engine.startswith(importer)]
+        for row in of_model or [rows.setdefault((model, ""), Row(model, ""))]:
             row.counts[outcome] += 1
     names = list(MODELS)
     return sorted(rows.values(), key=lambda r: (_position(names, r.model), r.engine))
@@ -91,7 +95,7 @@ def verdict_table(reports: Iterable[Any], width: int) -> str:
         return ""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for title in ("model", "engine", "verdict", "cases"):
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, no_wrap=title != "cases")
     for title in ("L1", "allowed", "used"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:

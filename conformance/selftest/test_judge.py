@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 _NAMES = [f"photo{n}" for n in range(6)] + ["black", "noise"]
 _RNG = np.random.default_rng(7)
 _LOGITS = _RNG.normal(0, 3, (8, 1000))
-_CONTEXT = Context("resnet50", "4.14.0", "classic", "pytest 'suite/test_agreement.py::test_l1'")
+_CONTEXT = Context(
+    "resnet50", "4.14.0", "classic engine", "pytest 'suite/test_agreement.py::test_l1'"
+)
 
 
 def _softmax(logits: Array) -> Array:

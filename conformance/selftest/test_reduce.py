@@ -18,6 +18,8 @@ from conformance.errors import ConformanceError
 from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
 from conformance.reducing import write_reproducer
+from conformance.reference.graphdef import read_frozen
+from conformance.reference.reduce import cut
 from conformance.selftest.tiny import tiny_pack, tiny_weights
 from conformance.session import Session
 
@@ -70,6 +72,16 @@ def test_truth_is_the_cut_graphs_own(
     assert (expected.dtype, image.dtype) == (np.float64, np.float32)
     bias = tiny_weights()["conv1/bias"].astype(np.float64)
     np.testing.assert_array_equal(expected, image.astype(np.float64) + bias)
+
+
+def test_part_of_a_graph_whose_input_has_the_parts_name(tmp_path: Path) -> None:
+    """A part that begins inside a graph whose own input is called "input" has one such node."""
+    pack = tiny_pack(tmp_path)
+    graph = read_frozen(pack.graph_path, **pack.manifest.tensors)
+    whole = cut(graph, graph.input, "bn/add", np.zeros((1, 16, 16, 3), np.float32))
+    inner = cut(whole, "conv1/Relu", "bn/add", np.zeros((1, 16, 16, 8), np.float32))
+    assert [node.name for node in inner.definition.node].count("input") == 1
+    assert "conv1/Conv2D" not in inner.nodes()
 
 
 def test_nothing_to_reduce_is_told(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The step before OpenCV: the frozen graph, run by TensorFlow, is the Keras model."""
+"""The steps before OpenCV: the frozen graph, and what it is converted to, is the Keras model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Callable
 
 import pytest
 
+from conformance.conversion import FORMATS, Conversion
 from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
 from conformance.session import Session
@@ -20,5 +21,22 @@ def test_frozen_graph_equals_keras(
     """TensorFlow running the frozen graph answers as the Keras model does, within rounding."""
     truth = pack.load("outputs_f64")
     sides = Sides(pack.manifest.inputs, pack.load("frozen_f32"), truth, "the frozen graph")
+    allowance = conformance_session.allow(pack, RunConfig(winograd=False), "frozen_l1_sum")
+    verify(judge_distance(sides, allowance))
+
+
+@pytest.mark.stage("convert")
+def test_conversion_equals_keras(
+    pack: Pack,
+    conversion: Conversion,
+    verify: Callable[[Judgement], None],
+    conformance_session: Session,
+) -> None:
+    """The converted file, run by its format's own runtime, answers as Keras does, within rounding.
+
+    TensorFlow's interpreter for TFLite, ONNX Runtime for ONNX.
+    """
+    who = f"the {FORMATS[conversion.manifest.importer].title} file"
+    sides = Sides(pack.manifest.inputs, conversion.outputs(), pack.load("outputs_f64"), who)
     allowance = conformance_session.allow(pack, RunConfig(winograd=False), "frozen_l1_sum")
     verify(judge_distance(sides, allowance))

@@ -60,7 +60,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     session = session_of(metafunc.config)
     batch = metafunc.config.getoption("--batch")
     threads = session.threads or session.capability["threads"]
-    variants = [replace(v, threads=threads, layers=False) for v in session.variants()]
+    # Of the importers only the usual one: they differ in the layers that they make, not in speed.
+    usual = (v for v in session.variants() if v.importer == RunConfig().importer)
+    variants = [replace(v, threads=threads, layers=False) for v in usual]
     alone = len({variant.engine for variant in variants}) == 1
     rows = [Row("opencv", threads, batch, variant) for variant in variants]
     rows += [Row(name, threads, batch) for name in ("tensorflow", "tensorflow-eager")]

@@ -30,7 +30,7 @@ from .data import (
 # A case that gets no further than one of these fails in all that come after it.
 CHAIN = ("start", "parse", "setup", "forward")
 # These need no forward of the candidate's; the other stages, after the chain, do.
-APART = ("freeze", "preprocessing")
+APART = ("freeze", "convert", "preprocessing")
 STAGES = (
     *APART,
     *CHAIN,

@@ -19,7 +19,11 @@ _LABELS = "labels/classification_classes_ILSVRC2012.txt"
 
 @dataclass(frozen=True)
 class Context:
-    """Where a judgement was made. engine: empty where OpenCV took no part (freezing)."""
+    """Where a judgement was made.
+
+    engine: such as "classic engine", with the importer before it unless that is the usual one;
+    empty where OpenCV took no part (freezing).
+    """
 
     model: str
     opencv: str
@@ -54,7 +58,7 @@ def class_name(index: int) -> str:
 
 
 def _summary(judgement: Judgement, context: Context) -> str:
-    where = f"OpenCV {context.opencv}, {context.engine} engine" if context.engine else judgement.who
+    where = f"OpenCV {context.opencv}, {context.engine}" if context.engine else judgement.who
     observed, allowed = f"{judgement.observed:.3g}", f"{judgement.allowed:.3g}"
     text = f"{context.model} on {where}: {judgement.metric} is {observed}, allowed {allowed}"
     parts = []

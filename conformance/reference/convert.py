@@ -1,0 +1,105 @@
+"""A pack's frozen graph in another file format: converted, run by that format's own runtime,
+and each of its tensors matched with the node of the frozen graph that it equals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from conformance.conversion import (
+    FORMATS,
+    OUTPUTS,
+    Conversion,
+    ConversionManifest,
+    require_converter,
+    write_conversion,
+)
+from conformance.errors import ConformanceError
+from conformance.pack import SAMPLED, Pack
+from conformance.verdict.localize import METRIC
+from conformance.verdict.metrics import METRICS
+from conformance.verdict.tolerance import noise_floor
+
+from . import onnx, tflite
+from .graphdef import Array, Graph, read_frozen
+from .matching import Matcher
+
+CONVERTERS: dict[str, Any] = {"tflite": tflite, "onnx": onnx}
+
+Progress = Callable[[str], None]
+
+
+def build_conversion(
+    pack: Pack, importer: str, progress: Progress = lambda step: None
+) -> Conversion:
+    """Convert the frozen graph of `pack` for `importer` and return it, replacing one there.
+
+    progress: called with the name of each step as it starts. Raises ConformanceError where the
+    converter is missing or refuses the graph.
+    """
+    return write_conversion(
+        pack, importer, lambda folder, manifest: _fill(folder, manifest, pack, progress)
+    )
+
+
+def convert(importer: str, graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
+    """Write `graph` in the format of `importer`; return the names of its input and output.
+
+    shape: of one image or vector, without the batch. Raises ConformanceError with the converter's
+    reason where it refuses the graph.
+    """
+    require_converter(importer)
+    try:
+        given: tuple[str, str] = CONVERTERS[importer].convert(graph, shape, path)
+        return given
+    except Exception as error:  # converters raise whatever their own passes raise
+        title = FORMATS[importer].title
+        reason = str(error).strip().splitlines()[-3:]
+        raise ConformanceError(
+            f"converting the graph to {title} failed ({type(error).__name__}): {' '.join(reason)}"
+        ) from error
+
+
+def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Progress) -> None:
+    importer = manifest.importer
+    title, path = FORMATS[importer].title, folder / FORMATS[importer].file
+    progress(f"converting to {title}")
+    inputs = pack.load("inputs")
+    graph = read_frozen(pack.graph_path, **pack.manifest.tensors)
+    manifest.input, manifest.output = convert(importer, graph, list(inputs.shape[1:]), path)
+    del graph  # the runtime is about to hold the weights once more
+    progress(f"running the {title} file")
+    outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
+    np.save(folder / OUTPUTS, outputs)
+    manifest.strays = matcher.strays(_typical)
+    manifest.tensors = [
+        {"tensor": tensor, "layer": layer, "node": matcher.node_of[tensor]}
+        for tensor, layer in CONVERTERS[importer].operations(path)
+        if tensor in matcher.node_of
+    ]
+
+
+def _run(converter: Any, path: Path, inputs: Array, pack: Pack) -> tuple[Array, Matcher]:
+    """Return the file's outputs for all inputs, and its tensors matched on those SAMPLED."""
+    matcher = Matcher(pack.layers())
+    sampled = list(range(len(inputs)))[SAMPLED]
+    answers: dict[int, Optional[Array]] = dict.fromkeys(range(len(inputs)))
+    for place, (output, values) in enumerate(converter.run(path, inputs[SAMPLED], True)):
+        if place == 0:
+            matcher.pair(values)
+        matcher.add(place, values)
+        answers[sampled[place]] = output
+    rest = [index for index, answer in answers.items() if answer is None]
+    for index, (output, _) in zip(rest, converter.run(path, inputs[rest], False)):
+        answers[index] = output
+    return np.concatenate([np.asarray(answers[i]) for i in range(len(inputs))]), matcher
+
+
+def _typical(float32: Array, float64: Array) -> float:
+    """Return TensorFlow's own rounding of a node, or one float32 eps of its values if less."""
+    size = METRICS[METRIC].measure(float64, 0 * float64)[0]
+    return max(float(noise_floor(METRIC, float32, float64)[0]), float(size) * 2.0**-23)
