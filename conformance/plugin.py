@@ -84,12 +84,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pack" in metafunc.fixturenames:
         metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
     if "conversion" in metafunc.fixturenames:
-        converted = [name for name in session_of(metafunc.config).importers if name in FORMATS]
-        metafunc.parametrize("conversion", converted, indirect=True, scope="session")
+        formats = _formats(metafunc.config)
+        metafunc.parametrize("conversion", formats, indirect=True, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
         ids = ["-".join(filter(None, (v.variant, switches(v)))) for v in variants]
         metafunc.parametrize("variant", variants, ids=ids, scope="session")
+
+
+def _formats(config: pytest.Config) -> list[str]:
+    return [name for name in session_of(config).importers if name in FORMATS]
 
 
 def _parameters(item: pytest.Item) -> tuple[Optional[str], Optional[RunConfig]]:
@@ -135,6 +139,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not selecting.is_asked(config):
         _deselect(config, items, selecting.MARK)
     _leave_out(config, items, _batch_of_one)
+    if not _formats(config):
+        # pytest would keep a test without parameters, and tell that it was skipped.
+        _leave_out(config, items, lambda item: "conversion" in getattr(item, "fixturenames", ()))
     for item in items:
         if item.get_closest_marker(selecting.MARK):
             item.add_marker(pytest.mark.xdist_group(_model(item)))
