@@ -69,8 +69,11 @@ class Server:
         timer = threading.Timer(self.timeout, self.process.kill)
         begin = time.monotonic()
         timer.start()
-        line = self.process.stdout.readline()
-        timer.cancel()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            # Python waits for its threads before it ends: after Ctrl-C for as long as `timeout`.
+            timer.cancel()
         late = time.monotonic() - begin >= self.timeout
         answer = json.loads(line) if line.endswith("\n") else self._end(late)
         if "error" in answer:

@@ -27,10 +27,10 @@ from .capability import engines, load_cv2
 from .drawing import caption
 from .records import Array, RunConfig
 
-# modules/imgcodecs/src/loadsave.cpp: CV_IO_MAX_IMAGE_PIXELS.
+# The limit: CV_IO_MAX_IMAGE_PIXELS in modules/imgcodecs/src/loadsave.cpp.
 _UNREADABLE = (
-    "cv2.imread finds no image in it that it can decode (damaged, of a format this OpenCV lacks, "
-    "or of more than 2^30 pixels, which OPENCV_IO_MAX_IMAGE_PIXELS raises)"
+    "no image that cv2.imread can decode: no image at all, damaged, of a format this OpenCV lacks, "
+    "or of more than 2^30 pixels (the variable OPENCV_IO_MAX_IMAGE_PIXELS raises that)"
 )
 
 
@@ -56,6 +56,7 @@ class Predictor:
         with net.stage("setup", self.subject):
             net.configure(self.cv2, self.net, config)
         self.warm = False
+        self.warning = ""
         self.picture: Array = np.empty((0, 0, 3), np.uint8)
 
     def about(self, request: Request) -> dict[str, Any]:
@@ -72,7 +73,8 @@ class Predictor:
         """Read request["image"] and run it; write its blob, NCHW, and the outputs as .npy.
 
         Where request["pixels"] names a file, write there, too, what the blob is made of: the
-        pixels "decoded" and, of the blob's size, "uint8" and "float32", all BGR, NHWC.
+        pixels "decoded" and, of the blob's size, "uint8" and "float32", all BGR, NHWC. The answer's
+        "warning" is what the decoder said of a picture that it decoded all the same.
         """
         try:
             self.picture = self._read(request["image"])
@@ -91,6 +93,7 @@ class Predictor:
         height, width = self.picture.shape[:2]
         return {
             "size": [width, height],
+            "warning": self.warning,
             "input_shape": blob.shape,
             "output_shape": outputs.shape,
             "ms": ms,
@@ -101,10 +104,11 @@ class Predictor:
         try:
             picture = self.cv2.imread(path, self.cv2.IMREAD_COLOR)
         except self.cv2.error as error:
-            raise Refused(net.explain(error)[0]) from error
+            raise Refused(f"{_UNREADABLE}. OpenCV says: {net.explain(error)[0]}") from error
+        said = _printed(before)
         if picture is None:
-            said = _printed(before)
-            raise Refused(f"{_UNREADABLE}{': ' if said else ''}{said}")
+            raise Refused(f"{_UNREADABLE}{f'. OpenCV says: {said}' if said else ''}")
+        self.warning = said
         return np.asarray(picture)
 
     def _resized(self, settings: Settings, float32: bool) -> Array:
@@ -171,9 +175,10 @@ class Predictor:
         window = request["title"]
         self.cv2.namedWindow(window, self.cv2.WINDOW_NORMAL | self.cv2.WINDOW_KEEPRATIO)
         self.cv2.imshow(window, caption(self.cv2, self.picture, request["lines"]))
-        # A closed window gets no key any more.
+        # A closed window gets no key any more, and one whose parent was killed no user.
+        parent = os.getppid()
         while self.cv2.getWindowProperty(window, self.cv2.WND_PROP_VISIBLE) >= 1:
-            if self.cv2.waitKey(100) >= 0:
+            if self.cv2.waitKey(100) >= 0 or os.getppid() != parent:
                 break
         self.cv2.destroyAllWindows()
         return {}

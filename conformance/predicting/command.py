@@ -192,7 +192,9 @@ def _one(
     reason = refusal(picture)
     if reason:
         raise PictureError(f"{picture}: {reason}; give a JPEG, PNG or another image")
-    opencv, size = frameworks.opencv(picture, chosen, given.explain)
+    opencv, size, warning = frameworks.opencv(picture, chosen, given.explain)
+    if warning:
+        print(f"warning: {picture}: damaged? OpenCV says: {warning}", file=sys.stderr)
     tensorflow, explanation = None, None
     _print(given, ["", f"{picture}, {size[0]} x {size[1]} pixels", *printing.answer_lines(opencv)])
     if not missing:

@@ -71,7 +71,7 @@ class Frameworks:
         try:
             server = Server(module, request, self.timeout)
         except FrameworkError as error:
-            raise ConformanceError(f"{self.pack.model}: {error.message}") from error
+            raise self._failed(error) from error
         self._open.callback(server.close)
         return server
 
@@ -79,14 +79,23 @@ class Frameworks:
         try:
             return server.ask(request)
         except FrameworkError as error:
-            raise ConformanceError(f"{self.pack.model}: {error.message}") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: FrameworkError) -> ConformanceError:
+        name = self.pack.model
+        return ConformanceError(
+            error.message if name in error.message else f"{name}: {error.message}"
+        )
 
     def _file(self, name: str) -> str:
         return str(self.folder / name)
 
-    def opencv(self, picture: Path, settings: Settings, pixels: bool) -> tuple[Answer, list[int]]:
-        """Return OpenCV's answer to the picture, and the picture's [width, height].
+    def opencv(
+        self, picture: Path, settings: Settings, pixels: bool
+    ) -> tuple[Answer, list[int], str]:
+        """Return OpenCV's answer to the picture, the picture's [width, height], and a warning.
 
+        The warning is what the decoder said of a damaged picture, else empty.
         pixels: keep the decoded and resized pixels for `explain`. Raises PictureError where the
         picture is to blame.
         """
@@ -104,7 +113,7 @@ class Frameworks:
         about = self.about
         how, threads = f"{about['engine']} engine", int(about["threads"])
         answer = self._answer("OpenCV", about["version"], how, threads, found, "opencv.npy")
-        return answer, found["size"]
+        return answer, found["size"], found["warning"]
 
     def tensorflow(self) -> Answer:
         """Return what TensorFlow's frozen graph makes of the blob that OpenCV was given."""
@@ -172,5 +181,11 @@ class Frameworks:
     def show(self, lines: Sequence[str], title: str) -> None:
         """Show the last picture in a window until a key is pressed or it is closed."""
         self._opencv.timeout = _LOOKED_AT
-        self._ask(self._opencv, do="show", lines=list(lines), title=title)
+        try:
+            self._opencv.ask({"do": "show", "lines": list(lines), "title": title})
+        except FrameworkError as error:
+            # Qt aborts the process where it can't reach the display.
+            raise ConformanceError(
+                f"--show: {error.message}\nUse --output FILE and look at the file"
+            ) from error
         self._opencv.timeout = self.timeout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def output_paths(pictures: Sequence[Path], output: Path) -> list[Path]:
             raise ConformanceError(f"--output {output}: give a name that ends with .png or .jpg")
         if not output.parent.is_dir():
             raise ConformanceError(f"--output {output}: there is no folder {output.parent}")
+        if not os.access(output.parent, os.W_OK):
+            raise ConformanceError(f"--output {output}: {output.parent} can't be written to")
         return [output]
     if output.is_file():
         raise ConformanceError(
