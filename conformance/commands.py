@@ -7,6 +7,7 @@ need it, so that the others start at once and run where it is not installed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.table import Table
 from .building import require_tensorflow
 from .errors import ConformanceError
 from .models import MODELS, get_model
+from .own_models import MODELS_FILE, Asked, Chosen, by_name, choose, own_from
 from .pack import (
     PackRequest,
     default_packs,
@@ -29,6 +31,7 @@ from .pack import (
 from .pack_identity import GRAPHS
 from .progress import STYLES, reporter
 from .scheduling import build_packs
+from .session import Session
 
 # Exit statuses: fine; a check found something bad; the command could not be carried out.
 OK, BAD, ERROR = 0, 1, 2
@@ -75,6 +78,45 @@ def build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="build even what is there")
     parser.add_argument("--progress", choices=STYLES, default="auto", help="default: %(default)s")
     parser.add_argument("-v", "--verbose", action="store_true", help="let TensorFlow log")
+    own_options(parser)
+    # How a session hands a model of the user's to the process that builds its pack.
+    parser.add_argument("--own", help=argparse.SUPPRESS)
+
+
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says more of a model of the user's own, where a path is given for MODEL."""
+    add = parser.add_argument
+    add(
+        "--model-preprocess",
+        action="append",
+        default=[],
+        metavar="WHICH",
+        help="of a model of your own: tf, caffe, torch, none (default) or FILE.toml; given once, "
+        "or once for each MODEL, in order, as the next two",
+    )
+    add("--model-labels", action="append", default=[], metavar="FILE", help="its classes")
+    add(
+        "--model-size",
+        action="append",
+        default=[],
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the images, if it takes any size (default: 224 224)",
+    )
+    add("--models-file", metavar="FILE", help=f"registers models (default: {MODELS_FILE}, if any)")
+
+
+def chosen(arguments: Arguments, models: Sequence[str]) -> Chosen:
+    """Return what `models`, names or paths, mean; see own_models.choose."""
+    asked = Asked(
+        models,
+        arguments.model_preprocess,
+        arguments.model_labels,
+        arguments.model_size,
+        arguments.models_file,
+    )
+    return choose(asked, arguments.packs)
 
 
 def diversity_options(parser: argparse.ArgumentParser) -> None:
@@ -144,10 +186,7 @@ def run_list(_: Arguments) -> int:
 def run_pack_build(arguments: Arguments) -> int:
     """Build packs; raise ConformanceError naming the models that were not built."""
     flavour = keras_flavour()
-    requests = [
-        PackRequest(model, arguments.weights, arguments.graph, flavour)
-        for model in chosen_models(arguments.models)
-    ]
+    requests = _build_requests(arguments)
     for request in requests:
         weights_identity(request)  # a missing file is better reported before an hour of building
     require_tensorflow(flavour)
@@ -160,6 +199,18 @@ def run_pack_build(arguments: Arguments) -> int:
     if failed:
         raise ConformanceError(f"not built: {', '.join(failed)} (see above)")
     return OK
+
+
+def _build_requests(arguments: Arguments) -> list[PackRequest]:
+    if arguments.own:
+        models = Chosen((), by_name([own_from(json.loads(arguments.own))]))
+    else:
+        models = chosen(arguments, arguments.models)
+    session = Session(
+        arguments.packs, arguments.weights, arguments.graph, own=models.own, chosen=models.names
+    )
+    names = list(models.own) if arguments.own else session.models
+    return [session.request(name) for name in names]
 
 
 def _existing_packs(root: Path) -> list[Path]:

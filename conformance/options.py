@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import pytest
 
 from .benchmarking import recording
 from .errors import ConformanceError
 from .imagenet import asking
+from .own_models import FORMATS, MODELS_FILE, Asked, OwnModel, choose
 from .pack import default_packs, keras_flavour
 from .session import Session
 from .verdict.expectations import load_known_failures
@@ -72,8 +73,61 @@ def add_options(parser: pytest.Parser) -> None:
         help="write DIR/<opencv version>-<engine>.jsonl, and times to DIR/bench-<version>.json",
     )
     add("--known-failures", metavar="FILE", help="TOML file used instead of the suite's own")
+    _add_model_options(add)
     recording.add_options(group)
     asking.add_options(add)
+
+
+def _add_model_options(add: Callable[..., None]) -> None:
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="judge this model, and of the others only those that are given too: "
+        f"{FORMATS}, or a name (of the registry, {MODELS_FILE} or a pack); repeatable",
+    )
+    add(
+        "--model-preprocess",
+        action="append",
+        default=[],
+        metavar="WHICH",
+        help="tf, caffe, torch, none (default: RGB, 0-255) or FILE.toml; given once it is for "
+        "every --model, else once for each, in order, as the next two",
+    )
+    add(
+        "--model-labels",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the names of the model's classes, one a line",
+    )
+    add(
+        "--model-size",
+        action="append",
+        default=[],
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="size of the images for a model that takes any (default: 224 224)",
+    )
+    add(
+        "--models-file",
+        metavar="FILE",
+        help=f"registers models of your own (default: {MODELS_FILE} here, where there is one)",
+    )
+
+
+def asked_models(config: pytest.Config) -> Asked:
+    """Return what the options say of the models to judge."""
+    option = config.getoption
+    return Asked(
+        option("--model"),
+        option("--model-preprocess"),
+        option("--model-labels"),
+        option("--model-size"),
+        option("--models-file"),
+    )
 
 
 def new_session(config: pytest.Config) -> Session:
@@ -81,8 +135,10 @@ def new_session(config: pytest.Config) -> Session:
     option = config.getoption
     packs, engines = option("--packs"), option("--engine")
     known_failures = option("--known-failures")
+    root = Path(packs).expanduser().resolve() if packs else default_packs()
+    models = choose(asked_models(config), root)
     session = Session(
-        packs_root=Path(packs).expanduser().resolve() if packs else default_packs(),
+        packs_root=root,
         weights=option("--weights"),
         graph=option("--graph"),
         keras=keras_flavour(),
@@ -94,7 +150,11 @@ def new_session(config: pytest.Config) -> Session:
         threads=option("--threads"),
         timeout=option("--candidate-timeout"),
         verbose=config.option.verbose > 0,
-        known_failures=load_known_failures(Path(known_failures) if known_failures else None),
+        known_failures=load_known_failures(
+            Path(known_failures) if known_failures else None, tuple(models.own)
+        ),
+        own=models.own,
+        chosen=models.names,
     )
     session.capability  # noqa: B018  # a missing cv2 is reported before anything is collected
     return session
@@ -116,9 +176,13 @@ _REPEATED = (
 )
 
 
-def rerun_command(item: pytest.Item, config: pytest.Config) -> str:
-    """Return the command that runs just this case again, with the options given now."""
+def rerun_command(item: pytest.Item, config: pytest.Config, own: Optional[OwnModel]) -> str:
+    """Return the command that runs just this case again, with the options given now.
+
+    own: the case's model, if it is the user's.
+    """
     given = [(name, config.getoption(name)) for name in _REPEATED]
     kept = [f"{name}={value}" for name, value in given if value not in (None, _DEFAULTS.get(name))]
     location = os.path.relpath(item.path, config.invocation_params.dir)
-    return shlex.join(["pytest", f"{location}::{item.name}", *kept])
+    model = ["--model", *own.words] if own else []
+    return shlex.join(["pytest", f"{location}::{item.name}", *model, *kept])

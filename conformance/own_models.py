@@ -27,10 +27,11 @@ _KEYS = ("name", "path", "preprocess", "labels", "size", "outputs")
 class OwnModel:
     """One model of the user's.
 
-    name: the test id, the file's name unless given. path: of the file or SavedModel folder, absolute;
-    None where only its pack is at hand. labels: path of a file with a class a line. size: height
-    and width, for a model that takes any. outputs: nodes of a frozen graph that are its outputs,
-    none for those that nothing else takes.
+    name: the test id, the file's name unless given. path: of the file or SavedModel folder,
+    absolute; None where only its pack is at hand. labels: path of a file with a class a line. size:
+    height and width, for a model that takes any. outputs: nodes of a frozen graph that are its
+    outputs, none for those that nothing else takes. words: what names it on a command line, options
+    of its own included.
     """
 
     name: str
@@ -39,6 +40,7 @@ class OwnModel:
     labels: Optional[str] = None
     size: Optional[tuple[int, int]] = None
     outputs: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; `own_from` reads it."""
@@ -55,6 +57,7 @@ def own_from(values: Mapping[str, Any]) -> OwnModel:
         values["labels"],
         (size[0], size[1]) if size else None,
         tuple(values["outputs"]),
+        tuple(values["words"]),
     )
 
 
@@ -170,7 +173,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Chosen:
-    """names: the models to judge, in order; empty where none was asked for. own: the user's models."""
+    """names: the models to judge, in order; none where none was asked for. own: the user's."""
 
     names: tuple[str, ...] = ()
     own: Mapping[str, OwnModel] = field(default_factory=dict)
@@ -195,11 +198,15 @@ def choose(asked: Asked, packs: Path) -> Chosen:
 
 def _registered(models_file: Optional[str]) -> dict[str, OwnModel]:
     path = Path(models_file or MODELS_FILE).expanduser()
-    return read_models_file(path.absolute()) if models_file or path.is_file() else {}
+    if not models_file and not path.is_file():
+        return {}
+    found = read_models_file(path.absolute())
+    where = ("--models-file", models_file) if models_file else ()
+    return {name: replace(model, words=(name, *where)) for name, model in found.items()}
 
 
 def _spread(asked: Asked) -> list[dict[str, Any]]:
-    """Return the options of each model: one given once is for all, else each has its own, in order."""
+    """Return the options of each model: given once for all, or once for each, in order."""
     count = len(asked.models)
     columns: dict[str, list[Any]] = {}
     for option, values in (
@@ -225,11 +232,11 @@ def _named(
     path = Path(name).expanduser()
     if name in MODELS and not path.is_file():
         return name
-    if path.exists() or path.suffix.lower() in SUFFIXES and path.name != name:
-        return _changed(own_model(path), options)
+    if path.exists() or (path.suffix.lower() in SUFFIXES and path.name != name):
+        return _changed(replace(own_model(path), words=(str(path),)), options)
     packed = _packed(packs)
     if name in packed:
-        return OwnModel(name)
+        return OwnModel(name, words=(name,))
     known = [*registered, *packed]
     if path.suffix or "/" in name:
         check_format(path.absolute())
@@ -247,6 +254,10 @@ def _packed(packs: Path) -> list[str]:
 
 def _changed(model: OwnModel, options: Mapping[str, Any]) -> OwnModel:
     here = Path.cwd()
+    words = list(model.words)
+    for option, value in options.items():
+        words += [f"--model-{option}", *(map(str, value) if option == "size" else [value])]
+    model = replace(model, words=tuple(words))
     if "preprocess" in options:
         given = read_preprocessing("--model-preprocess", options["preprocess"], here)
         model = replace(model, preprocess=given)

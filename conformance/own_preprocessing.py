@@ -28,7 +28,7 @@ KEYS = (*FIGURES, "crop", "resize")
 class OwnPreprocessing:
     """From an image to a model's input.
 
-    mode: a key of preprocessing.MODES, or "" for ``(pixel - mean) * scale / std`` with pixels 0-255,
+    mode: a key of preprocessing.MODES, or "" for ``(pixel - mean) * scale / std`` of pixels 0-255,
     the arithmetic of blobFromImage and of the tutorial's TestClsModuleConfig; mean and std in the
     order of the model's channels, RGB if `rgb`, else BGR. crop: the image is resized until it
     covers the input, whose size is cut out of its centre; otherwise it is stretched. resize: height
@@ -57,7 +57,7 @@ class OwnPreprocessing:
         """Return the model's input for RGB pixels [..., H, W, 3], 0-255: float32, same shape."""
         if self.mode:
             return preprocess(rgb, self.mode)
-        pixels = preprocess(rgb, "none")
+        pixels: Array = preprocess(rgb, "none")
         pixels = pixels if self.rgb else pixels[..., ::-1]
         pixels = (pixels - np.asarray(self.mean, np.float32)) * np.float32(self.scale)
         if self.std is not None:
@@ -67,13 +67,17 @@ class OwnPreprocessing:
     def __str__(self) -> str:
         if self.mode:
             return self.mode
-        return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if name != "mode")
+        return ", ".join(
+            f"{name} {value}" for name, value in asdict(self).items() if name != "mode"
+        )
 
 
 def preprocessing_from(values: Mapping[str, Any]) -> OwnPreprocessing:
     """Return what `as_dict` wrote, lists being tuples again."""
     known = {field.name for field in fields(OwnPreprocessing)}
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    tuples: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
+    }
     return OwnPreprocessing(**tuples)
 
 

@@ -167,6 +167,11 @@ class Pack:
         """The shape of one image's output, NHWC; None where it is a row of classes."""
         return list(self.manifest.heads[self.head]["shape"]) if self.manifest.heads else None
 
+    @property
+    def takes_batches(self) -> bool:
+        """Whether the graph takes several images at once."""
+        return self.manifest.own is None or self.manifest.own["batch"] is None
+
     def labels(self) -> Optional[list[str]]:
         """Return the names of the classes, or None where nobody gave any."""
         if LABELS not in self.manifest.files:

@@ -14,7 +14,7 @@ from .benchmarking import recording
 from .checks import diagnose
 from .errors import ConformanceError
 from .imagenet import selecting
-from .models import MODELS
+from .models import model_order
 from .opencv.records import CandidateRun, RunConfig
 from .options import add_options, new_session, rerun_command
 from .pack import Pack
@@ -79,7 +79,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("stage") is None:
         return
     if "pack" in metafunc.fixturenames:
-        metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
+        models = session_of(metafunc.config).models
+        metafunc.parametrize("pack", models, indirect=True, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
         ids = ["-".join(filter(None, (v.engine, switches(v)))) for v in variants]
@@ -154,9 +155,8 @@ def _name_case(
     stage = _stage(item)
     # The same case has the same id whatever the engine, so that engines can be compared.
     name, _, parameters = item.name.rstrip("]").partition("[")
-    tokens = [t for t in parameters.split("-") if variant is None or t != variant.engine]
     case = {
-        "id": f"{item.path.name}::{name}[{'-'.join(tokens)}]",
+        "id": f"{item.path.name}::{name}[{_without(parameters, variant, model)}]",
         "model": model,
         "stage": stage,
     }
@@ -165,9 +165,19 @@ def _name_case(
     if variant is not None:
         case["variant"] = switches(variant)
         properties |= {"engine": variant.engine, "variant": case["variant"]}
-    properties["command"] = rerun_command(item, item.config)
+    properties["command"] = rerun_command(item, item.config, session.own.get(model))
     item.user_properties += [(name, value) for name, value in properties.items() if value]
     _findings(item)["case"] = case
+
+
+def _without(parameters: str, variant: Optional[RunConfig], model: str) -> str:
+    """Return a test's parameters less the engine; a model's own name may hold such a word."""
+    if variant is None:
+        return parameters
+    before, name, after = parameters.partition(model)
+    parts = (p for side in (before, after) for p in [side.split("-")])
+    kept = ["-".join(word for word in words if word != variant.engine) for words in parts]
+    return name.join(kept)
 
 
 def _mark_known_failure(
@@ -185,7 +195,7 @@ def _mark_known_failure(
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Build the missing packs before the first test, so that progress garbles no test's line."""
     config = session.config
-    models = sorted({m for m in map(_model, session.items) if m}, key=list(MODELS).index)
+    models = sorted({m for m in map(_model, session.items) if m}, key=model_order)
     if config.option.collectonly or not models:
         return
     capture = config.pluginmanager.getplugin("capturemanager")
@@ -273,9 +283,13 @@ def tolerances(conformance_session: Session) -> Tolerances:
 @pytest.fixture
 def allowance(
     pack: Pack, variant: RunConfig, conformance_session: Session
-) -> Callable[[str], Allowance]:
+) -> Callable[..., Allowance]:
     """What a metric may reach on each of the pack's inputs, in this OpenCV as configured."""
-    return lambda metric: conformance_session.allow(pack, variant, metric)
+
+    def allowance(metric: str, output: Optional[Pack] = None) -> Allowance:
+        return conformance_session.allow(output or pack, variant, metric)
+
+    return allowance
 
 
 class ConformanceNote(UserWarning):
@@ -289,7 +303,8 @@ def _context(
         model=pack.model,
         opencv=session.capability["version"],
         engine=variant.engine if variant else "",
-        command=rerun_command(request.node, request.config),
+        command=rerun_command(request.node, request.config, session.own.get(pack.model)),
+        labels=None if pack.manifest.own is None else pack.labels() or (),
     )
 
 

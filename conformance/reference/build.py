@@ -36,7 +36,7 @@ from conformance.pack import (
 
 from . import keras_flavour
 from .freeze import Traced, freeze, freeze_raw, trace, write_frozen
-from .graphdef import Graph, Head, constant_value, read_frozen, source, with_input_shape
+from .graphdef import Graph, Head, constant_value, read_graph, source, with_input_shape
 from .images import own_inputs, pack_inputs
 from .oracle import Answers, Layer, chunk_size, list_layers, run
 from .own import Subject, explained, load_own
@@ -130,13 +130,14 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
     else:
         progress("loading the model")
         subject = load_own(request.own)
-        job = _Job(folder, request, manifest, _describe_own(folder, manifest, request, subject),
-                   progress)
+        job = _Job(
+            folder, request, manifest, _describe_own(folder, manifest, request, subject), progress
+        )
     job.save("inputs", job.inputs)
     double, heads = _write_model(job, subject)
     # The model is gone by now: its weights and the frozen graph's need not fit at once.
     del subject
-    graph = read_frozen(folder / GRAPH, **manifest.tensors, heads=heads)
+    graph = read_graph(folder / GRAPH, manifest.tensors, heads)
     if manifest.own is not None:
         # A raw graph that takes any size tells no shapes of its layers.
         shape = [manifest.own["batch"], *manifest.own["input_shape"]]
@@ -283,7 +284,8 @@ def _keras_answers(traced: Traced, inputs: Array) -> dict[str, Array]:
 def check_outputs(request: PackRequest, outputs: Array, eager: Array, truth: Array) -> None:
     """Raise ConformanceError unless three ways to run the model agree within TRACE_TOLERANCE.
 
-    Of values that are no probabilities, of their greatest. outputs: [N,C] of the model as a tf.function. eager: [M,C] of the model called layer by layer
+    The tolerance is of probabilities; of other values, of the greatest. outputs: [N,C] of the model
+    as a tf.function. eager: [M,C] of the model called layer by layer
     on the first M inputs. truth: [N,C] of the traced graph in float64.
     """
     if not np.isfinite(outputs).all():

@@ -113,7 +113,9 @@ def checked_input(definition: Any, outputs: Iterable[str]) -> tuple[str, list[Op
     """
     nodes = {node.name: node for node in definition.node}
     needed = ancestors(nodes, outputs)
-    found = [n for name, n in nodes.items() if n.op in ("Placeholder", "PlaceholderV2") if name in needed]
+    found = [
+        n for name, n in nodes.items() if n.op in ("Placeholder", "PlaceholderV2") if name in needed
+    ]
     if len(found) != 1:
         listed = ", ".join(f"{n.name!r} ({_dtype(n).name})" for n in found)
         raise ConformanceError(
@@ -122,10 +124,12 @@ def checked_input(definition: Any, outputs: Iterable[str]) -> tuple[str, list[Op
             else "the graph has no placeholder that its output depends on: expected one, the images"
         )
     (node,) = found
-    shape = tf.TensorShape(node.attr["shape"].shape) if "shape" in node.attr else tf.TensorShape(None)
+    shape = (
+        tf.TensorShape(node.attr["shape"].shape) if "shape" in node.attr else tf.TensorShape(None)
+    )
     if _dtype(node) != tf.float32 or shape.rank not in (None, 4):
         raise ConformanceError(
-            f"placeholder {node.name!r} is {_dtype(node).name} {shape}: expected float32 images, NHWC"
+            f"placeholder {node.name!r} is {_dtype(node).name} {shape}: expected float32, NHWC"
         )
     return node.name, shape.as_list() if shape.rank else [None, None, None, 3]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -69,7 +69,7 @@ class Graph:
 
 
 def results_of(heads: Iterable[Head]) -> list[str]:
-    """Return the nodes of the heads' outputs and logits, each once, those of the first head first."""
+    """Return the nodes of the heads' outputs and logits, each once, in the heads' order."""
     return list(dict.fromkeys(name for head in heads for name in (head.output, head.logits)))
 
 
@@ -205,10 +205,15 @@ def _varint(value: int) -> bytes:
     return bytes([*groups, value])
 
 
-def read_frozen(
-    path: Path, input: str, logits: str, output: str, heads: tuple[Head, ...] = ()
-) -> Graph:
+def read_frozen(path: Path, input: str, logits: str, output: str) -> Graph:
+    """Read the frozen graph of a classifier; see read_graph."""
+    return read_graph(path, {"input": input, "logits": logits, "output": output})
+
+
+def read_graph(path: Path, tensors: Mapping[str, str], heads: tuple[Head, ...] = ()) -> Graph:
     """Read a frozen graph; its large constants are moved out of the message, its nodes sorted.
+
+    tensors: "input", "logits" and "output", as a pack's manifest has them.
 
     Protobuf's own parser reads the file: what it makes of the bytes is what OpenCV gets.
     Raises ConformanceError when the file is no GraphDef or lacks one of the named nodes.
@@ -219,10 +224,11 @@ def read_frozen(
         raise ConformanceError(f"{path} is not a frozen graph: {error}; rebuild it") from error
     constants: dict[str, Array] = {}
     nodes = list(without_large_constants(definition, constants))
-    missing = {input, logits, output} - {node.name for node in nodes}
+    missing = set(tensors.values()) - {node.name for node in nodes}
     if missing:
         raise ConformanceError(f"{path} has no node {', '.join(sorted(missing))}; rebuild it")
-    whole = Graph(GraphDef(versions=definition.versions), constants, input, logits, output, heads)
+    versions = GraphDef(versions=definition.versions)
+    whole = Graph(versions, constants, **tensors, heads=heads)  # type: ignore[arg-type]
     return with_nodes(whole, sorted_nodes(nodes), constants)
 
 
@@ -258,7 +264,7 @@ def _is_sorted(by_name: dict[str, Any]) -> bool:
 
 
 def without_large_constants(definition: Any, constants: dict[str, Array]) -> Iterator[Any]:
-    """Yield the nodes of `definition`, a Placeholder for each large Const, its value in `constants`."""
+    """Yield the nodes, a Placeholder for each large Const, whose value goes to `constants`."""
     for node in definition.node:
         if node.op == "Const" and len(node.attr["value"].tensor.tensor_content) > LARGE:
             constants[node.name] = value = _value_without_copy(node.attr["value"].tensor)

@@ -1,4 +1,4 @@
-"""What a network answers: its outputs, whether softmax, sigmoid or plain values, and their logits."""
+"""What a network answers: its outputs, be they softmax, sigmoid or plain values, and logits."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from conformance.preprocessing import preprocess
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 # Both sides, or height and width.
-Size = Union[int, tuple[int, ...]]
+Size = Union[int, tuple[int, int]]
 
 # The two sets share no photo, so that the check says something about photos never seen before.
 CALIBRATION_PHOTOS = ("apple", "board", "building", "butterfly", "fruits")
@@ -147,7 +147,7 @@ def _pack_images(size: Size, own: OwnPreprocessing = OwnPreprocessing()) -> dict
     shape = (*_sides(size), 3)
 
     def view(photo: Pixels, share: float = 1.0) -> Pixels:
-        box = centre_box(photo, share, size if own.crop else photo.shape[:2])
+        box = centre_box(photo, share, size if own.crop else (photo.shape[0], photo.shape[1]))
         return crop(photo, box, size)
 
     return {

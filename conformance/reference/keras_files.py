@@ -75,8 +75,8 @@ def _refuse_code(path: Path, configuration: Any) -> None:
         own_function = kind == "function" and module == "builtins"
         if own_function or (isinstance(module, str) and not _is_keras(module)) or _custom(entry):
             raise ConformanceError(
-                f"{path} needs a custom object, {name or kind!r} ({entry.get('registered_name') or kind}"
-                f" of {module or 'nowhere'}), whose code is not in the file; {_REMEDY}"
+                f"{path} needs a custom object, {name or kind!r} ({kind}), whose code is not in "
+                f"the file; {_REMEDY}"
             )
 
 

@@ -72,8 +72,8 @@ def explained(model: str, doing: str) -> Iterator[None]:
 def load_own(own: OwnModel) -> Subject:
     """Return the model ready to be frozen and asked.
 
-    Raises ConformanceError, naming the file and what is wrong with it: damaged, code inside, several
-    inputs, variables, loops, an output or input of a kind that can't be judged.
+    Raises ConformanceError, naming the file and what is wrong with it: damaged, code inside,
+    several inputs, variables, loops, an output or input of a kind that can't be judged.
     """
     if own.path is None:
         raise ConformanceError(
@@ -157,9 +157,7 @@ def _from_graph(own: OwnModel, path: Path) -> Subject:
         shutil.copyfile(path, target)
         return subject.traced.graph
 
-    return Subject(
-        subject.traced, None, copy, subject.input_shape, subject.batch, subject.notes
-    )
+    return Subject(subject.traced, None, copy, subject.input_shape, subject.batch, subject.notes)
 
 
 def _of_definition(
@@ -182,7 +180,9 @@ def _of_definition(
         )
     definition = with_input_shape(definition, image, [batch, *shape])
     imported = import_graph(definition)
-    heads = find_heads(list(outputs), [imported.get_tensor_by_name(f"{n}:0") for n in outputs.values()])
+    heads = find_heads(
+        list(outputs), [imported.get_tensor_by_name(f"{n}:0") for n in outputs.values()]
+    )
     graph = _graph(definition, image, heads)
     if batch:
         more = [*more, "the graph takes one image at a time: no batch is judged"]

@@ -83,8 +83,10 @@ def _batch_norm(node: Any) -> Iterator[Any]:
             "graph for inference (training=False)"
         )
     if node.attr["data_format"].s not in (b"", b"NHWC"):
-        raise ConformanceError(f"{node.op} {node.name!r} is {node.attr['data_format'].s.decode()}: "
-                               "expected NHWC, channels last")
+        raise ConformanceError(
+            f"{node.op} {node.name!r} is {node.attr['data_format'].s.decode()}: "
+            "expected NHWC, channels last"
+        )
     x, scale, offset, mean, variance = node.input
     name = f"{node.name}/float64"  # the parts' names must not meet the model's own
     yield constant(f"{name}/epsilon", _decimal(node.attr["epsilon"].f))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from conformance.models import MODELS
+from conformance.models import model_order
 
 # The metric of the table's last columns: the tutorial's L1, whose worst input is shown.
 _HEADLINE = "softmax_l1_sum"
@@ -76,12 +76,7 @@ def collect_rows(reports: Iterable[Any]) -> list[Row]:
             rows.setdefault((model, ""), Row(model, ""))
         ]:
             row.counts[outcome] += 1
-    names = list(MODELS)
-    return sorted(rows.values(), key=lambda r: (_position(names, r.model), r.engine))
-
-
-def _position(names: Sequence[str], model: str) -> int:
-    return names.index(model) if model in names else len(names)
+    return sorted(rows.values(), key=lambda row: (model_order(row.model), row.engine))
 
 
 def verdict_table(reports: Iterable[Any], width: int) -> str:

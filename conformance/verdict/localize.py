@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 import numpy as np
 
+from conformance.sampling import MAX_SAMPLES
+
 from .judge import Judgement
 from .metrics import METRICS
 from .tolerance import EPS32
@@ -77,11 +79,18 @@ def profile(
     nodes = []
     for layer in layers:
         inputs = [run.layer_samples.get(name) for name in layer.inputs]
-        if layer.op == "Softmax" and inputs[0] is not None and layer.node in run.layer_samples:
-            nodes.append(_softmax_node(layer, run, inputs[0]))
+        logits = inputs[0] if inputs else None
+        if _is_whole_softmax(layer) and logits is not None and layer.node in run.layer_samples:
+            nodes.append(_softmax_node(layer, run, logits))
         else:
             nodes.append(_node(layer, run, allow(layer.f32[None], layer.f64[None])))
     return nodes
+
+
+def _is_whole_softmax(layer: Layer) -> bool:
+    """Whether it is a softmax [N, C] of which every value was sampled, as its logits then were."""
+    size = int(np.prod(layer.shape))
+    return layer.op == "Softmax" and len(layer.shape) == 2 and size <= MAX_SAMPLES
 
 
 def _node(layer: Layer, run: CandidateRun, allowance: Allowance) -> NodeDeviation:
