@@ -258,6 +258,7 @@ def verify(
             for name in ("metric", "observed", "allowed")
             if found[name] is not None
         ]
+        _findings(request.node)["notes"] = pack.manifest.notes
         if judgement.notes and judgement.passed:
             warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
         if not judgement.passed:

@@ -45,8 +45,6 @@ from .weights import build_model
 Array = NDArray[Any]
 Progress = Callable[[str], None]
 
-# The inputs that SAMPLED leaves out.
-NOT_SAMPLED = slice(1, None, 2)
 
 # Two roundings of one softmax stray up to 2e-3 (resnet152), another network's by 0.1 and more.
 TRACE_TOLERANCE = 0.01
@@ -247,11 +245,12 @@ def _layers(graph: Graph, inputs: Array) -> list[Layer]:
 def _answers(graph: Graph, inputs: Array, dtype: str, layers: Sequence[Layer]) -> Answers:
     """Return the answers to all inputs, and the layers' samples of the inputs SAMPLED."""
     sampled = run(graph, inputs[SAMPLED], dtype, layers)
-    rest = run(graph, inputs[NOT_SAMPLED], dtype)
+    left = np.delete(np.arange(len(inputs)), SAMPLED)
+    rest = run(graph, inputs[left], dtype)
     results = {}
     for node, some in sampled.results.items():
         results[node] = whole = np.empty((len(inputs), *some.shape[1:]), some.dtype)
-        whole[SAMPLED], whole[NOT_SAMPLED] = some, rest.results[node]
+        whole[SAMPLED], whole[left] = some, rest.results[node]
     return Answers(results[graph.output], results[graph.logits], sampled.samples, results)
 
 

@@ -15,23 +15,34 @@ from rich.table import Table
 from conformance.models import model_order
 
 # The metric of the table's last columns: the tutorial's L1, whose worst input is shown.
-_HEADLINE = "softmax_l1_sum"
+_HEADLINES = ("softmax_l1_sum", "output_l1_sum")
 _RANK = ("passed", "skipped", "xfailed", "errored", "failed")
 
 
 @dataclass
 class Row:
-    """What the cases of one model came to. engine: with switches. counts: cases by outcome."""
+    """What the cases of one model came to. engine: with switches. counts: cases by outcome.
+
+    notes: what is judged otherwise than usual, in order, each once.
+    """
 
     model: str
     engine: str
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     judgements: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
-        """The worst outcome of the row's cases; "xfailed" is a failure that was expected."""
-        return max((o for o in _RANK if self.counts.get(o)), key=_RANK.index, default="not run")
+        """The worst outcome of the row's cases; "xfailed" is a failure that was expected.
+
+        What does not apply to a model, such as the sum of a softmax it has not, is skipped, and
+        makes no verdict where other cases were judged.
+        """
+        found = [outcome for outcome in _RANK if self.counts.get(outcome)]
+        if "passed" in found and "skipped" in found:
+            found.remove("skipped")
+        return max(found, key=_RANK.index, default="not run")
 
 
 def outcome_of(report: Any) -> Optional[str]:
@@ -69,6 +80,7 @@ def collect_rows(reports: Iterable[Any]) -> list[Row]:
         key = (properties["model"], f"{properties['engine']} {variant}".strip())
         row = rows.setdefault(key, Row(*key))
         row.counts[outcome] += 1
+        row.notes.update(dict.fromkeys(findings.get("notes", ())))
         if "judgement" in findings:
             row.judgements[findings["judgement"]["metric"]] = findings["judgement"]
     for model, outcome in common:
@@ -86,7 +98,7 @@ def verdict_table(reports: Iterable[Any], width: int) -> str:
         return ""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for title in ("model", "engine", "verdict", "cases"):
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, no_wrap=title != "cases")  # which gives way where a name is long
     for title in ("L1", "allowed", "used"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
@@ -95,6 +107,8 @@ def verdict_table(reports: Iterable[Any], width: int) -> str:
     console = Console(file=out, width=max(width, 80), color_system=None, highlight=False)
     console.print(table)
     console.print("L1: sum of |difference| to the float64 truth over the softmax, worst input")
+    for note in dict.fromkeys(f"{row.model}: {note}" for row in rows for note in row.notes):
+        console.print(note)
     return out.getvalue()
 
 
@@ -103,7 +117,7 @@ def _counts(row: Row) -> str:
 
 
 def _headline(row: Row) -> tuple[str, str, str]:
-    judgement = row.judgements.get(_HEADLINE)
+    judgement = next((row.judgements[m] for m in _HEADLINES if m in row.judgements), None)
     if judgement is None or not judgement.get("allowed"):
         return "-", "-", "-"
     observed, allowed = judgement["observed"], judgement["allowed"]

@@ -108,7 +108,7 @@ def _softmax_node(layer: Layer, run: CandidateRun, logits: Array) -> NodeDeviati
     """Judge a softmax [N, C] by the logits that it was given, on the images sampled whole.
 
     What they strayed before is theirs; a softmax makes much of it on one image and nothing on the
-    next, so that no noise floor of four images holds for it.
+    next, so that no noise floor of a few images holds for it.
     """
     classes = layer.shape[-1]
     count = len(layer.positions()) // classes * classes
