@@ -12,7 +12,7 @@ import pytest
 from .benchmarking import recording
 from .errors import ConformanceError
 from .imagenet import asking
-from .own_models import FORMATS, MODELS_FILE, Asked, OwnModel, choose
+from .own_models import FORMATS, MODELS_FILE, Asked, Chosen, OwnModel, choose
 from .pack import default_packs, keras_flavour
 from .session import Session
 from .verdict.expectations import load_known_failures
@@ -118,27 +118,32 @@ def _add_model_options(add: Callable[..., None]) -> None:
     )
 
 
-def asked_models(config: pytest.Config) -> Asked:
-    """Return what the options say of the models to judge."""
+def asked_models(config: pytest.Config) -> Chosen:
+    """Return the models that the options ask for; raise ConformanceError for a bad one."""
     option = config.getoption
-    return Asked(
+    asked = Asked(
         option("--model"),
         option("--model-preprocess"),
         option("--model-labels"),
         option("--model-size"),
         option("--models-file"),
     )
+    return choose(asked, _packs_root(config))
+
+
+def _packs_root(config: pytest.Config) -> Path:
+    packs = config.getoption("--packs")
+    return Path(packs).expanduser().resolve() if packs else default_packs()
 
 
 def new_session(config: pytest.Config) -> Session:
     """Return the session that the options ask for; raise ConformanceError for a bad one."""
     option = config.getoption
-    packs, engines = option("--packs"), option("--engine")
+    engines = option("--engine")
     known_failures = option("--known-failures")
-    root = Path(packs).expanduser().resolve() if packs else default_packs()
-    models = choose(asked_models(config), root)
+    models = asked_models(config)
     session = Session(
-        packs_root=root,
+        packs_root=_packs_root(config),
         weights=option("--weights"),
         graph=option("--graph"),
         keras=keras_flavour(),

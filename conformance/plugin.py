@@ -16,7 +16,7 @@ from .errors import ConformanceError
 from .imagenet import selecting
 from .models import model_order
 from .opencv.records import CandidateRun, RunConfig
-from .options import add_options, new_session, rerun_command
+from .options import add_options, asked_models, new_session, rerun_command
 from .pack import Pack
 from .progress import Event
 from .reporting.recorder import Recorder
@@ -25,6 +25,8 @@ from .session import Session, switches
 from .verdict.judge import Context, Judgement, failure_message
 from .verdict.tolerance import Allowance, Tolerances
 
+# Tests of models of the user's only.
+OWN = "own"
 _PACKAGE = Path(__file__).resolve().parent
 _SELFTEST = _PACKAGE / "selftest"
 _SESSION = pytest.StashKey[Session]()
@@ -39,8 +41,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep each model on one xdist worker, so that no candidate runs twice."""
     config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
+    config.addinivalue_line("markers", f"{OWN}: judges models of your own only")
     for optional in (recording, selecting):
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
+    _check_models(config)
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "loadgroup"
     results = config.getoption("--results")
@@ -53,6 +57,15 @@ def pytest_configure(config: pytest.Config) -> None:
         if results:
             version = session_of(config).capability["version"]
             recording.write_to(config, Path(results), version)
+
+
+def _check_models(config: pytest.Config) -> None:
+    """Raise pytest.UsageError for models that can't be, before anything is collected."""
+    if _is_suite_run(config) or config.getoption("--model") or config.getoption("--models-file"):
+        try:
+            asked_models(config)
+        except ConformanceError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def session_of(config: pytest.Config) -> Session:
@@ -79,7 +92,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("stage") is None:
         return
     if "pack" in metafunc.fixturenames:
-        models = session_of(metafunc.config).models
+        session = session_of(metafunc.config)
+        models = session.models
+        if metafunc.definition.get_closest_marker(OWN):
+            models = [model for model in models if model in session.own]
         metafunc.parametrize("pack", models, indirect=True, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
@@ -117,6 +133,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _deselect(config, items, recording.MARK)
     if not selecting.is_asked(config):
         _deselect(config, items, selecting.MARK)
+    own = [item for item in items if item.get_closest_marker(OWN)]
+    if own and not any(_model(item) in session_of(config).own for item in own):
+        _deselect(config, items, OWN)  # there is no model of the user's to judge
     for item in items:
         if item.get_closest_marker(selecting.MARK):
             item.add_marker(pytest.mark.xdist_group(_model(item)))

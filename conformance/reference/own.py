@@ -61,6 +61,9 @@ def explained(model: str, doing: str) -> Iterator[None]:
     """Turn what TensorFlow raises for a graph that it can't run into one clear error."""
     try:
         yield
+    except ConformanceError as error:
+        told = str(error)
+        raise ConformanceError(told if model in told else f"{model}: {told}") from error
     except REFUSED as error:
         first = str(error).strip().splitlines()[0][:400]
         raise ConformanceError(
