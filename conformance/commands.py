@@ -17,7 +17,7 @@ from rich.table import Table
 
 from .building import require_tensorflow
 from .errors import ConformanceError
-from .models import MODELS, get_model
+from .models import EXTENDED, MODELS, ModelSpec, get_model
 from .own_models import MODELS_FILE, Asked, Chosen, by_name, choose, own_from
 from .pack import (
     PackRequest,
@@ -168,19 +168,18 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def run_list(_: Arguments) -> int:
     """Print the registry, in at most 80 columns."""
     columns = ("model", ">input", "preprocessing", ">parameters", ">top-1 %", ">top-5 %")
-    rows = [
-        (
-            spec.name,
-            f"{spec.size}x{spec.size}",
-            spec.mode,
-            f"{spec.parameters:,}",
-            f"{spec.top1:.3f}",
-            f"{spec.top5:.3f}",
-        )
-        for spec in MODELS.values()
-    ]
-    print_table("ImageNet classifiers; accuracy as Keras publishes it", columns, rows)
+    title = "ImageNet classifiers; accuracy as Keras publishes it"
+    print_table(title, columns, [_model_row(spec, 3) for spec in MODELS.values()])
+    print()
+    title = "More of Keras Applications: pytest -m extended"
+    print_table(title, columns, [_model_row(spec, 1) for spec in EXTENDED.values()])
     return OK
+
+
+def _model_row(spec: ModelSpec, digits: int) -> tuple[str, ...]:
+    published = ("-" if top is None else f"{top:.{digits}f}" for top in (spec.top1, spec.top5))
+    size = f"{spec.size}x{spec.size}"
+    return (spec.name, size, spec.mode, f"{spec.parameters:,}", *published)
 
 
 def run_pack_build(arguments: Arguments) -> int:

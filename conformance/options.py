@@ -131,6 +131,11 @@ def asked_models(config: pytest.Config) -> Chosen:
     return choose(asked, _packs_root(config))
 
 
+def _extended(config: pytest.Config) -> bool:
+    expression = config.option.markexpr or ""
+    return "extended" in expression and "not extended" not in expression
+
+
 def _packs_root(config: pytest.Config) -> Path:
     packs = config.getoption("--packs")
     return Path(packs).expanduser().resolve() if packs else default_packs()
@@ -160,6 +165,7 @@ def new_session(config: pytest.Config) -> Session:
         ),
         own=models.own,
         chosen=models.names,
+        extended=_extended(config),
     )
     session.capability  # noqa: B018  # a missing cv2 is reported before anything is collected
     return session

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from .errors import ConformanceError
-from .models import MODELS
+from .models import EXTENDED, MODELS, get_model
 from .own_preprocessing import OwnPreprocessing, preprocessing_from, read_preprocessing, read_size
 from .verdict.data import check_keys, parse_toml, text, texts
 
@@ -106,7 +106,7 @@ def check_name(where: str, name: str) -> None:
             f"{where}: {name!r} can't be a test id (letters, digits, '_', '.', '+', '-'): rename "
             f"the file, or give the model a name in {MODELS_FILE}"
         )
-    if name in MODELS:
+    if name in MODELS or name in EXTENDED:
         raise ConformanceError(
             f"{where}: {name!r} is a model of the registry: rename yours, or give it another name "
             f"in {MODELS_FILE}"
@@ -230,26 +230,28 @@ def _named(
     if name in registered:
         return _changed(registered[name], options)
     path = Path(name).expanduser()
-    if name in MODELS and not path.is_file():
+    if (name in MODELS or name in EXTENDED) and not path.is_file():
         return name
     if path.exists() or (path.suffix.lower() in SUFFIXES and path.name != name):
         return _changed(replace(own_model(path), words=(str(path),)), options)
     packed = _packed(packs)
     if name in packed:
         return OwnModel(name, words=(name,))
-    known = [*registered, *packed]
     if path.suffix or "/" in name:
         check_format(path.absolute())
-    raise ConformanceError(
-        f"--model {name!r}: no such file or folder, no model of the registry, and neither "
-        f"{MODELS_FILE} nor the packs in {packs} have it"
-        + (f" (they have {', '.join(known)})" if known else "")
-    )
+    try:
+        return get_model(name).name
+    except ConformanceError as error:
+        more = ", ".join([*registered, *packed])
+        raise ConformanceError(
+            f"{error}; and there is no such file or folder"
+            + (f". {MODELS_FILE} and the packs in {packs} have {more}" if more else "")
+        ) from None
 
 
 def _packed(packs: Path) -> list[str]:
     folders = packs.iterdir() if packs.is_dir() else ()
-    return sorted(f.name for f in folders if f.is_dir() and f.name not in MODELS)
+    return sorted(f.name for f in folders if f.is_dir() and f.name not in (*MODELS, *EXTENDED))
 
 
 def _changed(model: OwnModel, options: Mapping[str, Any]) -> OwnModel:

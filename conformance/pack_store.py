@@ -17,7 +17,7 @@ import platformdirs
 from filelock import FileLock
 
 from .errors import ConformanceError
-from .models import MODELS
+from .models import EXTENDED, MODELS, get_model
 from .pack_format import MANIFEST, Manifest, Pack, manifest_text, open_pack, read_manifest
 from .pack_identity import (
     PackRequest,
@@ -179,7 +179,11 @@ def _full_disk(root: Path, model: str, error: Exception) -> ConformanceError:
 
 
 def _needed(model: str) -> str:
-    return f", the pack needs about {_mib(estimated_bytes(model))}" if model in MODELS else ""
+    return (
+        f", the pack needs about {_mib(estimated_bytes(model))}"
+        if model in MODELS or model in EXTENDED
+        else ""
+    )
 
 
 def unwritable(root: Path, error: OSError) -> ConformanceError:
@@ -192,7 +196,7 @@ def unwritable(root: Path, error: OSError) -> ConformanceError:
 
 def estimated_bytes(model: str) -> int:
     """Return roughly how many bytes the pack of `model` takes: weights, inputs and layers."""
-    spec = MODELS[model]
+    spec = get_model(model)
     return 4 * spec.parameters + 8 * 3 * 4 * spec.size**2 + (16 << 20)
 
 

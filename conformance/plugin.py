@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -14,7 +14,7 @@ from .benchmarking import recording
 from .checks import diagnose
 from .errors import ConformanceError
 from .imagenet import selecting
-from .models import model_order
+from .models import EXTENDED, model_order
 from .opencv.records import CandidateRun, RunConfig
 from .options import add_options, asked_models, new_session, rerun_command
 from .pack import Pack
@@ -93,14 +93,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if "pack" in metafunc.fixturenames:
         session = session_of(metafunc.config)
-        models = session.models
-        if metafunc.definition.get_closest_marker(OWN):
-            models = [model for model in models if model in session.own]
-        metafunc.parametrize("pack", models, indirect=True, scope="session")
+        own = metafunc.definition.get_closest_marker(OWN)
+        models = [m for m in session.models if m in session.own] if own else session.models
+        metafunc.parametrize("pack", marked(session, models), indirect=True, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
         ids = ["-".join(filter(None, (v.engine, switches(v)))) for v in variants]
         metafunc.parametrize("variant", variants, ids=ids, scope="session")
+
+
+def marked(session: Session, models: Iterable[str]) -> list[Any]:
+    """Return the models as parameters, those of the extended registry with their marker."""
+    mark = () if session.chosen else pytest.mark.extended
+    return [pytest.param(m, marks=mark if m in EXTENDED else ()) for m in models]
 
 
 def _parameters(item: pytest.Item) -> tuple[Optional[str], Optional[RunConfig]]:

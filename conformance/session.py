@@ -16,7 +16,7 @@ import numpy as np
 from . import __version__
 from .building import missing_packs, run_builder
 from .errors import ConformanceError
-from .models import MODELS
+from .models import EXTENDED, MODELS
 from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
 from .own_models import OwnModel
@@ -37,7 +37,7 @@ class Session:
     ["default"] for the one it takes by itself. winograd, fusion: the settings to judge, None being
     what the user gets without asking. timeout: seconds that one candidate process may take.
     verbose: let TensorFlow's log through while packs are built. own: the user's models, by name.
-    chosen: the models to judge, all where none is named.
+    chosen: the models to judge, all where none is named. extended: of the extended registry too.
     """
 
     packs_root: Path
@@ -55,6 +55,7 @@ class Session:
     known_failures: Sequence[KnownFailure] = ()
     own: Mapping[str, OwnModel] = field(default_factory=dict)
     chosen: Sequence[str] = ()
+    extended: bool = False
     build_failures: dict[str, str] = field(default_factory=dict)
     _packs: dict[str, Pack] = field(default_factory=dict)
     _runs: dict[tuple[str, RunConfig], CandidateRun] = field(default_factory=dict)
@@ -148,7 +149,7 @@ class Session:
     @property
     def models(self) -> list[str]:
         """The models to judge: those that were chosen, else the registry's and the user's own."""
-        return list(self.chosen) or [*MODELS, *self.own]
+        return list(self.chosen) or [*MODELS, *(EXTENDED if self.extended else ()), *self.own]
 
     def request(self, model: str) -> PackRequest:
         """Return the request for the pack of `model` that this session judges by."""

@@ -145,7 +145,7 @@ def test_unknown_preprocessing_lists_the_modes(home: Path) -> None:
         ("empty", "without saved_model.pb is no SavedModel"),
         ("saved/saved_model.pb", "part of a SavedModel; give its folder"),
         ("a b.keras", "can't be a test id"),
-        ("notthere", "no such file or folder, no model of the registry"),
+        ("notthere", "unknown model 'notthere'"),
     ],
 )
 def test_bad_model_is_named(home: Path, model: str, said: str) -> None:

@@ -18,7 +18,7 @@ from conformance.machine import cpu_name
 from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
 from conformance.pack import Pack, producer_versions
-from conformance.plugin import session_of
+from conformance.plugin import marked, session_of
 from conformance.session import Session, switches
 
 pytestmark = pytest.mark.inference_time
@@ -63,7 +63,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     alone = len({variant.engine for variant in variants}) == 1
     rows = [Row("opencv", threads, batch, variant) for variant in variants]
     rows += [Row(name, threads, batch) for name in ("tensorflow", "tensorflow-eager")]
-    metafunc.parametrize("pack", session.models, indirect=True, scope="session")
+    models = marked(session, session.models)
+    metafunc.parametrize("pack", models, indirect=True, scope="session")
     metafunc.parametrize("row", rows, ids=[row.name(alone) for row in rows])
 
 
