@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -87,8 +88,9 @@ def run_builder(
         yield from _run_group(list(group), root, command, verbose)
 
 
-def _options(request: PackRequest) -> tuple[str, str, str]:
-    return request.weights, request.graph, request.keras
+def _options(request: PackRequest) -> tuple[str, str, str, str]:
+    own = json.dumps(request.own.as_dict()) if request.own else ""
+    return request.weights, request.graph, request.keras, own
 
 
 def _run_group(
@@ -182,10 +184,11 @@ def build_command(
     importers: Sequence[str] = (),
 ) -> list[str]:
     """Return the command line that builds `requests`, which share all but the model."""
-    weights, graph, _ = _options(requests[0])
+    weights, graph, _, own = _options(requests[0])
     command = [sys.executable, "-m", "conformance", "pack", "build"]
-    command += [request.model for request in requests]
-    command += ["--packs", str(root), "--weights", weights, "--graph", graph]
+    command += ["--own", own] if own else [request.model for request in requests]
+    command += ["--packs", str(root), "--graph", graph]
+    command += [] if own else ["--weights", weights]
     command += ["--importer", ",".join(importers)] if importers else []
     command += ["--progress", "json"]
     return command + ["--force"] * force + ["--verbose"] * verbose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Optional
 
 from .opencv.records import BATCH, CandidateRun, RunConfig
@@ -30,20 +30,73 @@ def judge_run(session: Session, pack: Pack, run: CandidateRun) -> list[Judgement
     return found
 
 
+@dataclass(frozen=True)
+class Output:
+    """One of a model's outputs, as the pack has it and as a run that answered gave it."""
+
+    pack: Pack
+    run: CandidateRun
+
+    @property
+    def sides(self) -> Sides:
+        """OpenCV's values [N, C] beside the float64 truth."""
+        assert self.run.outputs is not None
+        return Sides(self.pack.manifest.inputs, self.run.outputs, self.pack.load("outputs_f64"))
+
+    @property
+    def is_softmax(self) -> bool:
+        """Whether the values of an image sum to 1."""
+        return self.pack.kind == "softmax"
+
+    @property
+    def ranked(self) -> int:
+        """How many of the best classes have an order: none of a map or of a single value."""
+        shape = self.pack.output_shape
+        classes = self.pack.load("outputs_f64").shape[1]
+        return classes if classes > 1 and sum(side > 1 for side in shape or [2]) == 1 else 0
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether there are values that nothing squeezes: before the softmax, or the output."""
+        return self.pack.kind != "values" or self.ranked > 0
+
+    def metric(self, name: str) -> str:
+        """Return the metric that measures as `name`, "softmax_…", does a softmax."""
+        return name if self.is_softmax else name.replace("softmax", "output")
+
+    def named(self, judgement: Judgement) -> Judgement:
+        """Return the judgement with the output's name, where the model has several."""
+        return replace(judgement, output=self.pack.output_name)
+
+
+def outputs_of(pack: Pack, run: CandidateRun) -> list[Output]:
+    """Return each of the model's outputs."""
+    return [Output(p, run.of_head(p.head, p.output_shape)) for p in pack.heads()]
+
+
 def _judge_outputs(session: Session, pack: Pack, run: CandidateRun) -> Iterator[Judgement]:
-    if run.outputs is None:
-        return
-    sides = Sides(pack.manifest.inputs, run.outputs, pack.load("outputs_f64"))
+    if run.outputs is not None:
+        for output in outputs_of(pack, run):
+            yield from map(output.named, _judge_output(session, output))
+
+
+def _judge_output(session: Session, output: Output) -> Iterator[Judgement]:
+    pack, run, sides = output.pack, output.run, output.sides
     truth = pack.load("logits_f64")
 
     def allow(metric: str) -> Allowance:
         return session.allow(pack, run.config, metric)
 
     yield from (judge.judge_shape(sides), judge.judge_dtype(sides), judge.judge_finite(sides))
-    yield judge.judge_sums_to_one(sides, session.tolerances.sums_to_one_eps)
-    yield from (judge.judge_top(sides, truth, allow("logits_linf"), k) for k in (1, 5))
-    yield from (judge.judge_distance(sides, allow(metric)) for metric in SOFTMAX_METRICS)
-    if run.logits is not None:
+    if output.is_softmax:
+        yield judge.judge_sums_to_one(sides, session.tolerances.sums_to_one_eps)
+    for k in (1, 5):
+        if output.ranked:
+            best = min(k, output.ranked)
+            yield judge.judge_top(sides, truth, allow("logits_linf"), best)
+    metrics = map(output.metric, SOFTMAX_METRICS)
+    yield from (judge.judge_distance(sides, allow(metric)) for metric in metrics)
+    if run.logits is not None and output.has_logits:
         for metric in LOGITS_METRICS:
             some = allow(metric).of(SAMPLED)
             yield judge.judge_logits(sides.of(SAMPLED), run.logits, truth[SAMPLED], some)
@@ -74,11 +127,12 @@ def diagnose(session: Session, pack: Pack, config: RunConfig) -> list[str]:
 
 
 def _tapped(session: Session, pack: Pack, run: CandidateRun) -> Iterator[str]:
-    """Tell whether the outputs stray as far while the layers are read."""
+    """Tell whether the (first) outputs stray as far while the layers are read."""
+    run, first = run.of_head(0, pack.output_shape), outputs_of(pack, run)[0]
     if run.tapped is None or run.outputs is None or run.tapped.shape[1:] != run.outputs.shape[1:]:
         return
     names, truth = pack.manifest.inputs[SAMPLED], pack.load("outputs_f64")[SAMPLED]
-    allowance = session.allow(pack, run.config, "softmax_l1_sum").of(SAMPLED)
+    allowance = session.allow(pack, run.config, first.metric("softmax_l1_sum")).of(SAMPLED)
     plain, tapped = (
         judge.judge_distance(Sides(names, outputs, truth), allowance)
         for outputs in (run.outputs[SAMPLED], run.tapped)
@@ -102,13 +156,12 @@ def _remedies(session: Session, pack: Pack, config: RunConfig) -> Iterator[str]:
 
 def localize_command(session: Session, model: str, config: RunConfig) -> str:
     """Return the command that prints the profile of this run."""
-    command = ["python", "-m", "conformance", "localize", model, "--engine", config.engine]
+    command = ["python", "-m", "conformance", "localize"]
+    command += [*session.model_arguments(model, positional=True), "--engine", config.engine]
     root = session.packs_root
     settings: dict[str, Optional[str]] = {
         "--importer": None if config.importer == RunConfig().importer else config.importer,
         "--packs": None if root == default_packs() else str(root),
-        "--weights": None if session.weights == "synthetic" else session.weights,
-        "--graph": None if session.graph == "opencv" else session.graph,
         "--target": None if config.target == "cpu" else config.target,
         "--threads": None if config.threads is None else str(config.threads),
     }

@@ -7,6 +7,7 @@ need it, so that the others start at once and run where it is not installed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from rich.table import Table
 from .building import require_tensorflow
 from .conversion import FORMATS, open_conversion, require_converter
 from .errors import ConformanceError
-from .models import MODELS, get_model
+from .models import EXTENDED, MODELS, ModelSpec, get_model
+from .own_models import MODELS_FILE, Asked, Chosen, by_name, choose, own_from
 from .pack import (
     PackRequest,
     default_packs,
@@ -30,6 +32,7 @@ from .pack import (
 from .pack_identity import GRAPHS
 from .progress import STYLES, reporter
 from .scheduling import Convert, build_packs
+from .session import Session
 
 # Exit statuses: fine; a check found something bad; the command could not be carried out.
 OK, BAD, ERROR = 0, 1, 2
@@ -82,6 +85,45 @@ def build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="build even what is there")
     parser.add_argument("--progress", choices=STYLES, default="auto", help="default: %(default)s")
     parser.add_argument("-v", "--verbose", action="store_true", help="let TensorFlow log")
+    own_options(parser)
+    # How a session hands a model of the user's to the process that builds its pack.
+    parser.add_argument("--own", help=argparse.SUPPRESS)
+
+
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says more of a model of the user's own, where a path is given for MODEL."""
+    add = parser.add_argument
+    add(
+        "--model-preprocess",
+        action="append",
+        default=[],
+        metavar="WHICH",
+        help="of a model of your own: tf, caffe, torch, none (default) or FILE.toml; given once, "
+        "or once for each MODEL, in order, as the next two",
+    )
+    add("--model-labels", action="append", default=[], metavar="FILE", help="its classes")
+    add(
+        "--model-size",
+        action="append",
+        default=[],
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the images, if it takes any size (default: 224 224)",
+    )
+    add("--models-file", metavar="FILE", help=f"registers models (default: {MODELS_FILE}, if any)")
+
+
+def chosen(arguments: Arguments, models: Sequence[str]) -> Chosen:
+    """Return what `models`, names or paths, mean; see own_models.choose."""
+    asked = Asked(
+        models,
+        arguments.model_preprocess,
+        arguments.model_labels,
+        arguments.model_size,
+        arguments.models_file,
+    )
+    return choose(asked, arguments.packs)
 
 
 def diversity_options(parser: argparse.ArgumentParser) -> None:
@@ -143,28 +185,24 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def run_list(_: Arguments) -> int:
     """Print the registry, in at most 80 columns."""
     columns = ("model", ">input", "preprocessing", ">parameters", ">top-1 %", ">top-5 %")
-    rows = [
-        (
-            spec.name,
-            f"{spec.size}x{spec.size}",
-            spec.mode,
-            f"{spec.parameters:,}",
-            f"{spec.top1:.3f}",
-            f"{spec.top5:.3f}",
-        )
-        for spec in MODELS.values()
-    ]
-    print_table("ImageNet classifiers; accuracy as Keras publishes it", columns, rows)
+    title = "ImageNet classifiers; accuracy as Keras publishes it"
+    print_table(title, columns, [_model_row(spec, 3) for spec in MODELS.values()])
+    print()
+    title = "More of Keras Applications: pytest -m extended"
+    print_table(title, columns, [_model_row(spec, 1) for spec in EXTENDED.values()])
     return OK
+
+
+def _model_row(spec: ModelSpec, digits: int) -> tuple[str, ...]:
+    published = ("-" if top is None else f"{top:.{digits}f}" for top in (spec.top1, spec.top5))
+    size = f"{spec.size}x{spec.size}"
+    return (spec.name, size, spec.mode, f"{spec.parameters:,}", *published)
 
 
 def run_pack_build(arguments: Arguments) -> int:
     """Build packs; raise ConformanceError naming the models that were not built."""
     flavour = keras_flavour()
-    requests = [
-        PackRequest(model, arguments.weights, arguments.graph, flavour)
-        for model in chosen_models(arguments.models)
-    ]
+    requests = _build_requests(arguments)
     for request in requests:
         weights_identity(request)  # a missing file is better reported before an hour of building
     require_tensorflow(flavour)
@@ -194,6 +232,18 @@ def _converter() -> Convert:
     from .reference.convert import build_conversion  # noqa: TID251  (this is the building process)
 
     return build_conversion
+
+
+def _build_requests(arguments: Arguments) -> list[PackRequest]:
+    if arguments.own:
+        models = Chosen((), by_name([own_from(json.loads(arguments.own))]))
+    else:
+        models = chosen(arguments, arguments.models)
+    session = Session(
+        arguments.packs, arguments.weights, arguments.graph, own=models.own, chosen=models.names
+    )
+    names = list(models.own) if arguments.own else session.models
+    return [session.request(name) for name in names]
 
 
 def _existing_packs(root: Path) -> list[Path]:

@@ -12,9 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from .checks import diagnose, is_clean
-from .commands import BAD, OK, importer_list, packs_option, weights_option
+from .commands import (
+    BAD,
+    OK,
+    chosen,
+    importer_list,
+    own_options,
+    packs_option,
+    weights_option,
+)
 from .errors import ConformanceError
-from .models import get_model
 from .opencv.records import CandidateRun, RunConfig
 from .pack import Pack
 from .pack_identity import GRAPHS
@@ -26,7 +33,7 @@ _SWITCHES = {"on": True, "off": False}
 
 def localize_options(parser: argparse.ArgumentParser) -> None:
     """Add what `localize` takes."""
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", help="a name, or the path of your own model")
     packs_option(parser)
     weights_option(parser)
     parser.add_argument("--graph", choices=GRAPHS, default="opencv", help="default: %(default)s")
@@ -42,11 +49,13 @@ def localize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads of OpenCV")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the profile")
     parser.add_argument("--reduce", type=Path, metavar="DIR", help="write a minimal reproducer")
+    own_options(parser)
 
 
 def run_localize(arguments: argparse.Namespace) -> int:
     """Print the profile; return BAD where a node, or an answer, leaves the noise."""
-    get_model(arguments.model)
+    models = chosen(arguments, [arguments.model])
+    (model,) = models.names
     session = Session(
         arguments.packs,
         arguments.weights,
@@ -57,10 +66,12 @@ def run_localize(arguments: argparse.Namespace) -> int:
         winograd=[_SWITCHES.get(arguments.winograd)],
         fusion=[_SWITCHES.get(arguments.fusion)],
         threads=arguments.threads,
+        own=models.own,
+        chosen=models.names,
     )
     config = session.variants()[0]
-    session.build_missing([arguments.model], lambda event: print(event, file=sys.stderr))
-    pack = session.pack(arguments.model)
+    session.build_missing([model], lambda event: print(event, file=sys.stderr))
+    pack = session.pack(model)
     session.check_conversion(pack, config.importer)
     run = session.run(pack, config)
     nodes = session.profile(pack, run) if run.layer_samples else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import Optional
 
 from .errors import ConformanceError
 
@@ -14,9 +15,10 @@ class ModelSpec:
 
     name: the test id. builder: the function's name in ``keras.applications``. size: height and
     width of the input in pixels. mode: Keras' name for the preprocessing ("tf", "caffe" or
-    "torch"). parameters: number of weights. top1, top5: single-crop ImageNet accuracy in percent
-    as Keras publishes it (keras-applications README at bc89834; fixtures/
-    keras_published_accuracy.csv, which a self-test holds against this table).
+    "torch"), or "none": RGB pixels 0-255, which the model's first layers prepare. parameters:
+    number of weights. top1, top5: single-crop ImageNet accuracy in percent as Keras publishes it,
+    None where it doesn't (fixtures/keras_published_accuracy.csv, which names the sources; a
+    self-test holds it against this table).
     """
 
     name: str
@@ -24,8 +26,8 @@ class ModelSpec:
     size: int
     mode: str
     parameters: int
-    top1: float
-    top5: float
+    top1: Optional[float]
+    top5: Optional[float]
     classes: int = 1000
 
 
@@ -47,19 +49,50 @@ _ENTRIES = (
     ModelSpec("xception", "Xception", 299, "tf", 22_910_480, 79.006, 94.452),
 )
 
+# More of Keras Applications, judged when asked for: pytest -m extended.
+_MORE = (
+    ModelSpec("resnet50v2", "ResNet50V2", 224, "tf", 25_613_800, 76.0, 93.0),
+    ModelSpec("resnet101v2", "ResNet101V2", 224, "tf", 44_675_560, 77.2, 93.8),
+    ModelSpec("resnet152v2", "ResNet152V2", 224, "tf", 60_380_648, 78.0, 94.2),
+    ModelSpec("mobilenetv3small", "MobileNetV3Small", 224, "none", 2_554_968, 68.1, None),
+    ModelSpec("mobilenetv3large", "MobileNetV3Large", 224, "none", 5_507_432, 75.6, None),
+    ModelSpec("efficientnetb0", "EfficientNetB0", 224, "none", 5_330_571, 77.1, 93.3),
+    ModelSpec("efficientnetb1", "EfficientNetB1", 240, "none", 7_856_239, 79.1, 94.4),
+    ModelSpec("efficientnetb2", "EfficientNetB2", 260, "none", 9_177_569, 80.1, 94.9),
+    ModelSpec("efficientnetb3", "EfficientNetB3", 300, "none", 12_320_535, 81.6, 95.7),
+    ModelSpec("efficientnetb4", "EfficientNetB4", 380, "none", 19_466_823, 82.9, 96.4),
+    ModelSpec("efficientnetb5", "EfficientNetB5", 456, "none", 30_562_527, 83.6, 96.7),
+    ModelSpec("efficientnetb6", "EfficientNetB6", 528, "none", 43_265_143, 84.0, 96.8),
+    ModelSpec("efficientnetb7", "EfficientNetB7", 600, "none", 66_658_687, 84.3, 97.0),
+    ModelSpec("efficientnetv2b0", "EfficientNetV2B0", 224, "none", 7_200_312, 78.7, 94.3),
+    ModelSpec("efficientnetv2b1", "EfficientNetV2B1", 240, "none", 8_212_124, 79.8, 95.0),
+    ModelSpec("efficientnetv2b2", "EfficientNetV2B2", 260, "none", 10_178_374, 80.5, 95.1),
+    ModelSpec("efficientnetv2b3", "EfficientNetV2B3", 300, "none", 14_486_374, 82.0, 95.8),
+    ModelSpec("efficientnetv2s", "EfficientNetV2S", 384, "none", 21_612_360, 83.9, 96.7),
+    ModelSpec("efficientnetv2m", "EfficientNetV2M", 480, "none", 54_431_388, 85.3, 97.4),
+    ModelSpec("efficientnetv2l", "EfficientNetV2L", 480, "none", 119_027_848, 85.7, 97.5),
+    ModelSpec("convnexttiny", "ConvNeXtTiny", 224, "none", 28_589_128, 81.3, None),
+    ModelSpec("convnextsmall", "ConvNeXtSmall", 224, "none", 50_223_688, 82.3, None),
+    ModelSpec("convnextbase", "ConvNeXtBase", 224, "none", 88_591_464, 85.3, None),
+    ModelSpec("convnextlarge", "ConvNeXtLarge", 224, "none", 197_767_336, 86.3, None),
+    ModelSpec("convnextxlarge", "ConvNeXtXLarge", 224, "none", 350_196_968, 86.7, None),
+)
+
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _ENTRIES}
+EXTENDED: dict[str, ModelSpec] = {spec.name: spec for spec in _MORE}
 
 
 def get_model(name: str) -> ModelSpec:
     """Return the entry of `name`; raise ConformanceError with the nearest name if unknown."""
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.4)
+    known = {**MODELS, **EXTENDED}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ConformanceError(f"unknown model {name!r}: {hint}The registry has {', '.join(MODELS)}")
+    raise ConformanceError(f"unknown model {name!r}: {hint}The registry has {', '.join(known)}")
 
 
 def model_order(name: str) -> tuple[int, str]:
     """Return what sorts models as the registry has them, unknown ones by name behind them."""
-    names = list(MODELS)
-    return (names.index(name) if name in MODELS else len(names), name)
+    names = [*MODELS, *EXTENDED]
+    return (names.index(name) if name in names else len(names), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import pytest
 
@@ -13,6 +13,7 @@ from .benchmarking import recording
 from .commands import importer_list
 from .errors import ConformanceError
 from .imagenet import asking
+from .own_models import FORMATS, MODELS_FILE, Asked, Chosen, OwnModel, choose
 from .pack import default_packs, keras_flavour
 from .session import Session
 from .verdict.expectations import load_known_failures
@@ -74,17 +75,82 @@ def add_options(parser: pytest.Parser) -> None:
         help="write DIR/<opencv version>-[<importer>-]<engine>.jsonl, and times to DIR/bench-…",
     )
     add("--known-failures", metavar="FILE", help="TOML file used instead of the suite's own")
+    _add_model_options(add)
     recording.add_options(group)
     asking.add_options(add)
+
+
+def _add_model_options(add: Callable[..., None]) -> None:
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="judge this model, and of the others only those that are given too: "
+        f"{FORMATS}, or a name (of the registry, {MODELS_FILE} or a pack); repeatable",
+    )
+    add(
+        "--model-preprocess",
+        action="append",
+        default=[],
+        metavar="WHICH",
+        help="tf, caffe, torch, none (default: RGB, 0-255) or FILE.toml; given once it is for "
+        "every --model, else once for each, in order, as the next two",
+    )
+    add(
+        "--model-labels",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the names of the model's classes, one a line",
+    )
+    add(
+        "--model-size",
+        action="append",
+        default=[],
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="size of the images for a model that takes any (default: 224 224)",
+    )
+    add(
+        "--models-file",
+        metavar="FILE",
+        help=f"registers models of your own (default: {MODELS_FILE} here, where there is one)",
+    )
+
+
+def asked_models(config: pytest.Config) -> Chosen:
+    """Return the models that the options ask for; raise ConformanceError for a bad one."""
+    option = config.getoption
+    asked = Asked(
+        option("--model"),
+        option("--model-preprocess"),
+        option("--model-labels"),
+        option("--model-size"),
+        option("--models-file"),
+    )
+    return choose(asked, _packs_root(config))
+
+
+def _extended(config: pytest.Config) -> bool:
+    expression = config.option.markexpr or ""
+    return "extended" in expression and "not extended" not in expression
+
+
+def _packs_root(config: pytest.Config) -> Path:
+    packs = config.getoption("--packs")
+    return Path(packs).expanduser().resolve() if packs else default_packs()
 
 
 def new_session(config: pytest.Config) -> Session:
     """Return the session that the options ask for; raise ConformanceError for a bad one."""
     option = config.getoption
-    packs, engines = option("--packs"), option("--engine")
+    engines = option("--engine")
     known_failures = option("--known-failures")
+    models = asked_models(config)
     session = Session(
-        packs_root=Path(packs).expanduser().resolve() if packs else default_packs(),
+        packs_root=_packs_root(config),
         weights=option("--weights"),
         graph=option("--graph"),
         keras=keras_flavour(),
@@ -96,7 +162,12 @@ def new_session(config: pytest.Config) -> Session:
         threads=option("--threads"),
         timeout=option("--candidate-timeout"),
         verbose=config.option.verbose > 0,
-        known_failures=load_known_failures(Path(known_failures) if known_failures else None),
+        known_failures=load_known_failures(
+            Path(known_failures) if known_failures else None, tuple(models.own)
+        ),
+        own=models.own,
+        chosen=models.names,
+        extended=_extended(config),
     )
     session.capability  # noqa: B018  # a missing cv2 is reported before anything is collected
     return session
@@ -118,9 +189,13 @@ _REPEATED = (
 )
 
 
-def rerun_command(item: pytest.Item, config: pytest.Config) -> str:
-    """Return the command that runs just this case again, with the options given now."""
+def rerun_command(item: pytest.Item, config: pytest.Config, own: Optional[OwnModel]) -> str:
+    """Return the command that runs just this case again, with the options given now.
+
+    own: the case's model, if it is the user's.
+    """
     given = [(name, config.getoption(name)) for name in _REPEATED]
     kept = [f"{name}={value}" for name, value in given if value not in (None, _DEFAULTS.get(name))]
     location = os.path.relpath(item.path, config.invocation_params.dir)
-    return shlex.join(["pytest", f"{location}::{item.name}", *kept])
+    model = ["--model", *own.words] if own else []
+    return shlex.join(["pytest", f"{location}::{item.name}", *model, *kept])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .pack_format import (
     ARRAYS,
     GRAPH,
+    LABELS,
     LAYERS,
     MANIFEST,
     PREPROCESSING,
@@ -16,6 +17,7 @@ from .pack_format import (
     Layer,
     Manifest,
     Pack,
+    array_file,
     new_manifest,
     open_pack,
     read_manifest,
@@ -46,6 +48,7 @@ from .sampling import MAX_SAMPLES, SAMPLED, node_seed, sample_positions, sampled
 __all__ = [
     "ARRAYS",
     "GRAPH",
+    "LABELS",
     "LAYERS",
     "MANIFEST",
     "MAX_SAMPLES",
@@ -58,6 +61,7 @@ __all__ = [
     "Manifest",
     "Pack",
     "PackRequest",
+    "array_file",
     "default_packs",
     "describe_request",
     "estimated_bytes",

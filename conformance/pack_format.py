@@ -6,7 +6,7 @@ import dataclasses
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -31,6 +31,7 @@ MANIFEST = "pack.json"
 GRAPH = "frozen_graph.pb"
 LAYERS = "layers.npz"
 PREPROCESSING = "preprocessing.npz"
+LABELS = "labels.txt"
 ARRAYS = (
     "inputs.npy",
     "outputs_f32.npy",
@@ -52,6 +53,10 @@ class Manifest:
     {"name", "found", "nodes"} of each applied graph pass. layers: {"node", "op", "inputs",
     "shape"} of each sampled node, in topological order. winograd: how many convolutions OpenCV may
     run as Winograd's, None where that is not known. files: {name: {"sha256", "bytes"}}.
+
+    Of a user's own model besides: own: its file's name, "preprocess" and "channels". heads: of each
+    output "name", "output" and "logits" (nodes), "kind" (softmax, sigmoid or values) and "shape" of
+    one image's, NHWC. notes: what is judged otherwise than usual, and why.
     """
 
     model: str
@@ -67,6 +72,9 @@ class Manifest:
     layout: str = "NHWC"
     schema: int = SCHEMA
     winograd: Optional[int] = None
+    own: Optional[dict[str, Any]] = None
+    heads: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def digest(self) -> str:
@@ -125,15 +133,50 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pack:
-    """An opened pack, its files checked against the manifest's hashes."""
+    """An opened pack, its files checked against the manifest's hashes.
+
+    head: which of the model's outputs ``load`` gives the arrays of.
+    """
 
     path: Path
     manifest: Manifest
+    head: int = 0
 
     @property
     def model(self) -> str:
-        """The model's name in the registry."""
+        """The model's name: in the registry, or the user's own."""
         return self.manifest.model
+
+    def heads(self) -> list[Pack]:
+        """Return the pack as each of the model's outputs sees it; most models have one."""
+        return [replace(self, head=n) for n in range(max(1, len(self.manifest.heads)))]
+
+    @property
+    def kind(self) -> str:
+        """What the output is: "softmax", "sigmoid" or "values"."""
+        return str(self.manifest.heads[self.head]["kind"]) if self.manifest.heads else "softmax"
+
+    @property
+    def output_name(self) -> str:
+        """The output's name where the model has several, else empty."""
+        heads = self.manifest.heads
+        return str(heads[self.head]["name"]) if len(heads) > 1 else ""
+
+    @property
+    def output_shape(self) -> Optional[list[int]]:
+        """The shape of one image's output, NHWC; None where it is a row of classes."""
+        return list(self.manifest.heads[self.head]["shape"]) if self.manifest.heads else None
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether the graph takes several images at once."""
+        return self.manifest.own is None or self.manifest.own["batch"] is None
+
+    def labels(self) -> Optional[list[str]]:
+        """Return the names of the classes, or None where nobody gave any."""
+        if LABELS not in self.manifest.files:
+            return None
+        return (self.path / LABELS).read_text(encoding="utf-8").splitlines()
 
     @property
     def graph_path(self) -> Path:
@@ -145,8 +188,8 @@ class Pack:
 
         Raises ConformanceError when the file is missing, is not an array or holds a pickle.
         """
-        file = self.path / (name if name.endswith(".npy") else name + ".npy")
-        return np.asarray(_read_numpy(file))
+        stem = name[: -len(".npy")] if name.endswith(".npy") else name
+        return np.asarray(_read_numpy(self.path / array_file(stem, self.head)))
 
     def load_archive(self, name: str) -> dict[str, NDArray[Any]]:
         """Return all arrays of one .npz file, such as "preprocessing" (suffix optional)."""
@@ -163,6 +206,11 @@ class Pack:
                 raise _damaged(self.path / LAYERS, f"no array {error} ({entry['node']})") from None
             shape, inputs = tuple(entry["shape"]), tuple(entry["inputs"])
             yield Layer(entry["node"], entry["op"], inputs, shape, f32, f64)
+
+
+def array_file(name: str, head: int = 0) -> str:
+    """Return the file of an array, such as "outputs_f32", of the model's output number `head`."""
+    return f"{name}_{head}.npy" if head and name != "inputs" else f"{name}.npy"
 
 
 def _read_numpy(file: Path) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Optional
 from .errors import ConformanceError
 from .fixtures import fixture_path
 from .models import get_model
+from .own_models import OwnModel
 
 SCHEMA = 1
 # Raised with every change that alters what is built from the same request and versions.
@@ -38,16 +39,19 @@ class PackRequest:
 
     model: name in the registry. weights: "synthetic", "imagenet", or the path of a weights file
     or of a folder that holds ``<model>.weights.h5``, ``.h5`` or ``.keras``. graph: "opencv" (the
-    passes applied) or "raw" (the tutorial's recipe). keras: "keras3" or "legacy" (tf_keras).
+    passes applied) or "raw" (the tutorial's recipe). keras: "keras3" or "legacy" (tf_keras). own: a
+    model of the user's, whose name `model` is and whose file is the weights.
     """
 
     model: str
     weights: str = "synthetic"
     graph: str = "opencv"
     keras: str = "keras3"
+    own: Optional[OwnModel] = None
 
     def __post_init__(self) -> None:
-        get_model(self.model)
+        if self.own is None:
+            get_model(self.model)
         _check_choice("graph", self.graph, GRAPHS)
         _check_choice("keras", self.keras, KERAS_FLAVOURS)
 
@@ -62,6 +66,8 @@ def weights_file(request: PackRequest) -> Optional[Path]:
 
     Raises ConformanceError naming the path when there is none.
     """
+    if request.own is not None:
+        return Path(request.own.path) if request.own.path else None
     if request.weights in NAMED_WEIGHTS or request.weights.startswith("sha256:"):
         return None
     path = Path(request.weights).expanduser()
@@ -90,8 +96,18 @@ def weights_identity(request: PackRequest) -> str:
     path = weights_file(request)
     if path is None:
         return request.weights
+    return "sha256:" + (_folder_digest(path) if path.is_dir() else _known_digest(path))
+
+
+def _folder_digest(folder: Path) -> str:
+    """Return the SHA-256 of the names and contents of a SavedModel's files."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return json_digest({file.relative_to(folder).as_posix(): _known_digest(file) for file in files})
+
+
+def _known_digest(path: Path) -> str:
     stat = path.stat()
-    return "sha256:" + _cached_digest(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    return _cached_digest(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
@@ -121,11 +137,21 @@ def json_digest(value: Any) -> str:
 
 def describe_request(request: PackRequest) -> dict[str, str]:
     """Return the request as a pack records it: the weights by identity, never by path."""
-    return {
+    described = {
         "model": request.model,
         "weights": weights_identity(request),
         "graph": request.graph,
         "keras": request.keras,
+    }
+    return described if request.own is None else {**described, **_describe_own(request.own)}
+
+
+def _describe_own(own: OwnModel) -> dict[str, str]:
+    return {
+        "preprocess": json.dumps(own.preprocess.as_dict(), sort_keys=True),
+        "labels": "sha256:" + _known_digest(Path(own.labels)) if own.labels else "",
+        "size": "x".join(map(str, own.size or ())),
+        "outputs": " ".join(own.outputs),
     }
 
 

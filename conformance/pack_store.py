@@ -17,7 +17,7 @@ import platformdirs
 from filelock import FileLock
 
 from .errors import ConformanceError
-from .models import get_model
+from .models import EXTENDED, MODELS, get_model
 from .pack_format import MANIFEST, Manifest, Pack, manifest_text, open_pack, read_manifest
 from .pack_identity import (
     PackRequest,
@@ -54,9 +54,11 @@ def locate_pack(root: Path, request: PackRequest) -> Optional[Path]:
     """Return the folder of the pack that answers `request`, its files not yet checked, or None.
 
     Where TensorFlow is installed, only the pack of exactly these versions will do. Elsewhere the
-    newest pack of the request does. Raises ConformanceError when the only candidates are
-    unreadable.
+    newest pack of the request does. Of a model of the user's that is known by name only, the newest
+    pack of that name. Raises ConformanceError when the only candidates are unreadable.
     """
+    if request.own is not None and request.own.path is None:
+        return _newest_match(root / request.model, {"graph": request.graph})
     producer = producer_versions(request.keras)
     if producer is not None:
         exact = root / request.model / pack_key(request, producer)
@@ -73,7 +75,7 @@ def _newest_match(folder: Path, wanted: dict[str, str]) -> Optional[Path]:
         except ConformanceError as error:
             problems.append(error)
             continue
-        if manifest.request == wanted:
+        if all(manifest.request.get(key) == value for key, value in wanted.items()):
             matches.append((manifest.created, path))
     if not matches and problems:
         raise problems[0]
@@ -189,8 +191,16 @@ def _full_disk(root: Path, model: str, error: Exception) -> ConformanceError:
     free = shutil.disk_usage(root).free
     return ConformanceError(
         f"pack folder {root}: no space left while writing the pack of {model} ({error}). "
-        f"{_mib(free)} are free now, the pack needs about {_mib(estimated_bytes(model))}: "
+        f"{_mib(free)} are free now{_needed(model)}: "
         f"free some or choose another folder with --packs"
+    )
+
+
+def _needed(model: str) -> str:
+    return (
+        f", the pack needs about {_mib(estimated_bytes(model))}"
+        if model in MODELS or model in EXTENDED
+        else ""
     )
 
 

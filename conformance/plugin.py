@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -16,9 +16,9 @@ from .checks import diagnose
 from .conversion import FORMATS, Conversion, require_conversion, takes_batches
 from .errors import ConformanceError
 from .imagenet import selecting
-from .models import MODELS
+from .models import EXTENDED, model_order
 from .opencv.records import CandidateRun, RunConfig
-from .options import add_options, new_session, rerun_command
+from .options import add_options, asked_models, new_session, rerun_command
 from .pack import Pack
 from .progress import Event
 from .reporting.recorder import Recorder
@@ -28,6 +28,8 @@ from .verdict.expectations import NO_MODEL
 from .verdict.judge import Context, Judgement, failure_message
 from .verdict.tolerance import Allowance, Tolerances
 
+# Tests of models of the user's only.
+OWN = "own"
 _PACKAGE = Path(__file__).resolve().parent
 _SELFTEST = _PACKAGE / "selftest"
 _SESSION = pytest.StashKey[Session]()
@@ -42,8 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep each model on one xdist worker, so that no candidate runs twice."""
     config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
+    config.addinivalue_line("markers", f"{OWN}: judges models of your own only")
     for optional in (recording, selecting):
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
+    _check_models(config)
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "loadgroup"
     results = config.getoption("--results")
@@ -56,6 +60,15 @@ def pytest_configure(config: pytest.Config) -> None:
         if results:
             version = session_of(config).capability["version"]
             recording.write_to(config, Path(results), version)
+
+
+def _check_models(config: pytest.Config) -> None:
+    """Raise pytest.UsageError for models that can't be, before anything is collected."""
+    if _is_suite_run(config) or config.getoption("--model") or config.getoption("--models-file"):
+        try:
+            asked_models(config)
+        except ConformanceError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def session_of(config: pytest.Config) -> Session:
@@ -82,7 +95,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("stage") is None:
         return
     if "pack" in metafunc.fixturenames:
-        metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
+        session = session_of(metafunc.config)
+        own = metafunc.definition.get_closest_marker(OWN)
+        models = [m for m in session.models if m in session.own] if own else session.models
+        metafunc.parametrize("pack", marked(session, models), indirect=True, scope="session")
     if "conversion" in metafunc.fixturenames:
         formats = _formats(metafunc.config)
         metafunc.parametrize("conversion", formats, indirect=True, scope="session")
@@ -94,6 +110,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _formats(config: pytest.Config) -> list[str]:
     return [name for name in session_of(config).importers if name in FORMATS]
+
+
+def marked(session: Session, models: Iterable[str]) -> list[Any]:
+    """Return the models as parameters, those of the extended registry with their marker."""
+    mark = () if session.chosen else pytest.mark.extended
+    return [pytest.param(m, marks=mark if m in EXTENDED else ()) for m in models]
 
 
 def _parameters(item: pytest.Item) -> tuple[Optional[str], Optional[RunConfig]]:
@@ -142,6 +164,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not _formats(config):
         # pytest would keep a test without parameters, and tell that it was skipped.
         _leave_out(config, items, lambda item: "conversion" in getattr(item, "fixturenames", ()))
+    own = [item for item in items if item.get_closest_marker(OWN)]
+    if own and not any(_model(item) in session_of(config).own for item in own):
+        _deselect(config, items, OWN)  # there is no model of the user's to judge
     for item in items:
         if item.get_closest_marker(selecting.MARK):
             item.add_marker(pytest.mark.xdist_group(_model(item)))
@@ -182,9 +207,8 @@ def _name_case(
     stage = _stage(item)
     # The same case has the same id whatever the engine, so that engines can be compared.
     name, _, parameters = item.name.rstrip("]").partition("[")
-    tokens = [t for t in parameters.split("-") if variant is None or t != variant.engine]
     case = {
-        "id": f"{item.path.name}::{name}[{'-'.join(tokens)}]",
+        "id": f"{item.path.name}::{name}[{_without(parameters, variant, model)}]",
         "model": model,
         "stage": stage,
     }
@@ -196,7 +220,7 @@ def _name_case(
         properties |= {"engine": variant.engine, "variant": case["variant"]}
     if importer != RunConfig().importer:
         properties["importer"] = importer
-    properties["command"] = rerun_command(item, item.config)
+    properties["command"] = rerun_command(item, item.config, session.own.get(model))
     item.user_properties += [(name, value) for name, value in properties.items() if value]
     _findings(item)["case"] = case
 
@@ -205,6 +229,16 @@ def _importer(item: pytest.Item, variant: Optional[RunConfig]) -> str:
     """Return the importer that a case is about, the usual one where it is about none."""
     params = getattr(getattr(item, "callspec", None), "params", {})
     return str(variant.importer if variant else params.get("conversion", RunConfig().importer))
+
+
+def _without(parameters: str, variant: Optional[RunConfig], model: str) -> str:
+    """Return a test's parameters less the engine; a model's own name may hold such a word."""
+    if variant is None:
+        return parameters
+    before, name, after = parameters.partition(model)
+    parts = (p for side in (before, after) for p in [side.split("-")])
+    kept = ["-".join(word for word in words if word != variant.engine) for words in parts]
+    return name.join(kept)
 
 
 def _mark_known_failure(
@@ -223,7 +257,7 @@ def _mark_known_failure(
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Build the missing packs before the first test, so that progress garbles no test's line."""
     config = session.config
-    models = sorted({m for m in map(_model, session.items) if m}, key=list(MODELS).index)
+    models = sorted({m for m in map(_model, session.items) if m}, key=model_order)
     if config.option.collectonly or not models:
         return
     capture = config.pluginmanager.getplugin("capturemanager")
@@ -305,6 +339,7 @@ def verify(
             for name in ("metric", "observed", "allowed")
             if found[name] is not None
         ]
+        _findings(request.node)["notes"] = pack.manifest.notes
         if judgement.notes and judgement.passed:
             warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
         if not judgement.passed:
@@ -330,9 +365,13 @@ def tolerances(conformance_session: Session) -> Tolerances:
 @pytest.fixture
 def allowance(
     pack: Pack, variant: RunConfig, conformance_session: Session
-) -> Callable[[str], Allowance]:
+) -> Callable[..., Allowance]:
     """What a metric may reach on each of the pack's inputs, in this OpenCV as configured."""
-    return lambda metric: conformance_session.allow(pack, variant, metric)
+
+    def allowance(metric: str, output: Optional[Pack] = None) -> Allowance:
+        return conformance_session.allow(output or pack, variant, metric)
+
+    return allowance
 
 
 class ConformanceNote(UserWarning):
@@ -346,7 +385,8 @@ def _context(
         model=pack.model,
         opencv=session.capability["version"],
         engine=variant.title if variant else "",
-        command=rerun_command(request.node, request.config),
+        command=rerun_command(request.node, request.config, session.own.get(pack.model)),
+        labels=None if pack.manifest.own is None else pack.labels() or (),
     )
 
 

@@ -54,6 +54,8 @@ MODES: dict[str, Mode] = {
     "tf": Mode("tf", False, 127.5, (1.0, 1.0, 1.0), None),
     "caffe": Mode("caffe", True, 1.0, (103.939, 116.779, 123.68), None),
     "torch": Mode("torch", False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    # Networks that preprocess in their own first layers: RGB pixels, 0-255, as they are.
+    "none": Mode("none", False, 1.0, (0.0, 0.0, 0.0), None),
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -22,9 +23,10 @@ from .conversion import (
     takes_batches,
 )
 from .errors import ConformanceError
-from .models import MODELS
+from .models import EXTENDED, MODELS
 from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
+from .own_models import OwnModel
 from .pack import Pack, PackRequest, find_pack, keras_flavour, locate_pack
 from .progress import Event
 from .verdict.expectations import Case, KnownFailure, match_known_failure
@@ -42,7 +44,8 @@ class Session:
     see `capability`. engines: None for all that this OpenCV has,
     ["default"] for the one it takes by itself. winograd, fusion: the settings to judge, None being
     what the user gets without asking. timeout: seconds that one candidate process may take.
-    verbose: let TensorFlow's log through while packs are built.
+    verbose: let TensorFlow's log through while packs are built. own: the user's models, by name.
+    chosen: the models to judge, all where none is named. extended: of the extended registry too.
     """
 
     packs_root: Path
@@ -58,6 +61,9 @@ class Session:
     timeout: float = 600.0
     verbose: bool = False
     known_failures: Sequence[KnownFailure] = ()
+    own: Mapping[str, OwnModel] = field(default_factory=dict)
+    chosen: Sequence[str] = ()
+    extended: bool = False
     build_failures: dict[str, str] = field(default_factory=dict)
     lacking: list[str] = field(default_factory=list)
     _packs: dict[str, Pack] = field(default_factory=dict)
@@ -94,7 +100,9 @@ class Session:
     def allow(self, pack: Pack, config: RunConfig, metric: str) -> Allowance:
         """Return what `metric` may reach on each of the pack's inputs."""
         arrays = METRICS[metric].arrays
-        logits = (pack.load("logits_f32"), pack.load("logits_f64"))
+        sigmoid = pack.kind == "sigmoid"
+        logits = (pack.load("logits_f32"), pack.load("logits_f64"), sigmoid)
+        squeezed = arrays == "outputs" and pack.kind != "values"
         return allow(
             self.tolerances,
             metric,
@@ -104,7 +112,8 @@ class Session:
             opencv=self.capability["version"],
             engine=config.engine,
             winograd=_winograd(pack, config),
-            logit_noise=typical_logit_noise(*logits) if arrays == "outputs" else None,
+            logit_noise=typical_logit_noise(*logits) if squeezed else None,
+            sigmoid=sigmoid,
         )
 
     def profile(self, pack: Pack, run: CandidateRun) -> list[NodeDeviation]:
@@ -151,8 +160,16 @@ class Session:
             for fusion in self.fusion
         ]
 
+    @property
+    def models(self) -> list[str]:
+        """The models to judge: those that were chosen, else the registry's and the user's own."""
+        return list(self.chosen) or [*MODELS, *(EXTENDED if self.extended else ()), *self.own]
+
     def request(self, model: str) -> PackRequest:
         """Return the request for the pack of `model` that this session judges by."""
+        own = self.own.get(model)
+        if own is not None:
+            return PackRequest(model, own.path or model, self.graph, self.keras, own)
         return PackRequest(model, self.weights, self.graph, self.keras)
 
     def build_missing(self, models: Iterable[str], report: Callable[[Event], None]) -> None:
@@ -162,7 +179,7 @@ class Session:
         kept in build_failures and raised to the tests that want that pack.
         """
         importers = [name for name in self.importers if self._converter_problem(name) == ""]
-        requests = [self.request(model) for model in models]
+        requests = [self.request(model) for model in models if self._can_build(model)]
         missing = missing_packs(requests, self.packs_root, importers)
         if not missing:
             return
@@ -176,6 +193,9 @@ class Session:
         except ConformanceError as error:
             self.build_failures.update({request.model: str(error) for request in missing})
 
+    def _can_build(self, model: str) -> bool:
+        return model not in self.own or self.own[model].path is not None
+
     def pack(self, model: str) -> Pack:
         """Return the checked pack of `model`; raise ConformanceError saying how to get one."""
         if model not in self._packs:
@@ -187,13 +207,10 @@ class Session:
 
     def _no_pack(self, model: str) -> str:
         why = self.build_failures.get(model, "it has not been built")
-        request = self.request(model)
-        options = "" if request.weights == "synthetic" else f" --weights {request.weights}"
-        options += "" if request.graph == "opencv" else f" --graph {request.graph}"
+        settings = shlex.join(self.model_arguments(model, positional=True))
         return (
             f"no pack of {model} in {self.packs_root}: {why}\nBuild it where TensorFlow is "
-            f"installed: python -m conformance pack build {model}{options} "
-            f"--packs {self.packs_root}"
+            f"installed: python -m conformance pack build {settings} --packs {self.packs_root}"
         )
 
     def _converter_problem(self, importer: str) -> Optional[str]:
@@ -211,6 +228,22 @@ class Session:
         if importer in FORMATS:
             why = self._converter_problem(importer) or self.build_failures.get(pack.model, "")
             require_conversion(pack, importer, why)
+
+    def model_arguments(self, model: str, positional: bool = False) -> list[str]:
+        """Return the words of a command line that name `model`, its weights and its graph.
+
+        positional: for a command that takes the model as such; otherwise --model, if it is the
+        user's own.
+        """
+        own = self.own.get(model)
+        words = [] if positional or own is None else ["--model"]
+        if own is not None:
+            words += own.words or [own.name]
+        elif positional:
+            words += [model]
+        if own is None and self.weights != "synthetic":
+            words += ["--weights", self.weights]
+        return words + (["--graph", self.graph] if self.graph != "opencv" else [])
 
     def run(self, pack: Pack, config: RunConfig) -> CandidateRun:
         """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
@@ -271,7 +304,7 @@ class Session:
         }
 
     def _pack_digests(self, importer: str) -> dict[str, str]:
-        located = {m: locate_pack(self.packs_root, self.request(m)) for m in MODELS}
+        located = {m: locate_pack(self.packs_root, self.request(m)) for m in self.models}
         return {m: question(path, importer) for m, path in located.items() if path}
 
     def _left_out(self) -> Iterator[str]:

@@ -259,6 +259,8 @@ def _answer(arrays: dict[str, Array], name: str, index: int) -> dict[str, Any]:
 
 
 def published(plan: Plan) -> Optional[tuple[float, float]]:
-    """Return Keras' published top-1 and top-5 in percent, None for other weights."""
+    """Return Keras' published top-1 and top-5 in percent, None for other weights or no figures."""
     spec = get_model(plan.job.model)
-    return (spec.top1, spec.top5) if plan.weights == "imagenet" else None
+    if plan.weights != "imagenet" or spec.top1 is None or spec.top5 is None:
+        return None
+    return spec.top1, spec.top5

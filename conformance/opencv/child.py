@@ -44,7 +44,8 @@ class Session:
         self.config = RunConfig(**request["config"])
         self.model: str = request["model"]
         self.entries: list[dict[str, Any]] = request["layers"]
-        self.tensors: dict[str, str] = request["tensors"]
+        # What each of the model's outputs is called: the nodes of "output" and "logits".
+        self.heads: list[dict[str, str]] = request["heads"]
         self.converted: Optional[list[dict[str, str]]] = request.get("converted")
         self.batches: bool = request["batches"]
         self.sabotage: dict[str, str] = request.get("sabotage") or {}
@@ -95,6 +96,13 @@ class Session:
         np.savez(temporary, **arrays)
         os.replace(temporary, self.folder / f"{stage}.npz")
 
+    def layers_of(self, what: str, held: dict[str, str]) -> list[str]:
+        """Return OpenCV's layer of each head's "output" or "logits", "" where that has none."""
+        return [
+            layers.layer_holding(held, self.entries, head[what]) if head[what] else ""
+            for head in self.heads
+        ]
+
     def write_report(self) -> None:
         """Write report.json whole or not at all."""
         self.report["peak_mib"] = peak_mib()
@@ -139,20 +147,21 @@ def run(session: Session) -> None:
         cv2 = load_cv2()
         session.subject = net.Subject(session.model, session.config, cv2.__version__)
         session.report["version"] = cv2.__version__
-    candidate, names = run_plain(session, cv2)
-    held = carriers(session, names)
+    candidate, held = run_plain(session, cv2)
+    wanted = any(head["logits"] for head in session.heads)
     if session.config.engine == "new":
         # It reads the graph again for each tap; two nets of vgg19 would take over 3 GiB. As what it
         # hands out is the same bits however much is asked for, the layers bring the logits along.
         candidate = None
-    else:
+    elif wanted:
         with session.optional():
             run_logits(session, cv2, held, candidate)
     del candidate
     if session.config.layers:
         with session.optional():
             run_layers(session, cv2, held)
-    if not (session.folder / "logits.npz").exists() and "logits" not in session.begun:
+    there = (session.folder / "logits.npz").exists() or "logits" in session.begun
+    if wanted and not there:
         with session.optional():
             run_logits(session, cv2, held, None)
 
@@ -174,45 +183,66 @@ def absent(session: Session, held: dict[str, str]) -> dict[str, str]:
     return converted_absent(held, session.converted, session.entries)
 
 
-def run_plain(session: Session, cv2: Any) -> tuple[Any, list[str]]:
+def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
     """Parse, set up, run each input alone, some twice, some at once.
 
-    Return the net and the names of its layers.
+    Return the net, and which of its layers holds which graph node.
     """
+    tap = None
     with session.stage("parse"):
         candidate, parse_ms = timed(lambda: net.read(cv2, session.graph, session.config))
         names = [str(name) for name in candidate.getLayerNames()]
         session.report["parse_ms"] = parse_ms
+        held = carriers(session, names)
+        if len(session.heads) > 1:
+            outputs = session.layers_of("output", held)
+            tap = layers.tap_outputs(cv2, session.graph, session.config, outputs, candidate)
+            candidate = tap.net
     with session.stage("setup"):
         check = session.sabotage.get("how") != "unchecked-target"
         net.configure(cv2, candidate, session.config, check)
         session.report["threads"] = cv2.getNumThreads()
         refuse_fallback(session)
+
+    def forward() -> list[Array]:
+        answers = [candidate.forward()] if tap is None else layers.forward_tap(tap)
+        return [np.array(answer) for answer in answers]
+
     with session.stage("forward"):
-        run_singles(session, candidate)
+        run_singles(session, candidate, forward)
     if session.batches:
         with session.optional(), session.stage("batch"):
             # The same net: its re-allocation for another shape is what a user's batch meets too,
             # and a second parse of a 550 MB graph is saved.
-            session.save("batch", batch=net.forward(candidate, session.images[:BATCH]))
-    return candidate, names
+            candidate.setInput(net.to_blob(session.images[:BATCH]))
+            session.save("batch", **of_heads("batch", [forward()]))
+    return candidate, held
 
 
-def run_singles(session: Session, candidate: Any) -> None:
+def run_singles(session: Session, candidate: Any, forward: Callable[[], list[Array]]) -> None:
     """Run each input by itself, then the first ones again."""
-    outputs, times = [], []
+    outputs: list[list[Array]] = []
+    repeat, times = [], []
     for image in single_images(session.images):
-        blob = net.to_blob(image)
-        candidate.setInput(blob)
-        output, milliseconds = timed(candidate.forward)
-        outputs.append(np.array(output))
+        candidate.setInput(net.to_blob(image))
+        output, milliseconds = timed(forward)
+        outputs.append(output)
         times.append(milliseconds)
         if len(outputs) == 1:
             refuse_fallback(session)
-    repeat = [net.forward(candidate, image) for image in single_images(session.images[:REPEATS])]
-    session.save(
-        "forward", outputs=np.concatenate(outputs), repeat=np.concatenate(repeat), times_ms=times
-    )
+    for image in single_images(session.images[:REPEATS]):
+        candidate.setInput(net.to_blob(image))
+        repeat.append(forward())
+    arrays = {**of_heads("outputs", outputs), **of_heads("repeat", repeat)}
+    session.save("forward", times_ms=times, **arrays)
+
+
+def of_heads(name: str, runs: list[list[Array]]) -> dict[str, Array]:
+    """Return {name, name_1, …: one head's answers in all `runs`}; a run is an answer a head."""
+    return {
+        f"{name}_{number}" if number else name: np.concatenate(answers)
+        for number, answers in enumerate(zip(*runs))
+    }
 
 
 def single_images(images: Array) -> list[Array]:
@@ -231,21 +261,33 @@ def refuse_fallback(session: Session) -> None:
 def run_logits(session: Session, cv2: Any, held: dict[str, str], candidate: Any) -> None:
     """Read logits, from `candidate` where possible: its untapped outputs are already saved."""
     with session.stage("logits"):
-        layer = layers.layer_holding(held, session.entries, session.tensors["logits"])
-        tap = layers.open_tap(cv2, session.graph, session.config, [layer], parsed=candidate)
-        images = single_images(session.images[SAMPLED])
-        values = [layers.read_tap(tap, image)[0] for image in images]
-        rows = [value.reshape(1, -1) for value in values if value is not None]
-        session.save("logits", logits=np.concatenate(rows))
+        wanted = session.layers_of("logits", held)
+        names = list(dict.fromkeys(filter(None, wanted)))
+        tap = layers.open_tap(cv2, session.graph, session.config, names, parsed=candidate)
+        read: dict[str, list[Array]] = {name: [] for name in names}
+        for image in single_images(session.images[SAMPLED]):
+            for name, value in zip(names, layers.read_tap(tap, image)):
+                if value is not None:
+                    read[name].append(value.reshape(1, -1))
+        session.save("logits", **by_head("logits", wanted, read))
+
+
+def by_head(name: str, wanted: list[str], read: dict[str, list[Array]]) -> dict[str, Array]:
+    """Return {name, name_1, …: what was read of each head's layer}, heads without one left out."""
+    return {
+        f"{name}_{number}" if number else name: np.concatenate(read[layer])
+        for number, layer in enumerate(wanted)
+        if read.get(layer)
+    }
 
 
 def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
     """Read every layer on the inputs SAMPLED, and the outputs as they then are."""
     with session.stage("layers"):
-        output = session.tensors["output"]
-        logits = layers.layer_holding(held, session.entries, session.tensors["logits"])
+        outputs = session.layers_of("output", held)
+        logits = session.layers_of("logits", held)
         samples = layers.LayerSamples(session.entries)
-        finals, before = [], []
+        read: dict[str, list[Array]] = {name: [] for name in (*outputs, *logits) if name}
         for names in layers.in_portions(held, session.entries):
             tap = layers.open_tap(cv2, session.graph, session.config, names, plain=True)
             for index, image in enumerate(single_images(session.images[SAMPLED])):
@@ -254,17 +296,15 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
                         held.pop(name, None)
                         continue
                     samples.add(index, held[name], value)
-                    if held[name] == output:
-                        finals.append(np.array(value))
-                    if name == logits:
-                        before.append(value.reshape(1, -1))
-        if session.config.engine == "new":
-            session.save("logits", logits=np.concatenate(before))
+                    if name in read:
+                        read[name].append(np.array(value))
+        if session.config.engine == "new" and any(logits):
+            rows = {name: [value.reshape(1, -1) for value in read[name]] for name in read}
+            session.save("logits", **by_head("logits", logits, rows))
         missing = absent(session, held)
         lost = {**missing, **samples.wrong}
         found = {node: at for node, at in samples.samples.items() if node not in lost}
-        outputs = {"outputs": np.concatenate(finals)} if finals else {}
-        session.save("layers", **outputs, **numbered(found))
+        session.save("layers", **by_head("outputs", outputs, read), **numbered(found))
         session.report.update(
             carriers=held, layers_absent=missing, layers_wrong=samples.wrong, sampled=list(found)
         )

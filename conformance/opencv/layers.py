@@ -148,9 +148,23 @@ def read_tap(tap: Tap, images: Array) -> list[Optional[Array]]:
     ``forward(name)`` is avoided: on the new engine of 5.0.0 it returns some other tensor.
     """
     tap.net.setInput(to_blob(images))
+    return forward_tap(tap)
+
+
+def forward_tap(tap: Tap) -> list[Optional[Array]]:
+    """Run the input that was set; return the outputs of ``tap.names``."""
     outputs = dict(zip(tap.asked, tap.net.forward(list(tap.asked))))
     values = (outputs.get(name) for name in tap.names)
     return [None if value is None else np.asarray(value) for value in values]
+
+
+def tap_outputs(cv2: Any, graph: Path, config: RunConfig, names: Sequence[str], net: Any) -> Tap:
+    """Return how the outputs `names` of a model with several are read from `net`, just parsed."""
+    if config.engine != "new":
+        return Tap(net, names, names)
+    if not set(names) <= set(net.getUnconnectedOutLayersNames()):
+        net = read(cv2, graph, config, extra=names)
+    return Tap(net, names, net.getUnconnectedOutLayersNames())
 
 
 class LayerSamples:

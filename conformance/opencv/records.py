@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Optional
 
@@ -96,7 +97,8 @@ class CandidateRun:
     while layers were read, without fusion and, unless it was switched on, without Winograd.
     times_ms: [N], of ``forward`` alone; the first includes set-up. parse_ms: time to read the
     graph. peak_mib: peak memory of the child process. threads: OpenCV's thread count. failures: in
-    the order they happened. log: what the child printed.
+    the order they happened. log: what the child printed. further: of each further output of the
+    model outputs, repeat, batch, logits and tapped.
     """
 
     config: RunConfig
@@ -116,6 +118,22 @@ class CandidateRun:
     threads: Optional[int] = None
     failures: list[Failure] = field(default_factory=list)
     log: str = ""
+    further: list[dict[str, Optional[Array]]] = field(default_factory=list)
+
+    def of_head(self, number: int, shape: Optional[Sequence[int]] = None) -> CandidateRun:
+        """Return the run as the model's output `number` sees it, outputs as rows [N, C].
+
+        shape: of one image's output, NHWC, where it is no row of classes.
+        """
+        if number == 0 and shape is None:
+            return self
+        values: dict[str, Any] = dict(self.further[number - 1]) if number else vars(self)
+        names = ("outputs", "repeat", "batch", "tapped")
+        rows: dict[str, Any] = {name: _rows(values[name], shape) for name in names}
+        outputs, logits = rows["outputs"], values["logits"]
+        if logits is None and outputs is not None:
+            logits = outputs[SAMPLED]  # of plain values, which nothing squeezes
+        return replace(self, logits=logits, **rows)
 
     @property
     def tap_shift(self) -> Optional[float]:
@@ -151,3 +169,12 @@ class CandidateRun:
             if failure.stage == stage or (fatal and earlier) or both:
                 return failure
         return None
+
+
+def _rows(output: Optional[Array], shape: Optional[Sequence[int]]) -> Optional[Array]:
+    """Return OpenCV's output [N, C, H, W] as rows in the order of `shape`, NHWC; else as it is."""
+    if output is None or shape is None:
+        return output
+    if len(shape) == 3 and output.shape[1:] == (shape[2], shape[0], shape[1]):
+        return output.transpose(0, 2, 3, 1).reshape(len(output), -1)
+    return output.reshape(len(output), -1) if output.shape[1:] == tuple(shape) else output

@@ -55,7 +55,7 @@ def run_candidate(
             request.write_text(json.dumps(_request(pack, config, folder, sabotage)), "utf-8")
             arguments = [str(request)]
             ending = run_module("conformance.opencv.child", arguments, folder / "log", timeout)
-            return _collect(folder, pack.model, config, ending, timeout)
+            return _collect(folder, pack, config, ending, timeout)
     except OSError as error:
         raise ConformanceError(
             f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "
@@ -74,9 +74,9 @@ def _request(
         "model": pack.model,
         "graph": str(path.resolve()),
         "converted": tensors,
-        "batches": takes_batches(config.importer),
         "inputs": str((pack.path / "inputs.npy").resolve()),
-        "tensors": pack.manifest.tensors,
+        "heads": _heads(pack),
+        "batches": pack.takes_batches and takes_batches(config.importer),
         "layers": pack.manifest.layers,
         "config": asdict(config),
         "folder": str(folder),
@@ -84,19 +84,39 @@ def _request(
     }
 
 
+def _heads(pack: Pack) -> list[dict[str, str]]:
+    """Return "output" and "logits" of each head; no logits where they are the output itself."""
+    heads = pack.manifest.heads or [pack.manifest.tensors]
+    return [
+        {"output": h["output"], "logits": "" if h["logits"] == h["output"] else h["logits"]}
+        for h in heads
+    ]
+
+
 def _collect(
-    folder: Path, model: str, config: RunConfig, ending: Ending, timeout: float
+    folder: Path, pack: Pack, config: RunConfig, ending: Ending, timeout: float
 ) -> CandidateRun:
     report = _report(folder)
     forward, layers = _arrays(folder, "forward"), _arrays(folder, "layers")
+    batch, logits = _arrays(folder, "batch"), _arrays(folder, "logits")
     result = CandidateRun(
         config=config,
         version=report.get("version"),
         outputs=forward.get("outputs"),
         repeat=forward.get("repeat"),
         times_ms=forward.get("times_ms"),
-        batch=_arrays(folder, "batch").get("batch"),
-        logits=_arrays(folder, "logits").get("logits"),
+        batch=batch.get("batch"),
+        logits=logits.get("logits"),
+        further=[
+            {
+                "outputs": forward.get(f"outputs_{number}"),
+                "repeat": forward.get(f"repeat_{number}"),
+                "batch": batch.get(f"batch_{number}"),
+                "logits": logits.get(f"logits_{number}"),
+                "tapped": layers.get(f"outputs_{number}"),
+            }
+            for number in range(1, len(pack.heads()))
+        ],
         layer_samples={
             node: layers[f"layer_{index}"]
             for index, node in enumerate(report.get("sampled", []) if layers else [])
@@ -115,7 +135,7 @@ def _collect(
         for failure in report.get("failures", [])
     ]
     if ending.code != 0:
-        result.failures.append(_unnatural_end(folder, model, result, ending, timeout))
+        result.failures.append(_unnatural_end(folder, pack.model, result, ending, timeout))
     return result
 
 

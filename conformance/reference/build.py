@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from conformance.machine import cpu_name
 from conformance.models import ModelSpec, get_model
 from conformance.pack import (
     GRAPH,
+    LABELS,
     LAYERS,
     PREPROCESSING,
     SAMPLED,
     Manifest,
     Pack,
     PackRequest,
+    array_file,
     describe_request,
     pack_key,
     producer_versions,
@@ -33,10 +35,11 @@ from conformance.pack import (
 
 from . import keras_flavour
 from .freeze import Traced, freeze, freeze_raw, trace, write_frozen
-from .graphdef import Graph, constant_value, read_frozen, source
-from .images import pack_inputs
+from .graphdef import Graph, Head, constant_value, read_graph, source, with_input_shape
+from .images import own_inputs, pack_inputs
 from .loading import keras_preprocess
 from .oracle import Answers, Layer, chunk_size, list_layers, run
+from .own import Subject, explained, load_own
 from .weights import build_model
 
 Array = NDArray[Any]
@@ -107,47 +110,131 @@ class _Job:
     def save(self, name: str, values: Array) -> None:
         np.save(self.folder / f"{name}.npy", values)
 
+    def save_heads(self, name: str, heads: Sequence[Head], results: dict[str, Array]) -> None:
+        """Write what was answered at each head's node of `name` ("outputs" or "logits"), [N,C]."""
+        kind, _, _ = name.partition("_")
+        for number, head in enumerate(heads):
+            values = results[head.logits if kind == "logits" else head.output]
+            np.save(self.folder / array_file(name, number), values.reshape(len(values), -1))
+
 
 def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Progress) -> None:
-    spec = get_model(request.model)
-    manifest.inputs, inputs = pack_inputs(spec)
-    job = _Job(folder, request, manifest, inputs, progress)
-    job.save("inputs", inputs)
-    np.savez(folder / PREPROCESSING, **_preprocessing(spec))
-    double = _write_model(job)
+    if request.own is None:
+        spec = get_model(request.model)
+        manifest.inputs, inputs = pack_inputs(spec)
+        np.savez(folder / PREPROCESSING, **_preprocessing(spec))
+        job = _Job(folder, request, manifest, inputs, progress)
+        subject = _registry_subject(job)
+    else:
+        progress("loading the model")
+        subject = load_own(request.own)
+        job = _Job(
+            folder, request, manifest, _describe_own(folder, manifest, request, subject), progress
+        )
+    job.save("inputs", job.inputs)
+    double, heads = _write_model(job, subject)
     # The model is gone by now: its weights and the frozen graph's need not fit at once.
-    _write_layers(job, read_frozen(folder / GRAPH, **manifest.tensors), double)
+    del subject
+    graph = read_graph(folder / GRAPH, manifest.tensors, heads)
+    if manifest.own is not None:
+        # A raw graph that takes any size tells no shapes of its layers.
+        shape = [manifest.own["batch"], *manifest.own["input_shape"]]
+        graph = replace(graph, definition=with_input_shape(graph.definition, graph.input, shape))
+    _write_layers(job, graph, double)
 
 
-def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
-    image = np.random.default_rng(4).integers(0, 256, (2, 37, 53, 3), np.uint8)
-    return {"image": image, "keras": keras_preprocess(spec, image)}
-
-
-def _write_model(job: _Job) -> dict[str, Array]:
-    """Write the frozen graph, and the model's own outputs and logits in both precisions.
-
-    Return the float64 activations of the frozen graph's layers, taken from the graph before our
-    passes, which keep names and shapes: so a wrong pass can't hide at a layer either.
-    """
+def _registry_subject(job: _Job) -> Subject:
     job.progress(_WEIGHT_STEPS.get(job.request.weights, "loading weights"))
     model = build_model(get_model(job.request.model), job.request.weights)
     job.progress("freezing")
-    traced = trace(model)
-    graph = _write_graph(job, model, traced)
+    return Subject(
+        trace(model),
+        lambda images: model(images, training=False),
+        lambda path: freeze_raw(model, path),
+    )
+
+
+def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
+    return _keras_statement(lambda image: keras_preprocess(spec, image))
+
+
+def _keras_statement(preprocess_input: Callable[[Any], Any]) -> dict[str, Any]:
+    image = np.random.default_rng(4).integers(0, 256, (2, 37, 53, 3), np.uint8)
+    return {"image": image, "keras": np.asarray(preprocess_input(image.astype(np.float32)))}
+
+
+def _describe_own(
+    folder: Path, manifest: Manifest, request: PackRequest, subject: Subject
+) -> Array:
+    """Complete the manifest of an own model, write labels and preprocessing; return the inputs."""
+    own = request.own
+    assert own is not None
+    shape = subject.input_shape
+    manifest.inputs, inputs = own_inputs(own.preprocess, (shape[0], shape[1]), shape[2])
+    manifest.own = {
+        "file": Path(own.path or "").name,
+        "preprocess": own.preprocess.as_dict(),
+        "input_shape": list(shape),
+        "batch": subject.batch,
+    }
+    manifest.notes = list(subject.notes)
+    mode = own.preprocess.mode
+    if mode in ("tf", "caffe", "torch"):
+        keras = tf.keras.applications.imagenet_utils.preprocess_input
+        stated = _keras_statement(lambda image: keras(image, mode=mode))
+    else:
+        stated = {}  # Keras has no such function: there is nothing to compare with
+    np.savez(folder / PREPROCESSING, **stated)
+    _write_labels(folder, own.labels, request.model, subject.traced.graph.heads)
+    return inputs
+
+
+def _write_labels(folder: Path, path: str | None, model: str, heads: Sequence[Head]) -> None:
+    if path is None:
+        return
+    try:
+        labels = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConformanceError(
+            f"labels {path}: can't be read ({error}); give a text file with a class a line"
+        ) from error
+    sizes = {head.name: int(np.prod(head.shape)) for head in heads}
+    if len(labels) not in sizes.values():
+        told = ", ".join(f"{size} of output {name!r}" for name, size in sizes.items())
+        raise ConformanceError(
+            f"labels {path}: {len(labels)} lines, but {model} has {told}: give one line for each "
+            "class, in the order of the output"
+        )
+    (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
+
+
+def _write_model(job: _Job, subject: Subject) -> tuple[dict[str, Array], tuple[Head, ...]]:
+    """Write the frozen graph, and the model's own outputs and logits in both precisions.
+
+    Return the float64 activations of the frozen graph's layers, taken from the graph before our
+    passes, which keep names and shapes: so a wrong pass can't hide at a layer either. And the heads
+    of the frozen graph, whose nodes have other names than the traced one's where it is raw.
+    """
+    traced = subject.traced
+    heads = traced.graph.heads
+    graph = _write_graph(job, subject)
     job.progress("float32 answers")
-    outputs, logits = _keras_answers(traced, job.inputs)
-    job.save("outputs_f32", outputs)
-    job.save("logits_f32", logits)
+    single = _keras_answers(traced, job.inputs)
+    job.save_heads("outputs_f32", heads, single)
+    job.save_heads("logits_f32", heads, single)
     job.progress("float64 answers")
     # The nodes of a raw graph have names of their own; its layers are run in _write_layers.
     layers = [] if job.request.graph == "raw" else _layers(graph, job.inputs)
-    truth = _answers(traced.graph, job.inputs, "float64", layers)
-    job.save("outputs_f64", truth.outputs)
-    job.save("logits_f64", truth.logits)
-    eager = np.asarray(model(job.inputs[:EAGER_INPUTS], training=False))
-    check_outputs(job.request, outputs, eager, truth.outputs)
-    return truth.samples
+    with explained(job.request.model, "in float64"):
+        truth = _answers(traced.graph, job.inputs, "float64", layers)
+    job.save_heads("outputs_f64", heads, truth.results)
+    job.save_heads("logits_f64", heads, truth.results)
+    first = heads[0].output
+    eager = single[first][:EAGER_INPUTS]
+    if subject.eager is not None:
+        eager = np.asarray(tf.nest.flatten(subject.eager(job.inputs[:EAGER_INPUTS]))[0])
+    check_outputs(job.request, single[first], eager, truth.results[first])
+    return truth.samples, graph.heads
 
 
 def _layers(graph: Graph, inputs: Array) -> list[Layer]:
@@ -159,42 +246,44 @@ def _answers(graph: Graph, inputs: Array, dtype: str, layers: Sequence[Layer]) -
     sampled = run(graph, inputs[SAMPLED], dtype, layers)
     left = np.delete(np.arange(len(inputs)), SAMPLED)
     rest = run(graph, inputs[left], dtype)
-    joined = []
-    for some, others in ((sampled.outputs, rest.outputs), (sampled.logits, rest.logits)):
-        whole = np.empty((len(inputs), *some.shape[1:]), some.dtype)
-        whole[SAMPLED], whole[left] = some, others
-        joined.append(whole)
-    return Answers(joined[0], joined[1], sampled.samples)
+    results = {}
+    for node, some in sampled.results.items():
+        results[node] = whole = np.empty((len(inputs), *some.shape[1:]), some.dtype)
+        whole[SAMPLED], whole[left] = some, rest.results[node]
+    return Answers(results[graph.output], results[graph.logits], sampled.samples, results)
 
 
-def _write_graph(job: _Job, model: Any, traced: Traced) -> Graph:
+def _write_graph(job: _Job, subject: Subject) -> Graph:
     path = job.folder / GRAPH
     if job.request.graph == "raw":
-        graph = freeze_raw(model, path)
+        graph = subject.raw(path)
     else:
-        frozen = freeze(traced)
+        frozen = freeze(subject.traced)
         write_frozen(path, frozen)
         graph = frozen.graph
         job.manifest.passes = [asdict(applied) for applied in frozen.passes]
     job.manifest.tensors = {"input": graph.input, "logits": graph.logits, "output": graph.output}
+    if job.request.own is not None:
+        job.manifest.heads = [asdict(head) for head in graph.heads]
     return graph
 
 
-def _keras_answers(traced: Traced, inputs: Array) -> tuple[Array, Array]:
-    """Return outputs and logits, float32 [N,C], of the Keras model itself as a tf.function."""
+def _keras_answers(traced: Traced, inputs: Array) -> dict[str, Array]:
+    """Return {node: float32 [N, …]} of the Keras model itself as a tf.function."""
     chunk = chunk_size(traced.graph, inputs.itemsize)
     parts = [
         traced.function(tf.constant(inputs[start : start + chunk]))
         for start in range(0, len(inputs), chunk)
     ]
-    outputs, logits = (np.concatenate([np.asarray(p) for p in column]) for column in zip(*parts))
-    return outputs, logits
+    columns = (np.concatenate([np.asarray(p) for p in column]) for column in zip(*parts))
+    return dict(zip(traced.graph.results(), columns))
 
 
 def check_outputs(request: PackRequest, outputs: Array, eager: Array, truth: Array) -> None:
     """Raise ConformanceError unless three ways to run the model agree within TRACE_TOLERANCE.
 
-    outputs: [N,C] of the model as a tf.function. eager: [M,C] of the model called layer by layer
+    The tolerance is of probabilities; of other values, of the greatest. outputs: [N,C] of the model
+    as a tf.function. eager: [M,C] of the model called layer by layer
     on the first M inputs. truth: [N,C] of the traced graph in float64.
     """
     if not np.isfinite(outputs).all():
@@ -207,10 +296,11 @@ def check_outputs(request: PackRequest, outputs: Array, eager: Array, truth: Arr
         ("in float64", truth, outputs),
     ):
         deviation = float(np.abs(first - second).max())
-        if not deviation <= TRACE_TOLERANCE:
+        allowed = TRACE_TOLERANCE * max(1.0, float(np.abs(truth).max()))
+        if not deviation <= allowed:
             raise ConformanceError(
                 f"{request.model}: the model traced and run {way} strays from the Keras model by "
-                f"{deviation:.2g}, expected at most {TRACE_TOLERANCE}: tracing has changed it; "
+                f"{deviation:.2g}, expected at most {allowed:.2g}: tracing has changed it; "
                 "please report this with the versions of TensorFlow and Keras"
             )
 
@@ -241,8 +331,9 @@ def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
     """Write TensorFlow's answer to the frozen graph, and every layer's samples in float32/64."""
     layers = _layers(graph, job.inputs)
     job.progress("layers in float32")
-    single = _answers(graph, job.inputs, "float32", layers)
-    job.save("frozen_f32", single.outputs)
+    with explained(job.request.model, "as the frozen graph"):
+        single = _answers(graph, job.inputs, "float32", layers)
+    job.save_heads("frozen_f32", graph.heads, single.results)
     if not double:
         job.progress("layers in float64")
         double = run(graph, job.inputs[SAMPLED], "float64", layers).samples

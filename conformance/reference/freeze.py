@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from conformance.errors import ConformanceError
-
-from .graphdef import Array, Graph, GraphDef, placeholder, source, write_graph
+from .graphdef import Array, Graph, GraphDef, Head, placeholder, results_of, source, write_graph
+from .heads import find_heads
 from .passes import AppliedPass, apply_passes
 
 
@@ -22,12 +21,13 @@ class Traced:
     """A Keras model's inference function, as a graph and callable.
 
     graph: the traced nodes, each read of a variable a Placeholder whose value is in
-    `graph.constants` (a view of the variable). function: float32 [N,H,W,3] → (outputs, logits),
-    the Keras model itself (training=False).
+    `graph.constants` (a view of the variable). function: float32 [N,H,W,3] → the values of
+    `graph.results()` in their order, outputs and logits first, by the Keras model itself
+    (training=False).
     """
 
     graph: Graph
-    function: Callable[[Any], tuple[Any, Any]]
+    function: Callable[[Any], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -38,36 +38,32 @@ class Frozen:
     passes: list[AppliedPass]
 
 
-def trace(model: Any) -> Traced:
+def trace(model: Any, size: Optional[tuple[int, int]] = None) -> Traced:
     """Trace `model` (Keras 3 or legacy; input [None,H,W,3]) for any batch size.
 
-    Raises ConformanceError when the model does not end in a softmax.
+    size: height and width for a model that takes any. Raises ConformanceError for an output that
+    can't be judged (find_heads).
     """
+    heads: list[Head] = []
 
-    def classify(images: Any) -> tuple[Any, Any]:
-        outputs = model(images, training=False)
-        return outputs, _softmax(outputs).inputs[0]
+    def classify(images: Any) -> list[Any]:
+        outputs = tf.nest.flatten(model(images, training=False))
+        heads[:] = find_heads(_output_names(model), outputs)
+        nodes = outputs[0].graph.get_tensor_by_name
+        return [nodes(f"{name}:0") for name in results_of(heads)]
 
-    shape = [None, *model.inputs[0].shape[1:]]
-    images = tf.TensorSpec(shape, tf.float32, name="input")
+    _, height, width, channels = model.inputs[0].shape
+    images = tf.TensorSpec([None, *(size or (height, width)), channels], tf.float32, name="input")
     function = tf.function(classify).get_concrete_function(images)
-    return Traced(_skeleton(function), function)
+    return Traced(_skeleton(function, heads), function)
 
 
-def _softmax(output: Any) -> Any:
-    """Return the operation of the softmax that `output`, a tensor of a traced function, is."""
-    operation = output.op
-    while operation.type == "Identity":
-        operation = operation.inputs[0].op
-    if operation.type != "Softmax":
-        raise ConformanceError(
-            f"the model's last operation is {operation.type} ({operation.name}), expected Softmax: "
-            "use a classifier built with classifier_activation='softmax'"
-        )
-    return operation
+def _output_names(model: Any) -> list[str]:
+    names = getattr(model, "output_names", None)  # a Sequential model has none
+    return [str(name) for name in names or [tensor.name for tensor in model.outputs]]
 
 
-def _skeleton(function: Any) -> Graph:
+def _skeleton(function: Any, heads: Sequence[Head]) -> Graph:
     definition = function.graph.as_graph_def()
     values = _captured_values(function)
     constants: dict[str, Array] = {}
@@ -78,10 +74,9 @@ def _skeleton(function: Any) -> Graph:
             nodes.append(placeholder(node.name, value.dtype, value.shape))
         elif node.name not in values:  # else the handle of a variable, which nothing reads now
             nodes.append(node)
-    softmax = _softmax(function.outputs[0])
-    image, logits = function.inputs[0].op.name, softmax.inputs[0].op.name
+    first, image = heads[0], function.inputs[0].op.name
     skeleton = GraphDef(node=nodes, versions=definition.versions)
-    return Graph(skeleton, constants, image, logits, softmax.name)
+    return Graph(skeleton, constants, image, first.logits, first.output, tuple(heads))
 
 
 def _captured_values(function: Any) -> dict[str, Array]:
@@ -108,16 +103,17 @@ def write_frozen(path: Path, frozen: Frozen) -> None:
     write_graph(path, frozen.graph)
 
 
-def freeze_raw(model: Any, path: Path) -> Graph:
+def freeze_raw(model: Any, path: Path, size: Optional[tuple[int, int]] = None) -> Graph:
     """Freeze `model` by the recipe of OpenCV's tutorial, unmodified, into `path`.
 
     The recipe: tf_cls_tutorial_dnn_conversion, get_tf_model_proto. Returns the traced graph, whose
     input, logits and output name the same nodes in the file; its definition and constants are
-    those of the trace.
+    those of the trace. size: height and width for a model that takes any.
     """
+    batch, height, width, channels = model.inputs[0].shape
     tf_model_graph = tf.function(lambda x: model(x))
     tf_model_graph = tf_model_graph.get_concrete_function(
-        tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
+        tf.TensorSpec([batch, *(size or (height, width)), channels], model.inputs[0].dtype)
     )
     frozen_tf_func = convert_variables_to_constants_v2(tf_model_graph)
     frozen_tf_func.graph.as_graph_def()
@@ -127,4 +123,4 @@ def freeze_raw(model: Any, path: Path) -> Graph:
         name=path.name,
         as_text=False,
     )
-    return _skeleton(tf_model_graph)
+    return _skeleton(tf_model_graph, find_heads(_output_names(model), tf_model_graph.outputs))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
@@ -24,6 +25,22 @@ LARGE = 4096
 
 
 @dataclass(frozen=True)
+class Head:
+    """One output of a graph.
+
+    name: what its author calls it. output: the node whose value it is. logits: the node before the
+    softmax or sigmoid, elsewhere the same node. kind: "softmax", "sigmoid" or "values". shape: of
+    one image's output, NHWC.
+    """
+
+    name: str
+    output: str
+    logits: str
+    kind: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Graph:
     """A classifier as a GraphDef, with the values of its constants outside the message.
 
@@ -31,7 +48,8 @@ class Graph:
     in `definition`, to be fed when the graph runs and to become a Const when it is written. The
     arrays may be views of a model's variables: nothing is copied until the file is written.
     input: Placeholder of the images, float32 NHWC [N,H,W,3]. logits: [N,C], before the softmax.
-    output: [N,C]. All names without ":0".
+    output: [N,C]. heads: all outputs, `output` the first; empty for one softmax output. All names
+    without ":0".
     """
 
     definition: Any
@@ -39,10 +57,20 @@ class Graph:
     input: str
     logits: str
     output: str
+    heads: tuple[Head, ...] = ()
+
+    def results(self) -> list[str]:
+        """Return the nodes whose values are asked for, without repetition, `output` first."""
+        return list(dict.fromkeys([self.output, self.logits, *results_of(self.heads)]))
 
     def nodes(self) -> dict[str, Any]:
         """Return {name: NodeDef}."""
         return {node.name: node for node in self.definition.node}
+
+
+def results_of(heads: Iterable[Head]) -> list[str]:
+    """Return the nodes of the heads' outputs and logits, each once, in the heads' order."""
+    return list(dict.fromkeys(name for head in heads for name in (head.output, head.logits)))
 
 
 def source(reference: str) -> str:
@@ -82,12 +110,12 @@ def dependents(graph: Graph) -> set[str]:
 
 
 def with_nodes(graph: Graph, nodes: Iterable[Any], constants: dict[str, Array]) -> Graph:
-    """Return `graph` made of `nodes`, less what its output does not depend on.
+    """Return `graph` made of `nodes`, less what its outputs do not depend on.
 
     Control inputs go: in a graph without variables nothing has to be ordered.
     """
     by_name = {node.name: node for node in nodes}
-    needed = ancestors(by_name, [graph.output, graph.input])
+    needed = ancestors(by_name, [*graph.results(), graph.input])
     definition = GraphDef(versions=graph.definition.versions)
     for name, node in by_name.items():
         if name in needed:
@@ -96,7 +124,7 @@ def with_nodes(graph: Graph, nodes: Iterable[Any], constants: dict[str, Array]) 
             kept.ClearField("input")
             kept.input.extend(i for i in node.input if not is_control(i))
     kept_constants = {name: value for name, value in constants.items() if name in needed}
-    return Graph(definition, kept_constants, graph.input, graph.logits, graph.output)
+    return replace(graph, definition=definition, constants=kept_constants)
 
 
 def placeholder(name: str, dtype: Any, shape: Optional[Iterable[Optional[int]]]) -> Any:
@@ -187,7 +215,14 @@ def _varint(value: int) -> bytes:
 
 
 def read_frozen(path: Path, input: str, logits: str, output: str) -> Graph:
-    """Read a frozen graph; its large constants are moved out of the message.
+    """Read the frozen graph of a classifier; see read_graph."""
+    return read_graph(path, {"input": input, "logits": logits, "output": output})
+
+
+def read_graph(path: Path, tensors: Mapping[str, str], heads: tuple[Head, ...] = ()) -> Graph:
+    """Read a frozen graph; its large constants are moved out of the message, its nodes sorted.
+
+    tensors: "input", "logits" and "output", as a pack's manifest has them.
 
     Protobuf's own parser reads the file: what it makes of the bytes is what OpenCV gets.
     Raises ConformanceError when the file is no GraphDef or lacks one of the named nodes.
@@ -197,15 +232,48 @@ def read_frozen(path: Path, input: str, logits: str, output: str) -> Graph:
     except Exception as error:  # protobuf's DecodeError, which differs between its back ends
         raise ConformanceError(f"{path} is not a frozen graph: {error}; rebuild it") from error
     constants: dict[str, Array] = {}
-    nodes = list(_without_large_constants(definition, constants))
-    missing = {input, logits, output} - {node.name for node in nodes}
+    nodes = list(without_large_constants(definition, constants))
+    missing = set(tensors.values()) - {node.name for node in nodes}
     if missing:
         raise ConformanceError(f"{path} has no node {', '.join(sorted(missing))}; rebuild it")
-    whole = Graph(GraphDef(versions=definition.versions), constants, input, logits, output)
-    return with_nodes(whole, nodes, constants)
+    versions = GraphDef(versions=definition.versions)
+    whole = Graph(versions, constants, **tensors, heads=heads)  # type: ignore[arg-type]
+    return with_nodes(whole, sorted_nodes(nodes), constants)
 
 
-def _without_large_constants(definition: Any, constants: dict[str, Array]) -> Iterator[Any]:
+def sorted_nodes(nodes: Iterable[Any]) -> list[Any]:
+    """Return `nodes` in topological order, changed as little as that allows.
+
+    Raises ConformanceError for a loop and for an input that is no node of the graph.
+    """
+    by_name = {node.name: node for node in nodes}
+    sorter = TopologicalSorter({name: sources(node) for name, node in by_name.items()})
+    try:
+        order = list(sorter.static_order())
+    except CycleError as error:
+        raise ConformanceError(
+            f"the graph has a loop ({' <- '.join(error.args[1][:4])}): expected a network that "
+            "runs straight through, without tf.while_loop"
+        ) from None
+    unknown = [name for name in order if name not in by_name]
+    if unknown:
+        raise ConformanceError(f"the graph lacks node {unknown[0]!r}, which another node takes")
+    if _is_sorted(by_name):
+        return list(by_name.values())
+    return [by_name[name] for name in order]
+
+
+def _is_sorted(by_name: dict[str, Any]) -> bool:
+    seen: set[str] = set()
+    for name, node in by_name.items():
+        if not seen.issuperset(sources(node)):
+            return False
+        seen.add(name)
+    return True
+
+
+def without_large_constants(definition: Any, constants: dict[str, Array]) -> Iterator[Any]:
+    """Yield the nodes, a Placeholder for each large Const, whose value goes to `constants`."""
     for node in definition.node:
         if node.op == "Const" and len(node.attr["value"].tensor.tensor_content) > LARGE:
             constants[node.name] = value = _value_without_copy(node.attr["value"].tensor)
@@ -219,3 +287,11 @@ def _value_without_copy(tensor: Any) -> Array:
     shape = [dimension.size for dimension in tensor.tensor_shape.dim]
     dtype = tf.as_dtype(tensor.dtype).as_numpy_dtype
     return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
+
+
+def with_input_shape(definition: Any, name: str, shape: Iterable[Optional[int]]) -> Any:
+    """Return a copy of `definition` whose Placeholder `name` has the shape `shape`."""
+    changed = GraphDef.FromString(definition.SerializeToString())
+    node = next(node for node in changed.node if node.name == name)
+    node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    return changed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,13 @@ from PIL import Image
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.models import ModelSpec
+from conformance.own_preprocessing import OwnPreprocessing
 from conformance.preprocessing import preprocess
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+# Both sides, or height and width.
+Size = Union[int, tuple[int, int]]
 
 # The two sets share no photo, so that the check says something about photos never seen before.
 CALIBRATION_PHOTOS = ("apple", "board", "building", "butterfly", "fruits")
@@ -47,18 +50,25 @@ def load_photo(path: Path) -> Pixels:
         ) from error
 
 
-def crop(photo: Pixels, box: Box, size: int) -> Pixels:
-    """Return `box` of an RGB photo [H, W, 3], resized bilinearly to uint8 [size, size, 3]."""
+def crop(photo: Pixels, box: Box, size: Size) -> Pixels:
+    """Return `box` of an RGB photo [H, W, 3], resized bilinearly: uint8 [height, width, 3]."""
+    height, width = _sides(size)
     resampling = Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(photo).resize((size, size), resampling, box=box))
+    return np.asarray(Image.fromarray(photo).resize((width, height), resampling, box=box))
 
 
-def centre_box(photo: Pixels, share: float = 1.0) -> Box:
-    """Return the centred square whose side is `share` of the photo's shorter side."""
+def _sides(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def centre_box(photo: Pixels, share: float = 1.0, size: Size = 1) -> Box:
+    """Return the greatest centred box of the shape of `size`, its sides times `share`."""
     height, width = photo.shape[:2]
-    side = round(min(height, width) * share)
-    left, top = (width - side) // 2, (height - side) // 2
-    return Box(left, top, left + side, top + side)
+    across, down = _sides(size)[1], _sides(size)[0]
+    unit = min(height / down, width / across) * share
+    box_height, box_width = round(unit * down), round(unit * across)
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return Box(left, top, left + box_width, top + box_height)
 
 
 def random_box(photo: Pixels, rng: np.random.Generator) -> Box:
@@ -115,19 +125,47 @@ def pack_inputs(spec: ModelSpec) -> tuple[list[str], Floats]:
     return list(images), preprocess(np.stack(list(images.values())), spec.mode)
 
 
-def _pack_images(size: int) -> dict[str, Pixels]:
-    squirrel, home, orange = (_fixture_photo(name) for name in CHECK_PHOTOS)
-    shape = (size, size, 3)
+def own_inputs(
+    preprocessing: OwnPreprocessing, size: tuple[int, int], channels: int
+) -> tuple[list[str], Floats]:
+    """Return names and inputs [N, height, width, channels] float32 for a user's own model.
+
+    The images of pack_inputs, brought to `size` (height, width) as `preprocessing` says: cropped or
+    stretched. channels: 3, or 1 for a model that takes grey images.
+    """
+    images = _pack_images(size, preprocessing)
+    pixels = np.stack(list(images.values()))
+    if channels == 1:
+        grey = [np.asarray(Image.fromarray(image).convert("L")) for image in pixels]
+        pixels = np.repeat(np.stack(grey)[..., None], 3, axis=-1)
+    inputs = preprocessing.apply(pixels)[..., :channels]
+    return list(images), np.ascontiguousarray(inputs)
+
+
+def _pack_images(size: Size, own: OwnPreprocessing = OwnPreprocessing()) -> dict[str, Pixels]:  # noqa: B008
+    squirrel, home, orange = (_resized(_fixture_photo(name), own) for name in CHECK_PHOTOS)
+    shape = (*_sides(size), 3)
+
+    def view(photo: Pixels, share: float = 1.0) -> Pixels:
+        box = centre_box(photo, share, size if own.crop else (photo.shape[0], photo.shape[1]))
+        return crop(photo, box, size)
+
     return {
-        "squirrel": crop(squirrel, centre_box(squirrel), size),
-        "home": crop(home, centre_box(home), size),
-        "orange": crop(orange, centre_box(orange), size),
-        "squirrel_close": crop(squirrel, centre_box(squirrel, 0.5), size),
-        "home_close": crop(home, centre_box(home, 0.5), size),
+        "squirrel": view(squirrel),
+        "home": view(home),
+        "orange": view(orange),
+        "squirrel_close": view(squirrel, 0.5),
+        "home_close": view(home, 0.5),
         "black": np.zeros(shape, np.uint8),
         "white": np.full(shape, 255, np.uint8),
         "noise": np.random.default_rng(3).integers(0, 256, shape, np.uint8),
     }
+
+
+def _resized(photo: Pixels, own: OwnPreprocessing) -> Pixels:
+    if own.resize is None:
+        return photo
+    return crop(photo, Box(0, 0, photo.shape[1], photo.shape[0]), own.resize)
 
 
 def _fixture_photo(name: str) -> Pixels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Answers:
-    """outputs, logits: [N,C]. samples: {node: [S + 2 N]} of each layer, as sampling.py has it."""
+    """outputs, logits: [N,C]. samples: {node: [S + 2 N]} of each layer, as sampling.py has it.
+
+    results: {node: [N, …]} of all that the graph is asked for, outputs and logits among it.
+    """
 
     outputs: Array
     logits: Array
     samples: dict[str, Array]
+    results: dict[str, Array] = field(default_factory=dict)
 
 
 def list_layers(graph: Graph, images: int) -> list[Layer]:
@@ -59,11 +63,15 @@ def list_layers(graph: Graph, images: int) -> list[Layer]:
 
 
 def _float_shapes(graph: Graph) -> dict[str, list[int]]:
-    """Return {node: shape without the batch} of the float32 nodes that depend on the input."""
+    """Return {node: shape without the batch} of the float32 nodes that depend on the input.
+
+    A node whose shape TensorFlow can't tell before it runs is left out.
+    """
     with tf.Graph().as_default() as inferred:
         tf.import_graph_def(graph.definition, name="")
-    tensors = {name: inferred.get_tensor_by_name(f"{name}:0") for name in dependents(graph)}
-    return {n: t.shape.as_list()[1:] for n, t in tensors.items() if t.dtype == tf.float32}
+    tensors = (inferred.get_operation_by_name(name).outputs[:1] for name in dependents(graph))
+    known = [tensor for some in tensors for tensor in some if tensor.shape[1:].is_fully_defined()]
+    return {t.op.name: t.shape.as_list()[1:] for t in known if t.dtype == tf.float32}
 
 
 def run(
@@ -92,12 +100,18 @@ def run(
                     positions[layer.node], layer.shape, start, start + chunk
                 )
             wanted = [_tap(layer.node, part) for layer in sampled for part in _PARTS]
-            parts.append(fetch(session, feeds, [precise.output, precise.logits, *wanted]))
+            parts.append(fetch(session, feeds, [*precise.results(), *wanted]))
     return _joined(graph, parts, sampled)
 
 
 def chunk_size(graph: Graph, itemsize: int, budget: int = MEMORY_BUDGET) -> int:
-    """Return how many images to run at once so that activations take at most `budget` bytes."""
+    """Return how many images to run at once so that activations take at most `budget` bytes.
+
+    One at a time where the graph takes no other number.
+    """
+    shape = graph.nodes()[graph.input].attr["shape"].shape
+    if shape.dim and shape.dim[0].size > 0:
+        return int(shape.dim[0].size)
     return max(1, budget // (live_elements(graph) * itemsize))
 
 
@@ -179,4 +193,5 @@ def _joined(graph: Graph, parts: list[dict[str, Array]], sampled: Sequence[Layer
         layer.node: np.concatenate([whole(_tap(layer.node, part)) for part in _PARTS])
         for layer in sampled
     }
-    return Answers(whole(graph.output), whole(graph.logits), samples)
+    results = {node: whole(node) for node in graph.results()}
+    return Answers(results[graph.output], results[graph.logits], samples, results)

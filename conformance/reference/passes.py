@@ -72,7 +72,7 @@ def fold_constants(graph: Graph, computed: list[str]) -> Graph:
 def _unused(graph: Graph) -> list[str]:
     """Names of the nodes whose values the output does not depend on."""
     nodes = graph.nodes()
-    needed = ancestors(nodes, [graph.output])
+    needed = ancestors(nodes, graph.results())
     return [name for name in nodes if name not in needed]
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from conformance.errors import ConformanceError
+
 from .graphdef import Array, Graph, NodeDef, constant, placeholder
 
 _FLOAT = tf.float32.as_datatype_enum
 _DOUBLE = tf.float64.as_datatype_enum
+_BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 
 
 def promoted(graph: Graph) -> Graph:
@@ -19,8 +23,8 @@ def promoted(graph: Graph) -> Graph:
 
     The weights stay float32 where they are fed and are cast inside TensorFlow. The model's own
     scalars, such as a batch norm's epsilon, become what a Keras float64 model has (_decimal).
-    Nodes keep their names; the input becomes float64. FusedBatchNormV3, which has no float64
-    kernel, is written out as arithmetic.
+    Nodes keep their names; the input becomes float64. FusedBatchNorm, which has no float64 kernel,
+    is written out as arithmetic. Raises ConformanceError for a graph that trains or is NCHW.
     """
     definition = tf.compat.v1.GraphDef(versions=graph.definition.versions)
     constants: dict[str, Array] = {}
@@ -34,11 +38,11 @@ def promoted(graph: Graph) -> Graph:
                 continue
             constants[node.name] = value
         definition.node.extend(_promoted_nodes(node))
-    return Graph(definition, constants, graph.input, graph.logits, graph.output)
+    return replace(graph, definition=definition, constants=constants)
 
 
 def _promoted_nodes(node: Any) -> Iterator[Any]:
-    if node.op == "FusedBatchNormV3":
+    if node.op in _BATCH_NORMS:
         yield from _batch_norm(node)
     elif node.op == "Const" and node.attr["dtype"].type == _FLOAT:
         value = tf.make_ndarray(node.attr["value"].tensor)
@@ -73,8 +77,16 @@ def _arithmetic(op: str, name: str, *operands: str) -> Any:
 
 def _batch_norm(node: Any) -> Iterator[Any]:
     """Yield (x - mean) / sqrt(variance + epsilon) * scale + offset, the last node so named."""
-    assert not node.attr["is_training"].b, f"{node.name} computes its own statistics"
-    assert node.attr["data_format"].s in (b"", b"NHWC"), f"{node.name} is not channels last"
+    if "is_training" not in node.attr or node.attr["is_training"].b:
+        raise ConformanceError(
+            f"{node.op} {node.name!r} computes its own statistics, as while training: freeze the "
+            "graph for inference (training=False)"
+        )
+    if node.attr["data_format"].s not in (b"", b"NHWC"):
+        raise ConformanceError(
+            f"{node.op} {node.name!r} is {node.attr['data_format'].s.decode()}: "
+            "expected NHWC, channels last"
+        )
     x, scale, offset, mean, variance = node.input
     name = f"{node.name}/float64"  # the parts' names must not meet the model's own
     yield constant(f"{name}/epsilon", _decimal(node.attr["epsilon"].f))

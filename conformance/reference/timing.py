@@ -23,12 +23,16 @@ from conformance.machine import peak_mib
 from conformance.models import get_model
 from conformance.pack import GRAPH, read_manifest
 
+from .keras_files import load_keras
 from .weights import build_model
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be timed. pack: its folder. weights: as for build_model. eager: not frozen."""
+    """What is to be timed. pack: its folder. eager: not frozen.
+
+    weights: as for build_model, or the path of a user's own model.
+    """
 
     pack: str
     weights: str
@@ -85,7 +89,11 @@ def _frozen(request: Request, images: Array) -> Infer:
 
 
 def _eager(request: Request, images: Array) -> Infer:
-    model = build_model(get_model(read_manifest(Path(request.pack)).model), request.weights)
+    manifest = read_manifest(Path(request.pack))
+    if manifest.own is not None:
+        model = load_keras(Path(request.weights))
+        return lambda: np.asarray(tf.nest.flatten(model(images))[0])
+    model = build_model(get_model(manifest.model), request.weights)
     return lambda: np.asarray(model(images))
 
 

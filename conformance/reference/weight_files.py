@@ -43,6 +43,12 @@ _IMAGENET_FILES = {
     "mobilenetv2": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
     "nasnetlarge": "nasnet_large.h5",
     "nasnetmobile": "nasnet_mobile.h5",
+    "mobilenetv3small": "weights_mobilenet_v3_small_224_1.0_float.h5",
+    "mobilenetv3large": "weights_mobilenet_v3_large_224_1.0_float.h5",
+    **{f"efficientnetb{n}": f"efficientnetb{n}.h5" for n in range(8)},
+    **{f"efficientnetv2b{n}": f"efficientnetv2-b{n}.h5" for n in range(4)},
+    **{f"efficientnetv2{n}": f"efficientnetv2-{n}.h5" for n in "sml"},
+    **{f"convnext{n}": f"convnext_{n}.h5" for n in ("tiny", "small", "base", "large", "xlarge")},
 }
 
 

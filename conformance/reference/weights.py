@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from conformance.models import ModelSpec
+from conformance.preprocessing import MODES
 
 from .images import calibration_inputs
 from .weight_files import imagenet_model, load_weights
@@ -23,6 +24,8 @@ Array = NDArray[Any]
 GAMMA_RANGE = (0.7, 1.3)
 BETA_SIGMA = 0.2
 LOGIT_SIGMA = 3.0
+# Of pixels 0-1, as Keras' "torch" preprocessing has them.
+IMAGENET_MEAN, IMAGENET_STD = MODES["torch"].mean, np.asarray(MODES["torch"].std)
 
 
 def build_model(spec: ModelSpec, weights: str = "synthetic") -> Any:
@@ -55,14 +58,20 @@ def set_synthetic_weights(model: Any, spec: ModelSpec) -> None:
 
     Kernels are drawn at random, then every activation is standardised over the calibration
     crops: batch norms take their statistics from one pass in training mode, layers without batch
-    norm (VGG) and the classifier are rescaled. Logits get mean 0 and deviation LOGIT_SIGMA.
+    norm (VGG) and the classifier are rescaled; layer norms (ConvNeXt) standardise by themselves.
+    Logits get mean 0 and deviation LOGIT_SIGMA.
     """
     for layer in model.layers:
-        layer.set_weights([_initial(spec.name, layer, variable) for variable in layer.weights])
+        if _is(layer, "Normalization"):
+            _set_statistics(layer)
+        else:
+            layer.set_weights([_initial(spec.name, layer, variable) for variable in layer.weights])
     inputs = tf.constant(calibration_inputs(spec))
     batch_norms = [layer for layer in model.layers if _is(layer, "BatchNormalization")]
     if batch_norms:
         features = _calibrate_batch_norms(model, batch_norms, inputs)
+    elif any(_is(layer, "LayerNormalization") for layer in model.layers):
+        features = np.asarray(tf.function(_body(model))(inputs))
     else:
         features = _calibrate_chain(model, inputs, spec.name)
     _standardise_classifier(_classifier(model), features)
@@ -74,6 +83,26 @@ def _is(layer: Any, kind: str) -> bool:
 
 def _classifier(model: Any) -> Any:
     return [layer for layer in model.layers if layer.weights][-1]
+
+
+def _body(model: Any) -> Any:
+    return tf.keras.Model(model.input, _classifier(model).input)
+
+
+def _set_statistics(layer: Any) -> None:
+    """Let a Normalization layer of pixels 0-1 standardise them as those of ImageNet."""
+    if not layer.weights:
+        return  # they are constants of the layer
+    values = {"mean": IMAGENET_MEAN, "variance": np.square(IMAGENET_STD), "count": 0}
+    layer.set_weights(
+        [
+            np.broadcast_to(values[_leaf(variable)], tuple(variable.shape)).astype(
+                variable.dtype if isinstance(variable.dtype, str) else variable.dtype.as_numpy_dtype
+            )
+            for variable in layer.weights
+        ]
+    )
+    layer.finalize_state()  # what the layer computes with
 
 
 def _random(model_name: str, path: str) -> np.random.Generator:
@@ -106,7 +135,7 @@ def _he_normal(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) ->
 
 def _calibrate_batch_norms(model: Any, batch_norms: list[Any], inputs: Any) -> Array:
     """Set moving statistics to those of `inputs`; return the classifier's input [N, ..., F]."""
-    body = tf.keras.Model(model.input, _classifier(model).input)
+    body = _body(model)
     dropouts = [layer for layer in model.layers if _is(layer, "Dropout")]
     with ExitStack() as stack:
         for layer in batch_norms:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -12,10 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from conformance.models import MODELS
+from conformance.models import model_order
 
 # The metric of the table's last columns: the tutorial's L1, whose worst input is shown.
-_HEADLINE = "softmax_l1_sum"
+_HEADLINES = ("softmax_l1_sum", "output_l1_sum")
 _RANK = ("passed", "skipped", "xfailed", "errored", "failed")
 
 
@@ -25,17 +25,26 @@ class Row:
 
     engine: with switches, and the importer before it unless that is the usual one. counts: cases
     by outcome.
+    notes: what is judged otherwise than usual, in order, each once.
     """
 
     model: str
     engine: str
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     judgements: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
-        """The worst outcome of the row's cases; "xfailed" is a failure that was expected."""
-        return max((o for o in _RANK if self.counts.get(o)), key=_RANK.index, default="not run")
+        """The worst outcome of the row's cases; "xfailed" is a failure that was expected.
+
+        What does not apply to a model, such as the sum of a softmax it has not, is skipped, and
+        makes no verdict where other cases were judged.
+        """
+        found = [outcome for outcome in _RANK if self.counts.get(outcome)]
+        if "passed" in found and "skipped" in found:
+            found.remove("skipped")
+        return max(found, key=_RANK.index, default="not run")
 
 
 def outcome_of(report: Any) -> Optional[str]:
@@ -74,18 +83,14 @@ def collect_rows(reports: Iterable[Any]) -> list[Row]:
         key = (properties["model"], " ".join(filter(None, words)))
         row = rows.setdefault(key, Row(*key))
         row.counts[outcome] += 1
+        row.notes.update(dict.fromkeys(findings.get("notes", ())))
         if "judgement" in findings:
             row.judgements[findings["judgement"]["metric"]] = findings["judgement"]
     for model, importer, outcome in common:
         of_model = [r for r in rows.values() if r.model == model and r.engine.startswith(importer)]
         for row in of_model or [rows.setdefault((model, ""), Row(model, ""))]:
             row.counts[outcome] += 1
-    names = list(MODELS)
-    return sorted(rows.values(), key=lambda r: (_position(names, r.model), r.engine))
-
-
-def _position(names: Sequence[str], model: str) -> int:
-    return names.index(model) if model in names else len(names)
+    return sorted(rows.values(), key=lambda row: (model_order(row.model), row.engine))
 
 
 def verdict_table(reports: Iterable[Any], width: int) -> str:
@@ -95,7 +100,7 @@ def verdict_table(reports: Iterable[Any], width: int) -> str:
         return ""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for title in ("model", "engine", "verdict", "cases"):
-        table.add_column(title, no_wrap=title != "cases")
+        table.add_column(title, no_wrap=title != "cases")  # which gives way where a name is long
     for title in ("L1", "allowed", "used"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
@@ -104,6 +109,8 @@ def verdict_table(reports: Iterable[Any], width: int) -> str:
     console = Console(file=out, width=max(width, 80), color_system=None, highlight=False)
     console.print(table)
     console.print("L1: sum of |difference| to the float64 truth over the softmax, worst input")
+    for note in dict.fromkeys(f"{row.model}: {note}" for row in rows for note in row.notes):
+        console.print(note)
     return out.getvalue()
 
 
@@ -112,7 +119,7 @@ def _counts(row: Row) -> str:
 
 
 def _headline(row: Row) -> tuple[str, str, str]:
-    judgement = row.judgements.get(_HEADLINE)
+    judgement = next((row.judgements[m] for m in _HEADLINES if m in row.judgements), None)
     if judgement is None or not judgement.get("allowed"):
         return "-", "-", "-"
     observed, allowed = judgement["observed"], judgement["allowed"]

@@ -167,11 +167,12 @@ def test_non_contiguous_constant_is_written_in_c_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tf.make_ndarray(node.attr["value"].tensor), value)
 
 
-def test_model_without_softmax_is_refused() -> None:
-    """A model that ends in anything but a softmax has no logits: the error says what it ends in."""
+def test_model_without_softmax_is_its_own_logits() -> None:
+    """A model that ends in anything but a softmax is traced with its output as the logits."""
     model = tf.keras.Sequential([tf.keras.layers.Input((4, 4, 3)), tf.keras.layers.Flatten()])
-    with pytest.raises(ConformanceError, match=r"Reshape.*expected Softmax"):
-        trace(model)
+    graph = trace(model).graph
+    assert graph.logits == graph.output
+    assert [(head.kind, head.shape) for head in graph.heads] == [("values", (48,))]
 
 
 def test_truncated_file_is_refused(frozen: Frozen, frozen_file: Path, tmp_path: Path) -> None:

@@ -84,3 +84,19 @@ def test_only_opencv_is_timed_without_tensorflow(light_python: Path, tmp_path: P
     assert "1 passed, 2 skipped" in done.stdout
     assert "TensorFlow is not installed" in done.stdout
     assert len(list(tmp_path.glob("bench-*.json"))) == 1
+
+
+def test_own_model_is_judged_by_path_and_by_name(light_python: Path, tmp_path: Path) -> None:
+    """A pack of a user's model is judged without TensorFlow, with its file at hand or without."""
+    from .own_models import classifier_v1, graph_v1
+
+    graph_v1(tmp_path / "net.pb", classifier_v1, "prob")
+    built = run(sys.executable, tmp_path, "conformance", "pack", "build", "net.pb", "--packs=packs")
+    assert built.returncode == 0, built.stdout + built.stderr
+    suite = ["pytest", "--pyargs", "conformance.suite", "-p", "no:cacheprovider"]
+    suite += ["--packs=packs", "--model", "net.pb", "-k", "not test_blob"]
+    for _ in ("by path", "by name"):
+        done = run(light_python, tmp_path, *suite)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "net.pb: output 'prob': a softmax of 7 classes" in done.stdout
+        (tmp_path / "net.pb").unlink(missing_ok=True)

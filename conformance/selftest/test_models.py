@@ -10,7 +10,7 @@ import pytest
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.models import MODELS, get_model
+from conformance.models import EXTENDED, MODELS, get_model
 from conformance.pack import producer_versions
 
 NAMES = (
@@ -22,7 +22,8 @@ NAMES = (
 def test_registry_holds_the_15_models() -> None:
     """The registry holds exactly the 15 test ids."""
     assert list(MODELS) == NAMES.split()
-    assert all(name == spec.name for name, spec in MODELS.items())
+    assert all(name == spec.name for name, spec in {**MODELS, **EXTENDED}.items())
+    assert not MODELS.keys() & EXTENDED.keys()
 
 
 def test_input_sizes() -> None:
@@ -35,8 +36,9 @@ def test_accuracy_is_the_published_one() -> None:
     """Top-1 and top-5 of every model equal those of the committed table."""
     with fixture_path("keras_published_accuracy.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["model"]: row for row in csv.DictReader(file)}
-    published = {n: (float(r["top1_percent"]), float(r["top5_percent"])) for n, r in rows.items()}
-    assert {n: (s.top1, s.top5) for n, s in MODELS.items()} == published
+    tops = ("top1_percent", "top5_percent")
+    published = {n: tuple(float(r[t]) if r[t] else None for t in tops) for n, r in rows.items()}
+    assert {n: (s.top1, s.top5) for n, s in {**MODELS, **EXTENDED}.items()} == published
 
 
 @pytest.mark.parametrize(
@@ -65,17 +67,19 @@ _AS_KERAS_HAS_IT = """
 import sys
 import keras
 import numpy as np
-from conformance.models import MODELS
+from conformance.models import EXTENDED, MODELS
 
-BLUE_FIRST, SCALED, STANDARDISED = "caffe", "tf", "torch"
+BLUE_FIRST, SCALED, STANDARDISED, UNTOUCHED = "caffe", "tf", "torch", "none"
 
 def mode(module):
     white = module.preprocess_input(np.full((1, 1, 1, 3), 255.0, np.float32))[0, 0, 0]
+    if (white == 255).all():
+        return UNTOUCHED
     if white.max() > 100:
         return BLUE_FIRST
     return SCALED if np.allclose(white, 1) else STANDARDISED
 
-for spec in MODELS.values():
+for spec in {**MODELS, **EXTENDED}.values():
     builder = getattr(keras.applications, spec.builder)
     module = sys.modules[builder.__module__]
     print(spec.name, mode(module), flush=True)
@@ -88,13 +92,13 @@ for spec in MODELS.values():
 @pytest.mark.skipif(producer_versions() is None, reason="compares with Keras, not installed")
 def test_preprocessing_and_parameters_are_those_of_keras() -> None:
     """Mode (all models), parameters and shapes (the small ones) are what Keras itself has."""
-    small = [name for name, spec in MODELS.items() if spec.parameters < 6e6]
+    small = [n for n, spec in {**MODELS, **EXTENDED}.items() if spec.parameters < 6e6]
     command = [sys.executable, "-c", _AS_KERAS_HAS_IT, *small]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = run.stdout.splitlines()
-    for spec in MODELS.values():
+    for spec in {**MODELS, **EXTENDED}.values():
         assert f"{spec.name} {spec.mode}" in lines
-    assert len(small) == 3
-    for spec in (MODELS[name] for name in small):
+    assert len(small) == 6
+    for spec in map(get_model, small):
         shapes = f"(None, {spec.size}, {spec.size}, 3) (None, {spec.classes})"
         assert f"{spec.name} {spec.parameters} {shapes}" in lines

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Iterable
+from typing import Callable, Optional, Protocol
 
 import numpy as np
 import pytest
 
+from conformance.checks import Output, outputs_of
 from conformance.opencv.records import BATCH, CandidateRun
 from conformance.pack import SAMPLED, Pack
 from conformance.verdict import judge
-from conformance.verdict.judge import Judgement, Sides
+from conformance.verdict.judge import Judgement
 from conformance.verdict.tolerance import Allowance, Tolerances
 
 Verify = Callable[[Judgement], None]
-Allow = Callable[[str], Allowance]
+# Of `those`: which outputs have a best class.
+RANKED = (lambda output: output.ranked, "no row of values whose order could be compared")
+
+
+class Allow(Protocol):
+    """What a metric may reach on each input, for the pack or one output of it."""
+
+    def __call__(self, metric: str, pack: Optional[Pack] = None) -> Allowance:
+        """Return what is allowed on each input."""
 
 
 @pytest.fixture
-def sides(pack: Pack, answered: CandidateRun) -> Sides:
-    """OpenCV's softmax outputs [N, C] beside the float64 truth."""
-    assert answered.outputs is not None
-    return Sides(pack.manifest.inputs, answered.outputs, pack.load("outputs_f64"))
+def outputs(pack: Pack, answered: CandidateRun) -> list[Output]:
+    """The model's outputs: one softmax, but of some models of the user's."""
+    return outputs_of(pack, answered)
+
+
+def each(outputs: Iterable[Output], judge_one: Callable[[Output], Judgement]) -> Judgement:
+    """Return the judgement of the worst of the outputs."""
+    return judge.worst_of([output.named(judge_one(output)) for output in outputs])
+
+
+def those(outputs: list[Output], fit: Callable[[Output], object], why: str) -> list[Output]:
+    """Return the outputs that fit; skip the test, saying why, where none does."""
+    some = [output for output in outputs if fit(output)]
+    if not some:
+        pytest.skip(why)
+    return some
 
 
 def given(candidate: CandidateRun, stage: str) -> np.ndarray:
@@ -34,71 +56,97 @@ def given(candidate: CandidateRun, stage: str) -> np.ndarray:
 
 
 @pytest.mark.stage("output")
-def test_shape(sides: Sides, verify: Verify) -> None:
+def test_shape(outputs: list[Output], verify: Verify) -> None:
     """One image gives one row of class probabilities."""
-    verify(judge.judge_shape(sides))
+    verify(each(outputs, lambda output: judge.judge_shape(output.sides)))
 
 
 @pytest.mark.stage("output")
-def test_dtype(sides: Sides, verify: Verify) -> None:
+def test_dtype(outputs: list[Output], verify: Verify) -> None:
     """The probabilities are float32."""
-    verify(judge.judge_dtype(sides))
+    verify(each(outputs, lambda output: judge.judge_dtype(output.sides)))
 
 
 @pytest.mark.stage("output")
-def test_finite(sides: Sides, verify: Verify) -> None:
+def test_finite(outputs: list[Output], verify: Verify) -> None:
     """No probability is NaN or infinite."""
-    verify(judge.judge_finite(sides))
+    verify(each(outputs, lambda output: judge.judge_finite(output.sides)))
 
 
 @pytest.mark.stage("output")
-def test_sums_to_one(sides: Sides, verify: Verify, tolerances: Tolerances) -> None:
+def test_sums_to_one(outputs: list[Output], verify: Verify, tolerances: Tolerances) -> None:
     """The probabilities of an image sum to 1 within rounding."""
-    verify(judge.judge_sums_to_one(sides, tolerances.sums_to_one_eps))
+    some = those(outputs, lambda output: output.is_softmax, "no softmax, so nothing sums to 1")
+    eps = tolerances.sums_to_one_eps
+    verify(each(some, lambda output: judge.judge_sums_to_one(output.sides, eps)))
 
 
 @pytest.mark.stage("agreement")
-def test_top1(sides: Sides, pack: Pack, verify: Verify, allowance: Allow) -> None:
+def test_top1(outputs: list[Output], verify: Verify, allowance: Allow) -> None:
     """The best class is TensorFlow's, unless both of a swapped pair lie inside the noise."""
-    verify(judge.judge_top(sides, pack.load("logits_f64"), allowance("logits_linf"), 1))
+    verify(each(those(outputs, *RANKED), lambda output: top(output, allowance, 1)))
 
 
 @pytest.mark.stage("agreement")
-def test_top5(sides: Sides, pack: Pack, verify: Verify, allowance: Allow) -> None:
+def test_top5(outputs: list[Output], verify: Verify, allowance: Allow) -> None:
     """The five best classes are TensorFlow's in TensorFlow's order, but for swaps in the noise."""
-    verify(judge.judge_top(sides, pack.load("logits_f64"), allowance("logits_linf"), 5))
+    verify(each(those(outputs, *RANKED), lambda output: top(output, allowance, 5)))
+
+
+def top(output: Output, allowance: Allow, k: int) -> Judgement:
+    """Judge the `k` best classes, all where there are fewer."""
+    allowed, logits = allowance("logits_linf", output.pack), output.pack.load("logits_f64")
+    return judge.judge_top(output.sides, logits, allowed, min(k, output.ranked))
 
 
 @pytest.mark.stage("agreement")
 @pytest.mark.parametrize("metric", ["softmax_l1_sum", "softmax_l1_mean", "softmax_linf"])
-def test_softmax(sides: Sides, verify: Verify, allowance: Allow, metric: str) -> None:
+def test_softmax(outputs: list[Output], verify: Verify, allowance: Allow, metric: str) -> None:
     """The probabilities stray no farther from float64 than the noise floor allows."""
-    verify(judge.judge_distance(sides, allowance(metric)))
+
+    def distance(output: Output) -> Judgement:
+        return judge.judge_distance(output.sides, allowance(output.metric(metric), output.pack))
+
+    verify(each(outputs, distance))
 
 
 @pytest.mark.stage("agreement")
 @pytest.mark.parametrize("metric", ["logits_l1_mean", "logits_linf"])
 def test_logits(
-    sides: Sides, answered: CandidateRun, pack: Pack, verify: Verify, allowance: Allow, metric: str
+    outputs: list[Output], answered: CandidateRun, verify: Verify, allowance: Allow, metric: str
 ) -> None:
     """The logits, which no softmax squeezes, stray no farther than the noise floor allows."""
-    logits = given(answered, "logits")
-    truth = pack.load("logits_f64")[SAMPLED]
-    verify(judge.judge_logits(sides.of(SAMPLED), logits, truth, allowance(metric).of(SAMPLED)))
+
+    def distance(output: Output) -> Judgement:
+        logits, truth = given(output.run, "logits"), output.pack.load("logits_f64")[SAMPLED]
+        allowed = allowance(metric, output.pack).of(SAMPLED)
+        return judge.judge_logits(output.sides.of(SAMPLED), logits, truth, allowed)
+
+    some = those(outputs, lambda output: output.has_logits, "a map of values has no logits")
+    verify(each(some, distance))
 
 
 @pytest.mark.stage("batch")
 def test_batch_equals_singles(
-    sides: Sides, answered: CandidateRun, verify: Verify, allowance: Allow
+    outputs: list[Output], pack: Pack, verify: Verify, allowance: Allow
 ) -> None:
     """A batch of N images gives N rows, those that the images give one by one."""
-    batch = given(answered, "batch")
+    if not pack.takes_batches:
+        pytest.skip("the graph takes one image at a time")
     first = slice(BATCH)
-    verify(judge.judge_batch(sides.of(first), batch, allowance("batch_linf").of(first)))
+
+    def together(output: Output) -> Judgement:
+        batch, allowed = given(output.run, "batch"), allowance("batch_linf", output.pack)
+        return judge.judge_batch(output.sides.of(first), batch, allowed.of(first))
+
+    verify(each(outputs, together))
 
 
 @pytest.mark.stage("repeat")
-def test_second_forward_equals_first(sides: Sides, answered: CandidateRun, verify: Verify) -> None:
+def test_second_forward_equals_first(outputs: list[Output], verify: Verify) -> None:
     """The same network run again on the same image gives the same bits."""
-    assert answered.repeat is not None
-    verify(judge.judge_repeat(sides, np.asarray(answered.repeat)))
+
+    def again(output: Output) -> Judgement:
+        return judge.judge_repeat(output.sides, np.asarray(output.run.repeat))
+
+    verify(each(outputs, again))

@@ -15,6 +15,7 @@ from conformance.imagenet.judging import CHECKS
 from conformance.imagenet.servers import FrameworkError, framework
 from conformance.models import MODELS
 from conformance.pack import Pack
+from conformance.plugin import session_of
 from conformance.session import Session
 
 pytestmark = pytest.mark.imagenet
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.imagenet
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Spread the test over the models and the checks."""
-    metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
+    models = [name for name in session_of(metafunc.config).models if name in MODELS]
+    metafunc.parametrize("pack", models, indirect=True, scope="session")
     metafunc.parametrize("check", list(CHECKS))
 
 

@@ -15,11 +15,10 @@ import pytest
 from conformance.errors import ConformanceError
 from conformance.inference import Infer, repeated, warm_up
 from conformance.machine import cpu_name
-from conformance.models import MODELS
 from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
 from conformance.pack import Pack, producer_versions
-from conformance.plugin import session_of
+from conformance.plugin import marked, session_of
 from conformance.session import Session, switches
 
 pytestmark = pytest.mark.inference_time
@@ -66,7 +65,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     alone = len({variant.engine for variant in variants}) == 1
     rows = [Row("opencv", threads, batch, variant) for variant in variants]
     rows += [Row(name, threads, batch) for name in ("tensorflow", "tensorflow-eager")]
-    metafunc.parametrize("pack", list(MODELS), indirect=True, scope="session")
+    models = marked(session, session.models)
+    metafunc.parametrize("pack", models, indirect=True, scope="session")
     metafunc.parametrize("row", rows, ids=[row.name(alone) for row in rows])
 
 
@@ -104,7 +104,11 @@ def _tensorflow(pack: Pack, row: Row, session: Session) -> Inference:
     from conformance.reference import timing  # noqa: TID251  (TensorFlow is what is timed)
 
     eager = row.framework == "tensorflow-eager"
-    request = timing.Request(str(pack.path), session.weights, eager, row.threads, row.batch)
+    own = session.own.get(pack.model)
+    if eager and own is not None and not str(own.path).endswith((".keras", ".h5", ".hdf5")):
+        pytest.skip(f"{pack.model}: there is no Keras model to call")
+    weights = session.weights if own is None else str(own.path)
+    request = timing.Request(str(pack.path), weights, eager, row.threads, row.batch)
     peak = timing.peak_in_child(request, session.timeout)
     return Inference(timing.load_inference(request), peak)
 

@@ -188,9 +188,13 @@ def test_keras_loading(size: str, dtype: str) -> None:
 
 def test_keras_preprocessing(pack: Pack) -> None:
     """The NumPy statement of the model's mode gives what Keras' preprocess_input gives, exactly."""
-    with np.load(pack.path / "preprocessing.npz", allow_pickle=False) as arrays:
-        image, keras = arrays["image"], arrays["keras"]
-    stated = preprocess(image, get_model(pack.model).mode)
+    arrays = pack.load_archive("preprocessing")
+    if "keras" not in arrays:
+        pytest.skip("Keras has no function for this preprocessing")
+    image, keras = arrays["image"], arrays["keras"]
+    own = pack.manifest.own
+    mode = own["preprocess"]["mode"] if own else get_model(pack.model).mode
+    stated = preprocess(image, mode)
     check_close(stated, keras, np.spacing(np.abs(keras)))
 
 

@@ -31,7 +31,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises ConformanceError if it can't be read or its ``schema`` is not the one known here.
     """
-    data = _parse(path)
+    data = parse_toml(path)
     if data.get("schema") != SCHEMA:
         raise ConformanceError(
             f"{path}: schema = {data.get('schema')!r}, but this version reads schema = {SCHEMA}"
@@ -39,7 +39,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file; raise ConformanceError if it can't be read or is none."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

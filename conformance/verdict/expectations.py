@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -92,8 +92,12 @@ class KnownFailure:
     link: str
 
 
-def load_known_failures(path: Optional[Path] = None) -> tuple[KnownFailure, ...]:
+def load_known_failures(
+    path: Optional[Path] = None, own: Sequence[str] = ()
+) -> tuple[KnownFailure, ...]:
     """Read a file of ``[[failure]]`` tables, by default the committed one.
+
+    own: names of the user's models, which the entries may name besides the registry's.
 
     Raises ConformanceError naming the file and the entry's number for an unknown key, model or
     stage, an invalid specifier, or an entry without model, stage or reason.
@@ -104,7 +108,8 @@ def load_known_failures(path: Optional[Path] = None) -> tuple[KnownFailure, ...]
     entries = data.get("failure", [])
     if not isinstance(entries, list):
         raise ConformanceError(f"{path}: write each entry under [[failure]], not [failure]")
-    return tuple(_entry(f"{path} [[failure]] {n}", table) for n, table in enumerate(entries, 1))
+    numbered = enumerate(entries, 1)
+    return tuple(_entry(f"{path} [[failure]] {n}", table, own) for n, table in numbered)
 
 
 def match_known_failure(entries: Iterable[KnownFailure], case: Case) -> Optional[KnownFailure]:
@@ -156,12 +161,12 @@ def _reaches(failed: str, stage: str) -> bool:
     return stage not in CHAIN or CHAIN.index(stage) > CHAIN.index(failed)
 
 
-def _entry(where: str, table: Table) -> KnownFailure:
+def _entry(where: str, table: Table, own: Sequence[str]) -> KnownFailure:
     alone = table.get("stage") == "preprocessing" and "model" not in table
     check_keys(where, table, _KEYS, ("test" if alone else "model", "stage", "reason"))
     models = (NO_MODEL,) if alone else texts(where, table, "model")
     for name in models:
-        if name != NO_MODEL:
+        if name not in (NO_MODEL, *own):
             check_model(where, name)
     stage = text(where, table, "stage") or ""
     if stage not in STAGES:

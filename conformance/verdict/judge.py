@@ -55,6 +55,7 @@ class Judgement:
     input: its name. position: the class that differs most. values: candidate's and truth's there.
     noise, multiple: what `allowed` was made of. required: the multiple that would have passed.
     reason: why it failed or what allowed it. notes: worth telling although it passed, or empty.
+    output: which one of the model's, where it has several.
     """
 
     metric: str
@@ -72,10 +73,21 @@ class Judgement:
     who: str = "OpenCV"
     candidate_top: Top = ()
     truth_top: Top = ()
+    output: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON allows them: numbers that are not finite become strings."""
         return {key: _json(value) for key, value in asdict(self).items()}
+
+
+def worst_of(judgements: Sequence[Judgement]) -> Judgement:
+    """Return the one to tell of several: the first that failed, else the nearest to its limit."""
+    failed = [judgement for judgement in judgements if not judgement.passed]
+    return failed[0] if failed else max(judgements, key=_share)
+
+
+def _share(judgement: Judgement) -> float:
+    return judgement.observed / judgement.allowed if judgement.allowed else 0.0
 
 
 def judge_shape(sides: Sides) -> Judgement:

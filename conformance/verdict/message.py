@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
@@ -23,12 +23,14 @@ class Context:
 
     engine: such as "classic engine", with the importer before it unless that is the usual one;
     empty where OpenCV took no part (freezing).
+    labels: names of the classes, by default ImageNet's; () where they are not known.
     """
 
     model: str
     opencv: str
     engine: str
     command: str
+    labels: Optional[Sequence[str]] = None
 
 
 def failure_message(judgement: Judgement, context: Context, diagnosis: Sequence[str] = ()) -> str:
@@ -36,7 +38,8 @@ def failure_message(judgement: Judgement, context: Context, diagnosis: Sequence[
 
     Several lines; the first is a summary. diagnosis: lines that say which node is to blame.
     """
-    lines = [_summary(judgement, context), _place(judgement), *_tops(judgement)]
+    names = labels() if context.labels is None else context.labels
+    lines = [_summary(judgement, context), _place(judgement, names), *_tops(judgement, names)]
     lines += [_would_pass(judgement), *diagnosis, f"again: {context.command}"]
     return "\n  ".join(line for line in lines if line)
 
@@ -50,17 +53,19 @@ def labels() -> tuple[str, ...]:
     return tuple(line.strip() for line in lines)
 
 
-def class_name(index: int) -> str:
-    """Return ``'fox squirrel' (335)``: the first of the class's names and its number."""
-    if index >= len(labels()):
+def class_name(index: int, names: Sequence[str]) -> str:
+    """Return ``'fox squirrel' (335)``: the first of the class's `names` and its number."""
+    if index >= len(names):
         return f"class {index}"
-    return f"{labels()[index].split(',')[0]!r} ({index})"
+    return f"{names[index].split(',')[0]!r} ({index})"
 
 
 def _summary(judgement: Judgement, context: Context) -> str:
     where = f"OpenCV {context.opencv}, {context.engine}" if context.engine else judgement.who
     observed, allowed = f"{judgement.observed:.3g}", f"{judgement.allowed:.3g}"
-    text = f"{context.model} on {where}: {judgement.metric} is {observed}, allowed {allowed}"
+    output = f" (output {judgement.output!r})" if judgement.output else ""
+    text = f"{context.model}{output} on {where}: {judgement.metric} is {observed}"
+    text += f", allowed {allowed}"
     parts = []
     if judgement.multiple is not None:
         parts.append(f"{judgement.multiple:g} x the noise floor of {judgement.noise:.3g}")
@@ -68,27 +73,27 @@ def _summary(judgement: Judgement, context: Context) -> str:
     return f"{text} ({'; '.join(parts)})" if parts else text
 
 
-def _place(judgement: Judgement) -> str:
+def _place(judgement: Judgement, names: Sequence[str]) -> str:
     if judgement.input is None:
         return ""
     text = f"worst input {judgement.input!r}"
     if judgement.position is not None:
-        text += f", class {class_name(judgement.position)}"
+        text += f", class {class_name(judgement.position, names)}"
     if judgement.values is not None:
         text += f": {judgement.values[0]:.9g}, should be {judgement.values[1]:.9g}"
     return text
 
 
-def _tops(judgement: Judgement) -> list[str]:
+def _tops(judgement: Judgement, names: Sequence[str]) -> list[str]:
     if not judgement.candidate_top:
         return []
     sides = ((judgement.who, judgement.candidate_top), ("reference", judgement.truth_top))
     width = max(len(name) for name, _ in sides)
-    return [f"top-5 of {name:<{width}}: {_ranking(top)}" for name, top in sides]
+    return [f"top-5 of {name:<{width}}: {_ranking(top, names)}" for name, top in sides]
 
 
-def _ranking(top: Top) -> str:
-    return ", ".join(f"{value:.6f} {class_name(index)}" for index, value in top)
+def _ranking(top: Top, names: Sequence[str]) -> str:
+    return ", ".join(f"{value:.6f} {class_name(index, names)}" for index, value in top)
 
 
 def _would_pass(judgement: Judgement) -> str:

@@ -76,30 +76,35 @@ class Allowance:
 
 
 def noise_floor(
-    metric: str, float32: Array, float64: Array, logit_noise: Optional[Floats] = None
+    metric: str,
+    float32: Array,
+    float64: Array,
+    logit_noise: Optional[Floats] = None,
+    sigmoid: bool = False,
 ) -> Floats:
     """Return how far float32 rounding alone takes TensorFlow from the truth: float64 [N].
 
     float32, float64: [N, C], the pack's ``outputs_*`` or ``logits_*``. An input's own deviation
     can be small by luck, so that another order of summation strays many times farther. It counts
-    as at least the median over the pack's inputs and, for softmax outputs, as what `logit_noise`
-    [N] does to this input's softmax. The median, not the maximum: one unstable input (a constant
-    image, say) must not widen all the others.
+    as at least the median over the pack's inputs and, for softmax or sigmoid outputs, as what
+    `logit_noise` [N] does to this input's. The median, not the maximum: one unstable input (a
+    constant image, say) must not widen all the others.
     """
     own = METRICS[metric].measure(float32, float64)
     noise = np.maximum(own, np.median(own))
     if logit_noise is None:
         return noise
-    typical = softmax_noise(float64, logit_noise)
+    typical = (sigmoid_noise if sigmoid else softmax_noise)(float64, logit_noise)
     return np.asarray(np.maximum(noise, METRICS[metric].measure(typical, 0 * typical)))
 
 
-def typical_logit_noise(logits32: Array, logits64: Array) -> Floats:
+def typical_logit_noise(logits32: Array, logits64: Array, sigmoid: bool = False) -> Floats:
     """Return the root mean square deviation of a logit, at least the median over the inputs: [N].
 
-    A shift of all logits of an input, which its softmax does not see, is left out.
+    A shift of all logits of an input, which its softmax does not see, is left out; a sigmoid does.
     """
-    own = (logits32.astype(np.float64) - logits64).std(axis=1)
+    strayed = logits32.astype(np.float64) - logits64
+    own = np.sqrt((strayed**2).mean(axis=1)) if sigmoid else strayed.std(axis=1)
     return np.asarray(np.maximum(own, np.median(own)))
 
 
@@ -115,6 +120,12 @@ def softmax_noise(softmax: Array, logit_noise: Floats) -> Floats:
     return np.asarray(logit_noise[:, None] * p * np.sqrt(((1 - p) ** 2 + others) * 2 / np.pi))
 
 
+def sigmoid_noise(sigmoid: Array, logit_noise: Floats) -> Floats:
+    """Return the mean |change| of each value p, [N, C]: p (1 - p) logit_noise sqrt(2 / pi)."""
+    p = sigmoid.astype(np.float64)
+    return np.asarray(logit_noise[:, None] * p * (1 - p) * np.sqrt(2 / np.pi))
+
+
 def allow(
     tolerances: Tolerances,
     metric: str,
@@ -126,15 +137,16 @@ def allow(
     engine: str = "classic",
     winograd: Optional[bool] = None,
     logit_noise: Optional[Floats] = None,
+    sigmoid: bool = False,
 ) -> Allowance:
     """Return what `metric` may reach on each input, for `model` on OpenCV version `opencv`.
 
-    logit_noise: [N], from typical_logit_noise, for metrics of the softmax outputs.
+    logit_noise: [N], from typical_logit_noise, for metrics of the softmax (or sigmoid) outputs.
     winograd: True or False where it was switched explicitly, None for the version's default.
     """
     ran = winograd_ran(tolerances, opencv, winograd)
     multiple, reason = _multiple(tolerances, metric, model, opencv, engine, ran)
-    noise = noise_floor(metric, float32, float64, logit_noise)
+    noise = noise_floor(metric, float32, float64, logit_noise, sigmoid)
     size = METRICS[metric].measure(float64, np.zeros_like(float64))
     floor = tolerances.rules[metric].floor_eps * EPS32 * size
     return Allowance(metric, np.maximum(multiple * noise, floor), noise, floor, multiple, reason)
