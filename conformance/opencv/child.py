@@ -96,12 +96,22 @@ class Session:
         np.savez(temporary, **arrays)
         os.replace(temporary, self.folder / f"{stage}.npz")
 
-    def layers_of(self, what: str, held: dict[str, str]) -> list[str]:
-        """Return OpenCV's layer of each head's "output" or "logits", "" where that has none."""
+    def layers_of(self, what: str, held: dict[str, str], required: bool = True) -> list[str]:
+        """Return OpenCV's layer of each head's "output" or "logits", "" where that has none.
+
+        required: raise ValueError where the head has one, but OpenCV no layer that holds it.
+        """
         return [
-            layers.layer_holding(held, self.entries, head[what]) if head[what] else ""
-            for head in self.heads
+            self._layer(head[what], held, required) if head[what] else "" for head in self.heads
         ]
+
+    def _layer(self, node: str, held: dict[str, str], required: bool) -> str:
+        try:
+            return layers.layer_holding(held, self.entries, node)
+        except ValueError:
+            if required:
+                raise
+            return ""
 
     def write_report(self) -> None:
         """Write report.json whole or not at all."""
@@ -284,7 +294,7 @@ def by_head(name: str, wanted: list[str], read: dict[str, list[Array]]) -> dict[
 def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
     """Read every layer on the inputs SAMPLED, and the outputs as they then are."""
     with session.stage("layers"):
-        outputs = session.layers_of("output", held)
+        outputs = session.layers_of("output", held, required=False)
         logits = session.layers_of("logits", held)
         samples = layers.LayerSamples(session.entries)
         read: dict[str, list[Array]] = {name: [] for name in (*outputs, *logits) if name}
