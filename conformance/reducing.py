@@ -114,8 +114,9 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     folder.mkdir(parents=True, exist_ok=True)
     case = _Case(folder, session, pack, config, target, batch)
     image = pack.load("inputs")[:BATCH] if batch else _image(pack, run, target)
-    parts = parts_around(pack.graph_path, pack.manifest.tensors, target.node, target.node, image)
-    for part in parts:
+    at = (target.node, target.node)
+    tensors, starts = pack.manifest.tensors, _starts(pack, config)
+    for part in parts_around(pack.graph_path, tensors, *at, image, starts):
         output = _attempt(case, part)
         if output is not None:
             part, output = _shrink(case, part) or (part, output)
@@ -124,6 +125,14 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
         f"--reduce {folder}: no part of {pack.model} that ends in {target.node!r} fails by itself; "
         f"the whole model is needed ({pack.graph_path})"
     )
+
+
+def _starts(pack: Pack, config: RunConfig) -> Optional[set[str]]:
+    """Return the nodes that have a tensor of their own in the file, None where all have."""
+    if config.importer not in FORMATS:
+        return None
+    tensors = require_conversion(pack, config.importer).manifest.tensors
+    return {entry["node"] for entry in tensors}
 
 
 def _fails_in_batches(session: Session, pack: Pack, run: CandidateRun) -> bool:

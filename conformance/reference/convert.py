@@ -4,7 +4,10 @@ and each of its tensors matched with the node of the frozen graph that it equals
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Optional
 
@@ -31,6 +34,9 @@ from .matching import Matcher
 CONVERTERS: dict[str, Any] = {"tflite": tflite, "onnx": onnx}
 
 Progress = Callable[[str], None]
+
+# Larger graphs than this, in bytes, are converted in a process of their own.
+APART = 64 << 20
 
 
 def build_conversion(
@@ -69,9 +75,9 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     title, path = FORMATS[importer].title, folder / FORMATS[importer].file
     progress(f"converting to {title}")
     inputs = pack.load("inputs")
-    graph = read_frozen(pack.graph_path, **pack.manifest.tensors)
-    manifest.input, manifest.output = convert(importer, graph, list(inputs.shape[1:]), path)
-    del graph  # the runtime is about to hold the weights once more
+    job = (importer, pack.graph_path, pack.manifest.tensors, list(inputs.shape[1:]), path)
+    apart = pack.graph_path.stat().st_size > APART
+    manifest.input, manifest.output = _in_child(*job) if apart else _convert_file(*job)
     progress(f"running the {title} file")
     outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
     np.save(folder / OUTPUTS, outputs)
@@ -81,6 +87,25 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
         for tensor, layer in CONVERTERS[importer].operations(path)
         if tensor in matcher.node_of
     ]
+
+
+def _convert_file(
+    importer: str, graph: Path, tensors: dict[str, str], shape: list[int], path: Path
+) -> tuple[str, str]:
+    return convert(importer, read_frozen(graph, **tensors), shape, path)
+
+
+def _in_child(*job: Any) -> tuple[str, str]:
+    """Convert in a process of its own, whose memory is given back before the file is run."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(_convert_file, *job).result()
+        except BrokenProcessPool:
+            raise ConformanceError(
+                f"converting {job[1]} to {FORMATS[job[0]].title}: the converter's process was "
+                f"killed, most often for want of memory; it takes some 25 times the graph's size"
+            ) from None
 
 
 def _run(converter: Any, path: Path, inputs: Array, pack: Pack) -> tuple[Array, Matcher]:

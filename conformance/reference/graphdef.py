@@ -168,8 +168,8 @@ def write_graph(path: Path, graph: Graph) -> None:
             if node.name in graph.constants:
                 _write_constant(file, node.name, graph.constants[node.name])
             else:
-                file.write(_field(1, node.SerializeToString(deterministic=True)))
-        file.write(_field(4, graph.definition.versions.SerializeToString()))
+                file.write(message_field(1, node.SerializeToString(deterministic=True)))
+        file.write(message_field(4, graph.definition.versions.SerializeToString()))
 
 
 def embedded(graph: Graph) -> Any:
@@ -187,26 +187,29 @@ def _write_constant(file: BinaryIO, name: str, value: Array) -> None:
     tensor = head.attr["value"].tensor.SerializeToString()
     del head.attr["value"]
     # Each enclosing message: what stands before the array's bytes, and with them its length.
-    before = tensor + _tag(4) + _varint(value.nbytes)
+    before = tensor + tag(4) + varint(value.nbytes)
     for number, prefix in (
         (8, b""),
-        (2, _field(1, b"value")),
+        (2, message_field(1, b"value")),
         (5, head.SerializeToString(deterministic=True)),
     ):
-        before = prefix + _tag(number) + _varint(len(before) + value.nbytes) + before
-    file.write(_tag(1) + _varint(len(before) + value.nbytes) + before)
+        before = prefix + tag(number) + varint(len(before) + value.nbytes) + before
+    file.write(tag(1) + varint(len(before) + value.nbytes) + before)
     file.write(value.reshape(-1).view(np.uint8).data)  # copies only what is not in C order
 
 
-def _tag(number: int) -> bytes:
+def tag(number: int) -> bytes:
+    """Return what precedes a protobuf field that has a length."""
     return bytes([number << 3 | 2])  # wire type 2: a length, then that many bytes
 
 
-def _field(number: int, payload: bytes) -> bytes:
-    return _tag(number) + _varint(len(payload)) + payload
+def message_field(number: int, payload: bytes) -> bytes:
+    """Return a protobuf field of bytes, a string or a message."""
+    return tag(number) + varint(len(payload)) + payload
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return a number as protobuf writes it."""
     groups = []
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -48,16 +48,23 @@ class Part:
 
 
 def parts_around(
-    graph_path: Path, tensors: dict[str, str], node: str, last: str, image: Array
+    graph_path: Path,
+    tensors: dict[str, str],
+    node: str,
+    last: str,
+    image: Array,
+    starts: Optional[Container[str]] = None,
 ) -> Iterator[Part]:
     """Yield ever larger parts of the frozen graph that end in `last` and hold `node`.
 
     The first begins at the node itself; each next one at a node farther up through which all
-    values pass; the last is the whole graph up to `last`. image: float32 NHWC [1, H, W, 3].
+    values pass; the last is the whole graph up to `last`. image: float32 NHWC [1, H, W, 3]. starts:
+    the nodes that a part may begin at, None for all: a converter makes other operations of a part
+    that begins inside what it folds.
     """
     graph = read_frozen(graph_path, **tensors)
     moving = dependents(graph)
-    for start in _narrow_places(graph, moving, node, last):
+    for start in _narrow_places(graph, moving, node, last, starts):
         yield _part(graph, moving, start, last, image)
 
 
@@ -79,7 +86,9 @@ def node_that_uses(
     return None
 
 
-def _narrow_places(graph: Graph, moving: set[str], node: str, last: str) -> list[str]:
+def _narrow_places(
+    graph: Graph, moving: set[str], node: str, last: str, starts: Optional[Container[str]] = None
+) -> list[str]:
     """Return the nodes, nearest first, that alone carry what `node` and `last` depend on."""
     nodes = graph.nodes()
     if node not in nodes or last not in nodes:
@@ -90,7 +99,8 @@ def _narrow_places(graph: Graph, moving: set[str], node: str, last: str) -> list
     for position in range(at - 1, -1, -1):
         inside = set(order[position + 1 : order.index(last) + 1])
         needed = _needed(nodes, moving, last, order[position])
-        if needed <= inside | {order[position]} and node in needed:
+        allowed = starts is None or order[position] in starts or order[position] == graph.input
+        if allowed and needed <= inside | {order[position]} and node in needed:
             places.append(order[position])
     # Each step about doubles the part, so that the smallest that shows the fault is soon found.
     picked = [places[index] for index in _doubling(len(places))]

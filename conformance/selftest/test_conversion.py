@@ -32,6 +32,7 @@ from conformance.opencv.records import RunConfig
 from conformance.opencv.run import CandidateRun, probe_in_child, run_candidate
 from conformance.opencv.taps import write_tapped
 from conformance.pack import Layer, Pack, open_pack
+from conformance.reference import convert, graphdef, onnx
 from conformance.reference.convert import build_conversion
 from conformance.reference.matching import Matcher
 from conformance.selftest.graphdef import constant
@@ -269,3 +270,29 @@ def test_refused_graph_is_told(tmp_path: Path) -> None:
     pack = tiny_pack(tmp_path, nodes=nodes)
     with pytest.raises(ConformanceError, match=r"converting the graph to TFLite failed.*NoSuchOp"):
         build_conversion(pack, "tflite")
+
+
+def test_large_graph_is_converted_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Pack
+) -> None:
+    """Above a size the converter has a process of its own, and the file is the same."""
+    monkeypatch.setattr(convert, "APART", 0)
+    other = build_conversion(tiny_pack(tmp_path), "tflite")
+    assert (
+        other.model_path.read_bytes() == require_conversion(pack, "tflite").model_path.read_bytes()
+    )
+
+
+def test_large_matrices_go_beside_the_converter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ONNX file whose matrix was appended to it answers as one that was converted whole."""
+    monkeypatch.setattr(onnx, "LARGE", 0)
+    monkeypatch.setattr(graphdef, "LARGE", 0)
+    pack = tiny_pack(tmp_path)
+    converted = build_conversion(pack, "onnx")
+    np.testing.assert_allclose(converted.outputs(), pack.load("outputs_f64"), atol=1e-5)
+    assert converted.model_path.read_bytes().endswith(tiny_weights()["head/kernel"].tobytes())
+    run = run_candidate(pack, RunConfig(importer="onnx"))
+    assert run.outputs is not None
+    np.testing.assert_allclose(run.outputs, pack.load("outputs_f64"), atol=1e-5)
