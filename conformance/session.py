@@ -138,6 +138,7 @@ class Session:
             opencv=self.capability["version"],
             engine=config.engine,
             winograd=None if config.engine == "new" else bool(config.winograd),
+            estimated=True,
         )
 
     def variants(self) -> list[RunConfig]:

@@ -15,6 +15,7 @@ from conformance.verdict.tolerance import (
     EPS32,
     Tolerances,
     allow,
+    least_share,
     load_tolerances,
     noise_floor,
     ratios,
@@ -171,3 +172,11 @@ def test_a_missing_metric_is_refused(edited: Edit) -> None:
     path = edited("[metrics.batch_linf]", "[metrics.other]")
     with pytest.raises(ConformanceError, match=r"unknown metric 'other'|batch_linf.*missing"):
         load_tolerances(path)
+
+
+@pytest.mark.parametrize("count", [10, 100, 5000])
+def test_few_values_estimate_noise_by_luck(count: int) -> None:
+    """Of a thousand estimates from so many values, about one is below the share counted with."""
+    values = np.random.default_rng(count).standard_normal((20_000, count), np.float32)
+    below = np.mean(np.sqrt((values**2).mean(axis=1)) < least_share(count))
+    assert 0 < below < 0.003
