@@ -67,7 +67,7 @@ _MORE = (
     ModelSpec("efficientnetv2b0", "EfficientNetV2B0", 224, "none", 7_200_312, 78.7, 94.3),
     ModelSpec("efficientnetv2b1", "EfficientNetV2B1", 240, "none", 8_212_124, 79.8, 95.0),
     ModelSpec("efficientnetv2b2", "EfficientNetV2B2", 260, "none", 10_178_374, 80.5, 95.1),
-    ModelSpec("efficientnetv2b3", "EfficientNetV2B3", 300, "none", 14_486_374, 82.0, 95.8),
+    ModelSpec("efficientnetv2b3", "EfficientNetV2B3", 300, "none", 14_467_622, 82.0, 95.8),
     ModelSpec("efficientnetv2s", "EfficientNetV2S", 384, "none", 21_612_360, 83.9, 96.7),
     ModelSpec("efficientnetv2m", "EfficientNetV2M", 480, "none", 54_431_388, 85.3, 97.4),
     ModelSpec("efficientnetv2l", "EfficientNetV2L", 480, "none", 119_027_848, 85.7, 97.5),

@@ -65,13 +65,16 @@ def _output_names(model: Any) -> list[str]:
 
 def _skeleton(function: Any, heads: Sequence[Head]) -> Graph:
     definition = function.graph.as_graph_def()
-    values = _captured_values(function)
+    values, tensors = _captured_values(function), _captured_tensors(function)
     constants: dict[str, Array] = {}
     nodes = []
     for node in definition.node:
         if node.op == "ReadVariableOp":
             constants[node.name] = value = values[source(node.input[0])]
             nodes.append(placeholder(node.name, value.dtype, value.shape))
+        elif node.name in tensors:
+            constants[node.name] = tensors[node.name]
+            nodes.append(node)
         elif node.name not in values:  # else the handle of a variable, which nothing reads now
             nodes.append(node)
     first, image = heads[0], function.inputs[0].op.name
@@ -85,6 +88,16 @@ def _captured_values(function: Any) -> dict[str, Array]:
     return {
         inner.op.name: np.asarray(memoryview(variables[id(handle)].value()))
         for handle, inner in function.graph.captures
+        if id(handle) in variables
+    }
+
+
+def _captured_tensors(function: Any) -> dict[str, Array]:
+    """Return {Placeholder: value} of the tensors, such as a Normalization layer's mean."""
+    return {
+        inner.op.name: np.asarray(outer)
+        for outer, inner in function.graph.captures
+        if outer.dtype != tf.resource
     }
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
-from .graphdef import Graph, ancestors, placeholder, sources, with_nodes
+from .graphdef import (
+    Graph,
+    ancestors,
+    constant,
+    constant_value,
+    placeholder,
+    sources,
+    with_nodes,
+)
 from .session import fetch, open_session
 
 
@@ -81,6 +90,33 @@ def keep_only_result(graph: Graph, _unused: list[str]) -> Graph:
     return with_nodes(graph, graph.nodes().values(), graph.constants)
 
 
+# Where a TensorProto holds its values if not in tensor_content; a list shorter than the tensor
+# means that the last value is repeated (tensor.proto).
+_VALUES = ("float_val", "int_val", "int64_val", "double_val", "bool_val", "half_val")
+
+
+def _compressed(graph: Graph) -> list[str]:
+    """Names of the constants that hold fewer values than their shape has."""
+    return [node.name for node in graph.definition.node if node.op == "Const" and _is_short(node)]
+
+
+def _is_short(node: Any) -> bool:
+    tensor = node.attr["value"].tensor
+    stored = max(len(getattr(tensor, name)) for name in _VALUES)
+    size = tf.TensorShape(tensor.tensor_shape).num_elements()
+    return not tensor.tensor_content and not tensor.string_val and stored < (size or 0)
+
+
+def expand_constants(graph: Graph, compressed: list[str]) -> Graph:
+    """Write out the constants of which a value is held once for many."""
+    names = set(compressed)
+    nodes = [
+        constant(node.name, constant_value(node)) if node.name in names else node
+        for node in graph.definition.node
+    ]
+    return with_nodes(graph, nodes, graph.constants)
+
+
 PASSES = (
     _Pass(
         "nodes that the result does not depend on, such as those that order variable reads",
@@ -91,5 +127,10 @@ PASSES = (
         "operations on constants alone, which OpenCV's importer computes in few subgraphs only",
         _computed_constants,
         fold_constants,
+    ),
+    _Pass(
+        "constants that hold a value once for many, which OpenCV's importer reads as they are held",
+        _compressed,
+        expand_constants,
     ),
 )

@@ -144,6 +144,18 @@ def test_passes_leave_alone_what_has_no_pattern() -> None:
     assert passes == []
 
 
+def test_compressed_constants_are_written_out() -> None:
+    """A constant that holds one value for eight is written with all eight, and recorded."""
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 8], "x")
+        tf.multiply(x, tf.constant(1.5, shape=[8], name="factor"), name="output")
+    whole = Graph(graph.as_graph_def(), {}, "x", "output", "output")
+    assert len(whole.nodes()["factor"].attr["value"].tensor.float_val) == 1
+    expanded, passes = apply_passes(whole)
+    assert [(p.name, p.nodes) for p in passes] == [("expand_constants", 1)]
+    assert expanded.nodes()["factor"] == constant("factor", np.full(8, 1.5, np.float32))
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (31,), (32,), (5, 7, 3000)], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])
 def test_streamed_constant_is_what_protobuf_writes(
