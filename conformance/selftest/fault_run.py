@@ -32,7 +32,8 @@ from conformance.session import Session
 from conformance.verdict.localize import first_bad
 from conformance.verdict.tolerance import EPS32
 
-from .faults import CallFault, Fault, call_faults, epsilon_faults, graph_faults, right_call
+from .call_faults import CallFault, call_faults, right_call
+from .faults import Fault, epsilon_faults, graph_faults
 
 # OpenCV's own limits for float32 on the CPU: the defaults of normAssert in modules/dnn/test/
 # test_common.hpp, mean and greatest |difference| to TensorFlow's float32 outputs.
