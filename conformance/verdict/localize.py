@@ -83,25 +83,33 @@ def profile(
     """
     nodes = []
     sizes: dict[str, int] = {}
+    widened: dict[str, float] = {}  # by what factor, and so what depends on it
     for layer in layers:
-        sizes[layer.node] = size = int(np.prod(layer.shape))
+        sizes[layer.node] = int(np.prod(layer.shape))
         inputs = [run.layer_samples.get(name) for name in layer.inputs]
         logits = inputs[0] if inputs else None
         if _is_whole_softmax(layer) and logits is not None and layer.node in run.layer_samples:
             nodes.append(_softmax_node(layer, run, logits))
         else:
             allowance = allow(layer.f32[None], layer.f64[None])
+            factor = max((widened.get(name, 1.0) for name in layer.inputs), default=1.0)
             if layer.op == "Mean" and layer.inputs[0] in sizes:
-                allowance = _of_mean(layer, allowance, sizes[layer.inputs[0]] // max(1, size))
-            nodes.append(_node(layer, run, allowance))
+                terms = sizes[layer.inputs[0]] / max(1, sizes[layer.node])
+                factor = max(factor, _of_mean(layer, allowance, terms))
+            widened[layer.node] = factor
+            nodes.append(_node(layer, run, replace(allowance, values=factor * allowance.values)))
     return nodes
 
 
-def _of_mean(layer: Layer, allowance: Allowance, terms: int) -> Allowance:
-    """Return what a mean of `terms` values may stray."""
+def _of_mean(layer: Layer, allowance: Allowance, terms: float) -> float:
+    """Return how many times its allowance a mean of `terms` values may stray, 1 or more.
+
+    TensorFlow's noise in the nodes after it comes from the mean's: the factor is theirs as well.
+    """
     truth = layer.f64[None]
-    floor = MEAN_EPS * np.sqrt(terms) * EPS32 * METRICS[METRIC].measure(truth, 0 * truth)
-    return replace(allowance, values=np.maximum(allowance.values, floor))
+    floor = MEAN_EPS * np.sqrt(terms) * EPS32 * METRICS[METRIC].measure(truth, 0 * truth)[0]
+    allowed = float(allowance.values[0])
+    return max(1.0, float(floor) / allowed) if allowed else 1.0
 
 
 def _is_whole_softmax(layer: Layer) -> bool:
