@@ -22,7 +22,7 @@ RUN = {"sh": ("sh", "-ec"), "python": (sys.executable, "-c")}
 # A block that is shown only: commands that need a network, data or much time.
 SHOWN = "console"
 WHY = re.compile(r"<!-- not run: .+ -->")
-FENCE = re.compile(r"^\s*(?:`{3,}|~{3,})\s*(\S*)", re.MULTILINE)
+FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*(\S*)", re.MULTILINE)
 SECONDS = 300
 
 
