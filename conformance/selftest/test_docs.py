@@ -1,0 +1,101 @@
+"""The how-tos: each command in docs/ is run, in order, as a reader in a checkout runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Optional
+
+import pytest
+from sybil import Document, Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser
+
+CHECKOUT = Path(__file__).parents[2]
+DOCS = sorted((CHECKOUT / "docs").glob("*.md"))
+# What a reader's commands find in the folder they are given in.
+LINKED = ("conformance", "fixtures", "conftest.py", "pytest.ini")
+# A block's language, and what runs it; -e: no command of a block may fail unnoticed.
+RUN = {"sh": ("sh", "-ec"), "python": (sys.executable, "-c")}
+# A block that is shown only: commands that need a network, data or much time.
+SHOWN = "console"
+WHY = re.compile(r"<!-- not run: .+ -->")
+FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*(\S*)", re.MULTILINE)
+SECONDS = 300
+
+
+@pytest.fixture(scope="session")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packs for all documents: each pack is built once."""
+    return tmp_path_factory.mktemp("packs")
+
+
+@pytest.fixture
+def reader(tmp_path: Path, packs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like a checkout to run a document's commands in, with this Python's on the PATH."""
+    pytest.importorskip("tensorflow")
+    for name in LINKED:
+        (tmp_path / name).symlink_to(CHECKOUT / name)
+    (tmp_path / "packs").symlink_to(packs)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONFORMANCE_PACKS", str(packs))
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    return tmp_path
+
+
+def run_block(example: Example) -> Optional[str]:
+    """Run a block in the current folder; return what it said if its status is not 0."""
+    language, source = example.region.lexemes["arguments"], str(example.parsed)
+    done = subprocess.run(
+        [*RUN[language], source],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    return f"{source}\nstatus {done.returncode}:\n{done.stdout}" if done.returncode else None
+
+
+def parse(path: Path) -> Document:
+    """Return a document's blocks that are to be run."""
+    parsers = [CodeBlockParser(language, run_block) for language in RUN]
+    return Sybil(parsers=parsers, path=str(path.parent)).parse(path)
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
+def test_commands_run(path: Path, reader: Path) -> None:
+    """Every sh and python block of a how-to ends with status 0, one after the other."""
+    for example in parse(path).examples():
+        example.evaluate()
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
+def test_no_block_is_left_out_silently(path: Path) -> None:
+    """Each fenced block is either run, or shown only and says in the source why it is not run."""
+    text = path.read_text(encoding="utf-8")
+    fences = list(FENCE.finditer(text))
+    opened, closed = fences[::2], fences[1::2]
+    assert len(opened) == len(closed)
+    languages = [fence[1] for fence in opened]
+    assert set(languages) <= {*RUN, SHOWN}, f"{path.name}: a block in an unknown language"
+    ran = [str(example.region.lexemes["arguments"]) for example in parse(path).examples()]
+    assert ran == [language for language in languages if language in RUN]
+    for fence in opened:
+        if fence[1] == SHOWN:
+            before = text[: fence.start()].rstrip().splitlines()
+            line = text.count("\n", 0, fence.start()) + 1
+            assert WHY.fullmatch("".join(before[-1:])), f"{path.name}:{line}: not run, but why?"
+
+
+def test_a_failing_command_is_noticed(tmp_path: Path) -> None:
+    """A command that fails in the middle of a block fails the test, which shows its output."""
+    path = tmp_path / "broken.md"
+    path.write_text("```sh\necho before\nfalse\necho after\n```\n", encoding="utf-8")
+    (example,) = parse(path).examples()
+    with pytest.raises(AssertionError, match=r"status 1:\nbefore\n") as failure:
+        example.evaluate()
+    assert "\nafter" not in str(failure.value).split("status 1:")[1]
