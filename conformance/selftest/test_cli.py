@@ -23,7 +23,7 @@ def test_list_prints_every_model_in_80_columns() -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = run.stdout.splitlines()
     assert max(len(line) for line in lines) <= 80
-    rows = {line.split()[0]: line.split()[1:] for line in lines if line.split()[0] in MODELS}
+    rows = {words[0]: words[1:] for words in map(str.split, lines) if words and words[0] in MODELS}
     assert list(rows) == list(MODELS)
     assert rows["nasnetlarge"] == ["331x331", "tf", "88,949,818", "82.498", "96.004"]
 
