@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from conformance.reporting.results import read_results
 
+from .imagenet_sample import sample_pack
 from .tiny import tiny_pack
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -84,3 +86,22 @@ def test_only_opencv_is_timed_without_tensorflow(light_python: Path, tmp_path: P
     assert "1 passed, 2 skipped" in done.stdout
     assert "TensorFlow is not installed" in done.stdout
     assert len(list(tmp_path.glob("bench-*.json"))) == 1
+
+
+def test_predict_without_tensorflow(light_python: Path, tmp_path: Path) -> None:
+    """Without TensorFlow pictures are predicted from a pack, and its answer is told as missing."""
+    sample_pack(tmp_path)
+    predict = ["conformance", "predict", MODEL, "--packs", str(tmp_path)]
+    done = run(light_python, tmp_path, *predict)
+    assert done.returncode == 0, done.stderr
+    assert "class ID  confidence  label" in done.stdout
+    assert "TensorFlow: not installed here" in done.stdout
+    found = json.loads(run(light_python, tmp_path, *predict, "--json").stdout)
+    assert found["difference"] is None
+    assert found["tensorflow"]["missing"].startswith("not installed here")
+    explained = run(light_python, tmp_path, *predict, "--explain")
+    assert explained.returncode == 2
+    assert "--explain needs TensorFlow" in explained.stderr
+    absent = run(light_python, tmp_path, "conformance", "predict", "xception", "--packs", ".")
+    assert absent.returncode == 2
+    assert "python -m conformance pack build xception --packs" in absent.stderr
