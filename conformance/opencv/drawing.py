@@ -40,7 +40,7 @@ def caption(cv2: Any, picture: Array, lines: Sequence[str]) -> Array:
 
 
 def _roomy(cv2: Any, picture: Array) -> Array:
-    """Return a copy with room for the text: enlarged by whole pixels, or with a black border."""
+    """Return a copy with room for the text: enlarged by whole pixels, or with a white border."""
     height, width = picture.shape[:2]
     factor = max(1, min(-(-_WIDTH // width), _LONGEST // max(height, width)))
     if factor > 1:
@@ -48,7 +48,8 @@ def _roomy(cv2: Any, picture: Array) -> Array:
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
         height, width = picture.shape[:2]
     below, right = max(0, 4 * _SMALLEST_TEXT - height), max(0, _WIDTH - width)
-    copy: Array = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT)
+    white, constant = (255, 255, 255), cv2.BORDER_CONSTANT
+    copy: Array = cv2.copyMakeBorder(picture, 0, below, 0, right, constant, value=white)
     return copy
 
 

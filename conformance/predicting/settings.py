@@ -78,10 +78,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that set preprocessing by hand."""
     group = parser.add_argument_group(
         "preprocessing",
-        "What is not given is the model's default: its blobFromImage arguments with centre crop, "
-        "1/127.5 and mean 127.5 in RGB for mobilenet. With --no-default-preprocess it is the "
-        "tutorial's: scale 1.0, mean 0 0 0, no std, no crop, RGB. Order: convert, resize, crop, "
-        "subtract the mean, multiply by the scale, divide by std.",
+        "What is not given is the model's default, centre crop and by its mode (see `list`): tf: "
+        "RGB, mean 127.5 127.5 127.5, scale 1/127.5; caffe: BGR, mean 103.939 116.779 123.68, "
+        "scale 1; torch: RGB, mean 123.675 116.28 103.53, scale 1/255, std 0.229 0.224 0.225. "
+        "With --no-default-preprocess it is the tutorial's: scale 1, mean 0 0 0, no std, no crop, "
+        "RGB. Order: float32, resize, crop, subtract the mean, multiply by scale, divide by std.",
     )
     add = group.add_argument
     add(

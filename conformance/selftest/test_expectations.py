@@ -142,6 +142,36 @@ def test_a_ready_entry_expects_the_case_it_was_made_from(load: Load) -> None:
     assert match_known_failure(entries, replace(_CASE, opencv="4.13.0")) is None
 
 
+_BLOB = replace(_CASE, model="", stage="preprocessing", test="test_x", opencv="4.8.1")
+_BLOB = replace(_BLOB, parameters="grey-swap-NHWC")
+
+
+@pytest.mark.parametrize(
+    ("case", "matches"),
+    [
+        (_BLOB, True),
+        (replace(_BLOB, parameters="grey-as_is-NHWC"), False),
+        (replace(_BLOB, test="test_y"), False),
+        (replace(_BLOB, opencv="4.9.0"), False),
+        (replace(_BLOB, model="mobilenet"), False),
+    ],
+)
+def test_an_entry_without_a_model_is_about_blobs(load: Load, case: Case, matches: bool) -> None:
+    """Of the stage preprocessing an entry without model covers the test and the cases it names."""
+    names = {"stage": '"preprocessing"', "test": '"test_x"', "case": '"grey-swap-*"'}
+    entries = load(**names, opencv='"<4.9"', reason='"because"')
+    assert (match_known_failure(entries, case) is not None) is matches
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing"), [("preprocessing", "'test' is missing"), ("parse", "'model' is missing")]
+)
+def test_an_entry_without_a_model_needs_a_test(load: Load, stage: str, missing: str) -> None:
+    """Only preprocessing may go without a model, and then not without a test."""
+    with pytest.raises(ConformanceError, match=missing):
+        load(stage=f'"{stage}"', reason='"because"')
+
+
 def test_a_ready_entry_keeps_the_switches(load: Load) -> None:
     """An entry made of a case with switches matches that case and not the one without."""
     switched = replace(_CASE, switches="winograd_off")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from conformance.reporting.results import read_results
 
+from .imagenet_sample import sample_pack
 from .tiny import tiny_pack
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -100,3 +102,22 @@ def test_own_model_is_judged_by_path_and_by_name(light_python: Path, tmp_path: P
         assert done.returncode == 0, done.stdout + done.stderr
         assert "net.pb: output 'prob': a softmax of 7 classes" in done.stdout
         (tmp_path / "net.pb").unlink(missing_ok=True)
+
+
+def test_predict_without_tensorflow(light_python: Path, tmp_path: Path) -> None:
+    """Without TensorFlow pictures are predicted from a pack, and its answer is told as missing."""
+    sample_pack(tmp_path)
+    predict = ["conformance", "predict", MODEL, "--packs", str(tmp_path)]
+    done = run(light_python, tmp_path, *predict)
+    assert done.returncode == 0, done.stderr
+    assert "class ID  confidence  label" in done.stdout
+    assert "TensorFlow: not installed here" in done.stdout
+    found = json.loads(run(light_python, tmp_path, *predict, "--json").stdout)
+    assert found["difference"] is None
+    assert found["tensorflow"]["missing"].startswith("not installed here")
+    explained = run(light_python, tmp_path, *predict, "--explain")
+    assert explained.returncode == 2
+    assert "--explain needs TensorFlow" in explained.stderr
+    absent = run(light_python, tmp_path, "conformance", "predict", "xception", "--packs", ".")
+    assert absent.returncode == 2
+    assert "python -m conformance pack build xception --packs" in absent.stderr

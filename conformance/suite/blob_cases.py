@@ -113,11 +113,9 @@ def _noise(width: int, height: int, channels: int, dtype: str) -> Array:
     return np.rint(pixels).astype(np.uint8) if dtype == "uint8" else pixels.astype(np.float32)
 
 
-def _keywords(call: BlobCall) -> dict[str, Any]:
-    """Return the arguments of blobFromImage; what is as by default is left out."""
-    given: dict[str, Any] = {"swapRB": call.swapRB, "crop": call.padding == "crop_center"}
-    if call.scalefactor != 1.0:
-        given["scalefactor"] = call.scalefactor
+def _common(call: BlobCall) -> dict[str, Any]:
+    """Return the arguments that all the functions know; what is as by default is left out."""
+    given: dict[str, Any] = {"swapRB": call.swapRB}
     if call.mean:
         given["mean"] = call.mean
     if call.size:
@@ -127,18 +125,20 @@ def _keywords(call: BlobCall) -> dict[str, Any]:
     return given
 
 
+def _keywords(call: BlobCall) -> dict[str, Any]:
+    """Return the arguments of blobFromImage."""
+    given = {**_common(call), "crop": call.padding == "crop_center"}
+    if call.scalefactor != 1.0:
+        given["scalefactor"] = call.scalefactor
+    return given
+
+
 def _fields(call: BlobCall) -> dict[str, Any]:
-    """Return the fields of Image2BlobParams; what is as by default is left out."""
+    """Return the fields of Image2BlobParams."""
     scale = call.scalefactor
     # From Python one number would be the scale of the first channel alone, the others' being 1.
     scales = (*scale, 1.0, 1.0, 1.0)[:4] if isinstance(scale, tuple) else (scale,) * 4
-    given: dict[str, Any] = {"swapRB": call.swapRB, "scalefactor": scales}
-    if call.mean:
-        given["mean"] = call.mean
-    if call.size:
-        given["size"] = call.size
-    if call.depth == "uint8":
-        given["ddepth"] = "CV_8U"
+    given = {**_common(call), "scalefactor": scales}
     if call.layout == "NHWC":
         given["datalayout"] = "DNN_LAYOUT_NHWC"
     if call.padding != "null":
