@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -47,7 +48,8 @@ def trace(model: Any, size: Optional[tuple[int, int]] = None) -> Traced:
     heads: list[Head] = []
 
     def classify(images: Any) -> list[Any]:
-        outputs = tf.nest.flatten(model(images, training=False))
+        with _inlined_functions():
+            outputs = tf.nest.flatten(model(images, training=False))
         heads[:] = find_heads(_output_names(model), outputs)
         nodes = outputs[0].graph.get_tensor_by_name
         return [nodes(f"{name}:0") for name in results_of(heads)]
@@ -56,6 +58,20 @@ def trace(model: Any, size: Optional[tuple[int, int]] = None) -> Traced:
     images = tf.TensorSpec([None, *(size or (height, width)), channels], tf.float32, name="input")
     function = tf.function(classify).get_concrete_function(images)
     return Traced(_skeleton(function, heads), function)
+
+
+@contextmanager
+def _inlined_functions() -> Iterator[None]:
+    """Trace the operations of an inner tf.function, and no call of it, which OpenCV can't read.
+
+    Keras wraps a grouped convolution (ConvNeXt) in one, for XLA.
+    """
+    eagerly = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(eagerly)
 
 
 def _output_names(model: Any) -> list[str]:

@@ -10,10 +10,13 @@ import tensorflow as tf
 
 from .graphdef import (
     Graph,
+    NodeDef,
     ancestors,
     constant,
     constant_value,
+    is_control,
     placeholder,
+    source,
     sources,
     with_nodes,
 )
@@ -117,7 +120,37 @@ def expand_constants(graph: Graph, compressed: list[str]) -> Graph:
     return with_nodes(graph, nodes, graph.constants)
 
 
+def _identities(graph: Graph) -> list[str]:
+    """Names of the IdentityN nodes, in which Keras wraps a swish for the sake of its gradient."""
+    return [node.name for node in graph.definition.node if node.op == "IdentityN"]
+
+
+def bypass_identities(graph: Graph, names: list[str]) -> Graph:
+    """Let whoever takes an output of an IdentityN take its input instead."""
+    passed = {name: list(graph.nodes()[name].input) for name in names}
+    nodes = []
+    for node in graph.definition.node:
+        if node.name not in passed:
+            changed = NodeDef.FromString(node.SerializeToString())
+            changed.input[:] = [_behind(reference, passed) for reference in node.input]
+            nodes.append(changed)
+    return with_nodes(graph, nodes, graph.constants)
+
+
+def _behind(reference: str, passed: dict[str, list[str]]) -> str:
+    """Return what `reference`, such as "a" or "a:1", is once the nodes `passed` are gone."""
+    while source(reference) in passed and not is_control(reference):
+        name, _, index = reference.partition(":")
+        reference = passed[name][int(index or 0)]
+    return reference
+
+
 PASSES = (
+    _Pass(
+        "IdentityN, in which Keras wraps a swish for its gradient, and which OpenCV can't read",
+        _identities,
+        bypass_identities,
+    ),
     _Pass(
         "nodes that the result does not depend on, such as those that order variable reads",
         _unused,

@@ -52,6 +52,9 @@ def _promoted_nodes(node: Any) -> Iterator[Any]:
         for attribute in copy.attr.values():
             if attribute.type == _FLOAT:
                 attribute.type = _DOUBLE
+            types = [_DOUBLE if kind == _FLOAT else kind for kind in attribute.list.type]
+            if types:
+                attribute.list.type[:] = types
         yield copy
 
 

@@ -144,6 +144,22 @@ def test_passes_leave_alone_what_has_no_pattern() -> None:
     assert passes == []
 
 
+def test_swish_of_keras_is_read_without_its_wrapping() -> None:
+    """IdentityN, which wraps a swish for its gradient, is bypassed; its value is the same."""
+    images = tf.keras.layers.Input((4, 4, 3))
+    x = tf.keras.layers.Conv2D(4, 3, activation="swish")(images)
+    model = tf.keras.Model(images, tf.keras.layers.Softmax()(tf.keras.layers.Flatten()(x)))
+    traced = trace(model).graph
+    assert "IdentityN" in {node.op for node in traced.definition.node}
+    bypassed, passes = apply_passes(traced)
+    assert "bypass_identities" in [p.name for p in passes]
+    assert "IdentityN" not in {node.op for node in bypassed.definition.node}
+    inputs = np.random.default_rng(0).random((2, 4, 4, 3), np.float32)
+    np.testing.assert_array_equal(run(bypassed, inputs).outputs, run(traced, inputs).outputs)
+    double = run(traced, inputs, "float64").outputs
+    np.testing.assert_allclose(double, run(bypassed, inputs, "float64").outputs, rtol=1e-12)
+
+
 def test_compressed_constants_are_written_out() -> None:
     """A constant that holds one value for eight is written with all eight, and recorded."""
     with tf.Graph().as_default() as graph:

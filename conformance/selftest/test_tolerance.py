@@ -19,6 +19,7 @@ from conformance.verdict.tolerance import (
     load_tolerances,
     noise_floor,
     ratios,
+    softmax_noise,
     winograd_ran,
 )
 
@@ -47,6 +48,14 @@ def edited(tmp_path: Path) -> Edit:
         return path
 
     return edit
+
+
+def test_any_class_may_win_where_logits_are_all_rounding() -> None:
+    """An input whose logits stray by 1 or more is allowed any softmax; the others are not."""
+    softmax = np.array([[0.999, 0.001], [0.999, 0.001]])
+    noise = softmax_noise(softmax, np.array([2.0, 1e-6]))
+    assert (noise[0] >= 0.999).all()
+    assert (noise[1] < 1e-6).all()
 
 
 def test_a_lucky_input_counts_as_the_median() -> None:

@@ -113,11 +113,13 @@ def softmax_noise(softmax: Array, logit_noise: Floats) -> Floats:
 
     First order: dp_i = p_i (dz_i - sum_j p_j dz_j), so that the variance of dp_i is
     (logit_noise p_i)^2 ((1 - p_i)^2 + sum_{j != i} p_j^2); a normal variable's mean |value| is
-    sqrt(2 / pi) of its standard deviation.
+    sqrt(2 / pi) of its standard deviation. Where logits stray by 1 or more, first order says
+    nothing: any class may take the place of any other (the deepest EfficientNets on noise).
     """
-    p = softmax.astype(np.float64)
+    p, spread = softmax.astype(np.float64), logit_noise[:, None]
     others = np.sum(p**2, axis=1, keepdims=True) - p**2
-    return np.asarray(logit_noise[:, None] * p * np.sqrt(((1 - p) ** 2 + others) * 2 / np.pi))
+    first_order = spread * p * np.sqrt(((1 - p) ** 2 + others) * 2 / np.pi)
+    return np.where(spread < 1, first_order, np.maximum(p, 1 - p))
 
 
 def sigmoid_noise(sigmoid: Array, logit_noise: Floats) -> Floats:
