@@ -21,6 +21,7 @@ from conformance.errors import ConformanceError
 from conformance.machine import cpu_name
 from conformance.pack import read_manifest
 from conformance.reporting.results import json_number, now
+from conformance.verdict.data import release
 
 from .decoding import RECIPES
 from .evaluation import Evaluation, Plan
@@ -49,8 +50,13 @@ def _validate() -> Callable[[Line], Line]:
 
 
 def results_name(plan: Plan) -> str:
-    """Return the name of a plan's results without suffix, such as "mobilenet-5.0.0"."""
-    return f"{plan.job.model}-{plan.opencv}"
+    """Return the name of a plan's results without suffix, such as "mobilenet-5.0.0".
+
+    Of OpenCV 5's classic engine, which it does not take by itself, "mobilenet-5.0.0-classic".
+    """
+    engine = plan.job.config.engine
+    second = engine == "classic" and release(plan.opencv) >= release("5")
+    return f"{plan.job.model}-{plan.opencv}" + (f"-{engine}" if second else "")
 
 
 def write_results(folder: Path, found: Evaluation) -> Path:

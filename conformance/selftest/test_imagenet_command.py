@@ -19,6 +19,7 @@ from conformance.imagenet.evaluation import Evaluation, Plan
 from conformance.imagenet.results import read_results
 from conformance.imagenet.shards import Job
 from conformance.imagenet.statistics import compare
+from conformance.opencv.capability import probe_in_child
 from conformance.opencv.records import RunConfig
 
 from .imagenet_sample import numbers
@@ -127,6 +128,16 @@ def test_pytest_judges_when_asked(home: Path, evaluated: Path, tmp_path: Path) -
     assert numbers(read_results(tmp_path / "imagenet" / evaluated.name)) == numbers(
         read_results(evaluated)
     )
+
+
+def test_each_engine_has_results_of_its_own(home: Path, tmp_path: Path) -> None:
+    """Engines named together are evaluated one by one, and none writes over the other's results."""
+    engines = probe_in_child()["engines"]
+    asked = [*options(home), "--subset=8", f"--engine={','.join(engines)}"]
+    done = run_suite(home / "packs", "-m", "imagenet", *asked, f"--results={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [read_results(path) for path in (tmp_path / "imagenet").glob("*.jsonl")]
+    assert sorted(result.header["engine"] for result in found) == engines
 
 
 def test_throughput_prints_three_rates(

@@ -27,7 +27,7 @@ from conformance.imagenet.evaluation import (
     evaluate,
     in_threads,
 )
-from conformance.imagenet.results import read_results, write_results
+from conformance.imagenet.results import read_results, results_name, write_results
 from conformance.imagenet.servers import OPENCV, FrameworkError, server, servers_closed
 from conformance.imagenet.shards import Job, ShardResult
 from conformance.imagenet.statistics import require_scipy
@@ -204,7 +204,7 @@ def test_results_are_whole_or_refused(whole: Evaluation, tmp_path: Path) -> None
     odd = {**whole.summary, "l1_max": float("nan")}
     path = write_results(tmp_path, replace(whole, summary=odd))
     found = read_results(path)
-    assert path.name == f"mobilenet-{whole.plan.opencv}.jsonl"
+    assert path.name == f"{results_name(whole.plan)}.jsonl"
     assert found.summary["opencv"] == whole.summary["opencv"]
     assert found.summary["l1_max"] == "nan"
     assert found.header["recipe"].startswith("short side to the input size")
@@ -220,6 +220,22 @@ def test_results_are_whole_or_refused(whole: Evaluation, tmp_path: Path) -> None
         path.write_text(changed_text)
         with pytest.raises(ConformanceError, match=said):
             read_results(path)
+
+
+@pytest.mark.parametrize(
+    ("opencv", "engine", "name"),
+    [
+        ("4.14.0", "classic", "mobilenet-4.14.0"),
+        ("5.0.0", "new", "mobilenet-5.0.0"),
+        ("5.0.0", "classic", "mobilenet-5.0.0-classic"),
+    ],
+)
+def test_only_a_second_engine_is_in_the_name(
+    plan: Plan, opencv: str, engine: str, name: str
+) -> None:
+    """Results are <model>-<opencv>, and only OpenCV 5's classic engine says so in the name."""
+    job = replace(plan.job, config=replace(plan.job.config, engine=engine))
+    assert results_name(replace(plan, opencv=opencv, job=job)) == name
 
 
 def test_memory_is_bounded(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,25 +22,32 @@ pytestmark = pytest.mark.imagenet
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Spread the test over the models and the checks."""
-    models = [name for name in session_of(metafunc.config).models if name in MODELS]
+    """Spread the test over the models, the engines that are asked for, and the checks."""
+    session = session_of(metafunc.config)
+    models = [name for name in session.models if name in MODELS]
+    # 50,000 images take hours: one engine, OpenCV's own choice, but where several are named.
+    engines = session.capability["engines"][-1:] if session.engines is None else session.engines
     metafunc.parametrize("pack", models, indirect=True, scope="session")
+    metafunc.parametrize("engine", engines, indirect=True, scope="session")
     metafunc.parametrize("check", list(CHECKS))
 
 
 @pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine that is evaluated (indirect parameter: its name)."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
 def evaluation(
-    request: pytest.FixtureRequest, pack: Pack, conformance_session: Session
+    request: pytest.FixtureRequest, pack: Pack, engine: str, conformance_session: Session
 ) -> Evaluation:
     """The model's evaluation on the images, which is written below --results."""
     asked = selecting.of_pytest(request.config)
     session = conformance_session
-    variant = session.variants()[-1]
     version = session.capability["version"]
     try:
-        plan = asked.plan(
-            pack, asked.dataset(), version, variant.engine, session.weights, session.timeout
-        )
+        plan = asked.plan(pack, asked.dataset(), version, engine, session.weights, session.timeout)
         folder = asking.results_folder(request.config.getoption("--results"))
         return evaluated(asked, plan, folder)
     except FrameworkError as error:
