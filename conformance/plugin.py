@@ -5,15 +5,22 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Generator, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
 
 from .benchmarking import recording
+from .cases import (
+    findings,
+    is_batch_of_one,
+    mark_known_failure,
+    model_of,
+    name_case,
+    parameters_of,
+)
 from .checks import diagnose
-from .conversion import FORMATS, Conversion, require_conversion, takes_batches
+from .conversion import FORMATS, Conversion, require_conversion
 from .errors import ConformanceError
 from .imagenet import selecting
 from .models import EXTENDED, model_order
@@ -33,7 +40,6 @@ OWN = "own"
 _PACKAGE = Path(__file__).resolve().parent
 _SELFTEST = _PACKAGE / "selftest"
 _SESSION = pytest.StashKey[Session]()
-_FINDINGS = pytest.StashKey[dict[str, Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -118,21 +124,6 @@ def marked(session: Session, models: Iterable[str]) -> list[Any]:
     return [pytest.param(m, marks=mark if m in EXTENDED else ()) for m in models]
 
 
-def _parameters(item: pytest.Item) -> tuple[Optional[str], Optional[RunConfig]]:
-    if item.get_closest_marker("stage") is None:
-        return None, None
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    return params.get("pack"), params.get("variant")
-
-
-def _model(item: pytest.Item) -> Optional[str]:
-    """Return the model whose pack a test of the suite wants, or None."""
-    if not any(item.get_closest_marker(name) for name in ("stage", recording.MARK, selecting.MARK)):
-        return None
-    model: Optional[str] = getattr(getattr(item, "callspec", None), "params", {}).get("pack")
-    return model
-
-
 def _deselect(config: pytest.Config, items: list[pytest.Item], mark: str) -> None:
     """Take the tests of a marker out of the run, and tell pytest so."""
     _leave_out(config, items, lambda item: item.get_closest_marker(mark) is not None)
@@ -147,12 +138,6 @@ def _leave_out(
         items[:] = [item for item in items if item not in unwanted]
 
 
-def _batch_of_one(item: pytest.Item) -> bool:
-    """Return whether a test runs a batch through a file that is made for one image."""
-    _, variant = _parameters(item)
-    return variant is not None and _stage(item) == "batch" and not takes_batches(variant.importer)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the items by model for xdist, name their case, and mark the known failures."""
@@ -160,29 +145,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _deselect(config, items, recording.MARK)
     if not selecting.is_asked(config):
         _deselect(config, items, selecting.MARK)
-    _leave_out(config, items, _batch_of_one)
+    _leave_out(config, items, is_batch_of_one)
     if not _formats(config):
         # pytest would keep a test without parameters, and tell that it was skipped.
         _leave_out(config, items, lambda item: "conversion" in getattr(item, "fixturenames", ()))
     own = [item for item in items if item.get_closest_marker(OWN)]
-    if own and not any(_model(item) in session_of(config).own for item in own):
+    if own and not any(model_of(item) in session_of(config).own for item in own):
         _deselect(config, items, OWN)  # there is no model of the user's to judge
     for item in items:
         if item.get_closest_marker(selecting.MARK):
-            item.add_marker(pytest.mark.xdist_group(_model(item)))
-        model, variant = _parameters(item)
+            item.add_marker(pytest.mark.xdist_group(model_of(item)))
+        model, variant = parameters_of(item)
         if model is None:
             if item.get_closest_marker("stage"):
-                _mark_known_failure(session_of(config), item, NO_MODEL, variant)
+                mark_known_failure(session_of(config), item, NO_MODEL, variant)
             continue
         item.add_marker(pytest.mark.xdist_group(model))
-        _name_case(item, session_of(config), model, variant)
-        _mark_known_failure(session_of(config), item, model, variant)
-
-
-def _findings(item: pytest.Item) -> dict[str, Any]:
-    """Return what is found out about a case: "case", "judgement", "run", "layers": dicts."""
-    return item.stash.setdefault(_FINDINGS, {})
+        name_case(item, session_of(config), model, variant)
+        mark_known_failure(session_of(config), item, model, variant)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -191,73 +171,15 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the findings into the report, for the results file and the table at the end."""
     report = yield
-    vars(report)["findings"] = dict(_findings(item))
+    vars(report)["findings"] = dict(findings(item))
     return report
-
-
-def _stage(item: pytest.Item) -> str:
-    stage = item.get_closest_marker("stage")
-    assert stage is not None
-    return str(stage.args[0])
-
-
-def _name_case(
-    item: pytest.Item, session: Session, model: str, variant: Optional[RunConfig]
-) -> None:
-    stage = _stage(item)
-    # The same case has the same id whatever the engine, so that engines can be compared.
-    name, _, parameters = item.name.rstrip("]").partition("[")
-    case = {
-        "id": f"{item.path.name}::{name}[{_without(parameters, variant, model)}]",
-        "model": model,
-        "stage": stage,
-    }
-    importer = _importer(item, variant)
-    # These are what JUnit XML shows: plain values, the details are in the findings.
-    properties = {"model": model, "stage": stage, "opencv": session.capability["version"]}
-    if variant is not None:
-        case["variant"] = switches(variant)
-        properties |= {"engine": variant.engine, "variant": case["variant"]}
-    if importer != RunConfig().importer:
-        properties["importer"] = importer
-    properties["command"] = rerun_command(item, item.config, session.own.get(model))
-    item.user_properties += [(name, value) for name, value in properties.items() if value]
-    _findings(item)["case"] = case
-
-
-def _importer(item: pytest.Item, variant: Optional[RunConfig]) -> str:
-    """Return the importer that a case is about, the usual one where it is about none."""
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    return str(variant.importer if variant else params.get("conversion", RunConfig().importer))
-
-
-def _without(parameters: str, variant: Optional[RunConfig], model: str) -> str:
-    """Return a test's parameters less the engine; a model's own name may hold such a word."""
-    if variant is None:
-        return parameters
-    before, name, after = parameters.partition(model)
-    parts = (p for side in (before, after) for p in [side.split("-")])
-    kept = ["-".join(word for word in words if word != variant.engine) for words in parts]
-    return name.join(kept)
-
-
-def _mark_known_failure(
-    session: Session, item: pytest.Item, model: str, variant: Optional[RunConfig]
-) -> None:
-    config = variant or replace(session.variants()[0], importer=_importer(item, variant))
-    name = getattr(item, "originalname", item.name)
-    parameters = item.name[len(name) :].strip("[]")
-    entry = session.known_failure(model, config, _stage(item), name, parameters)
-    if entry is not None:
-        reason = f"{entry.reason} {entry.link}".strip()
-        item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Build the missing packs before the first test, so that progress garbles no test's line."""
     config = session.config
-    models = sorted({m for m in map(_model, session.items) if m}, key=model_order)
+    models = sorted({m for m in map(model_of, session.items) if m}, key=model_order)
     if config.option.collectonly or not models:
         return
     capture = config.pluginmanager.getplugin("capturemanager")
@@ -329,17 +251,17 @@ def verify(
     request: pytest.FixtureRequest, pack: Pack, conformance_session: Session
 ) -> Callable[[Judgement], None]:
     """Record a judgement with the case, and fail the test with the full message if it is bad."""
-    _, variant = _parameters(request.node)
+    _, variant = parameters_of(request.node)
 
     def verify(judgement: Judgement) -> None:
         __tracebackhide__ = True
-        _findings(request.node)["judgement"] = found = judgement.as_dict()
+        findings(request.node)["judgement"] = found = judgement.as_dict()
         request.node.user_properties += [
             (name, found[name])
             for name in ("metric", "observed", "allowed")
             if found[name] is not None
         ]
-        _findings(request.node)["notes"] = pack.manifest.notes
+        findings(request.node)["notes"] = pack.manifest.notes
         if judgement.notes and judgement.passed:
             warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
         if not judgement.passed:
@@ -353,7 +275,7 @@ def verify(
 @pytest.fixture
 def record_line(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
     """Record a further line of the results file, of the kind "run" or "layers"."""
-    return lambda line: _findings(request.node).update({line["kind"]: line})
+    return lambda line: findings(request.node).update({line["kind"]: line})
 
 
 @pytest.fixture(scope="session")

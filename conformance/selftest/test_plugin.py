@@ -164,9 +164,10 @@ def test_broken_graph_fails_one_test_and_errors_the_rest(tmp_path: Path) -> None
     assert done.returncode == 1
     results = read_results(next((tmp_path / "results").glob("*.jsonl")))
     outcomes = {case["id"]: case["outcome"] for case in results.cases}
+    stages = ("parse", "setup", "forward")
+    imports = [outcomes[f"test_import.py::test_{stage}[{MODEL}]"] for stage in stages]
     # Some versions refuse the operation when parsing, some when setting up.
-    imports = [o for case, o in outcomes.items() if "test_parse" in case or "test_setup" in case]
-    assert imports.count("failed") == 1
+    assert imports in (["failed", "errored", "errored"], ["passed", "failed", "errored"])
     assert outcomes[f"test_agreement.py::test_top1[{MODEL}]"] == "errored"
     assert outcomes[f"test_freezing.py::test_frozen_graph_equals_keras[{MODEL}]"] == "passed"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import pytest
 
@@ -10,39 +10,50 @@ from conformance.opencv.records import CandidateRun
 from conformance.pack import Pack
 from conformance.reporting.recorder import run_line
 from conformance.session import switches
+from conformance.verdict.expectations import CHAIN
 
-STAGES = ("start", "parse", "setup", "forward")
 
-
-def check_reached(candidate: CandidateRun, stage: str) -> None:
-    """Fail where the candidate stopped at `stage`; raise where it did not get that far."""
-    __tracebackhide__ = True
+def stopped_at(candidate: CandidateRun, *stages: str) -> Optional[str]:
+    """Return what stopped the candidate where that happened at one of `stages`."""
     failure = candidate.failure
-    if failure is None or failure.stage not in STAGES:
-        return
-    if failure.stage == stage:
-        pytest.fail(str(failure), pytrace=False)
-    if STAGES.index(failure.stage) < STAGES.index(stage):
-        raise RuntimeError(f"not reached: {failure}")
+    return str(failure) if failure is not None and failure.stage in stages else None
+
+
+def check(candidate: CandidateRun, *stages: str) -> None:
+    """Fail where the candidate stopped at one of `stages`."""
+    __tracebackhide__ = True
+    message = stopped_at(candidate, *stages)
+    if message:
+        pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture
+def reached(request: pytest.FixtureRequest, candidate: CandidateRun) -> CandidateRun:
+    """The candidate, provided that it got as far as the stage of the test."""
+    stage = request.node.get_closest_marker("stage").args[0]
+    message = stopped_at(candidate, *CHAIN[: CHAIN.index(stage)])
+    if message:
+        # In a fixture this is an error: the test of the earlier stage is the one that fails.
+        pytest.fail(f"not reached: {message}", pytrace=False)
+    return candidate
 
 
 @pytest.mark.stage("parse")
 def test_parse(candidate: CandidateRun) -> None:
     """The importer makes a network of the frozen graph."""
-    check_reached(candidate, "start")
-    check_reached(candidate, "parse")
+    check(candidate, "start", "parse")
 
 
 @pytest.mark.stage("setup")
-def test_setup(candidate: CandidateRun) -> None:
+def test_setup(reached: CandidateRun) -> None:
     """The network takes the backend, the target and the input."""
-    check_reached(candidate, "setup")
+    check(reached, "setup")
 
 
 @pytest.mark.stage("forward")
 def test_forward(
-    pack: Pack, candidate: CandidateRun, record_line: Callable[[dict[str, Any]], None]
+    pack: Pack, reached: CandidateRun, record_line: Callable[[dict[str, Any]], None]
 ) -> None:
     """The network answers every input."""
-    check_reached(candidate, "forward")
-    record_line(run_line(pack, candidate, switches(candidate.config)))
+    check(reached, "forward")
+    record_line(run_line(pack, reached, switches(reached.config)))
