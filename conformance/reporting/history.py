@@ -14,6 +14,8 @@ from .gate import DEVIATION
 from .results import Line, Results, variant_of
 
 _BAD = ("failed", "errored")
+_EXPECTED = "xfailed"
+Verdict = list[tuple[str, str]]
 # A change of DEVIATION by more than this factor is told.
 FACTOR = 2.0
 
@@ -63,7 +65,7 @@ def _model_history(
         older, newer = (r.header["opencv"]["version"] for r in (before, after))
         was, now = (_verdict(r, model) for r in (before, after))
         if was != now:
-            yield Step(model, engine, "verdict", older, newer, f"{was} -> {now}")
+            yield Step(model, engine, "verdict", older, newer, _change(was, now))
         old, new = (_run(r, model) for r in (before, after))
         if old is None or new is None:
             continue
@@ -80,16 +82,33 @@ def _model_history(
         yield Step(model, engine, "bits", rebits[0][0], rebits[0][1], detail)
 
 
-def _verdict(results: Results, model: str) -> str:
-    bad = sorted(
-        f"{c['id'].split('::')[1]} {c['outcome']}"
+def _verdict(results: Results, model: str) -> Verdict:
+    """Return outcome and test of each case that did not pass."""
+    return sorted(
+        (c["outcome"], c["id"].split("::")[1])
         for c in results.cases
-        if c["model"] == model and c["outcome"] in _BAD
+        if c["model"] == model and c["outcome"] in (*_BAD, _EXPECTED)
     )
-    expected = sum(c["model"] == model and c["outcome"] == "xfailed" for c in results.cases)
-    if bad:
-        return ", ".join(bad)
-    return f"passed, {expected} known failures" if expected else "passed"
+
+
+def _change(was: Verdict, now: Verdict) -> str:
+    """Return both verdicts in words; tests by their functions' names, where these tell the two."""
+    short = [_told(_functions(verdict)) for verdict in (was, now)]
+    return " -> ".join(short if short[0] != short[1] else map(_told, (was, now)))
+
+
+def _functions(verdict: Verdict) -> Verdict:
+    return [(outcome, test.split("[")[0]) for outcome, test in verdict]
+
+
+def _told(verdict: Verdict) -> str:
+    bad = {
+        outcome: ", ".join(sorted({test for o, test in verdict if o == outcome}))
+        for outcome in _BAD
+    }
+    expected = sum(outcome == _EXPECTED for outcome, _ in verdict)
+    told = [f"{tests} {outcome}" for outcome, tests in bad.items() if tests] or ["passed"]
+    return "; ".join(told + ([f"{expected} known failures"] if expected else []))
 
 
 def _run(results: Results, model: str) -> Optional[Line]:
@@ -137,4 +156,5 @@ def case_of(header: Line, line: Line) -> Case:
         **{axis: header[axis] for axis in ("importer", "engine", "backend", "target", "graph")},
         keras=header["keras"],
         switches=line.get("variant", ""),
+        parameters=line["id"].partition("[")[2].removesuffix("]"),
     )

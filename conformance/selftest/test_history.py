@@ -40,7 +40,36 @@ def test_verdict_step_names_the_case(tmp_path: Path) -> None:
     )
     steps = history(files)
     assert [(s.kind, s.version) for s in steps] == [("verdict", "4.7.0")]
-    assert steps[0].detail == "passed -> test_top1[resnet50] failed"
+    assert steps[0].detail == "passed -> test_top1 failed"
+
+
+def test_other_parameters_of_a_test_are_another_verdict(tmp_path: Path) -> None:
+    """Where the same function fails with another parameter, both cases are named in full."""
+    files = matrix(
+        tmp_path,
+        (
+            "4.6.0",
+            [
+                case(
+                    "resnet50", outcome="failed", id="test_agreement.py::test_softmax[resnet50-l1]"
+                ),
+                case("resnet50"),
+            ],
+        ),
+        (
+            "4.7.0",
+            [
+                case(
+                    "resnet50",
+                    outcome="failed",
+                    id="test_agreement.py::test_softmax[resnet50-linf]",
+                ),
+                case("resnet50"),
+            ],
+        ),
+    )
+    detail = "test_softmax[resnet50-l1] failed -> test_softmax[resnet50-linf] failed"
+    assert [s.detail for s in history(files)] == [detail]
 
 
 def test_first_change_of_bits_is_told_with_the_later_ones(tmp_path: Path) -> None:
