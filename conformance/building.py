@@ -51,14 +51,14 @@ def _located(root: Path, request: PackRequest, importers: Sequence[str]) -> bool
         return True
 
 
-def require_tensorflow(flavour: str) -> None:
-    """Raise ConformanceError saying what to install where packs cannot be built."""
+def require_tensorflow(flavour: str, task: str = "") -> None:
+    """Raise ConformanceError saying what to install; task: what needs it, "" for building packs."""
     if producer_versions(flavour) is None:
         what = "TensorFlow and tf_keras are" if flavour == "legacy" else "TensorFlow is"
+        instead = "" if task else ", or give --packs a folder of packs built elsewhere"
         raise ConformanceError(
-            f"building a pack needs TensorFlow, and {what} not installed: "
-            f"python -m pip install 'opencv-dnn-conformance[tensorflow]', or give --packs a folder "
-            f"of packs built elsewhere"
+            f"{task or 'building a pack'} needs TensorFlow, and {what} not installed: "
+            f"python -m pip install 'opencv-dnn-conformance[tensorflow]'{instead}"
         )
 
 

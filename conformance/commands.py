@@ -19,7 +19,7 @@ from .building import require_tensorflow
 from .conversion import FORMATS, open_conversion, require_converter
 from .errors import ConformanceError
 from .models import EXTENDED, MODELS, ModelSpec, get_model
-from .own_models import MODELS_FILE, Asked, Chosen, by_name, choose, own_from
+from .own_models import OPTIONS, Asked, Chosen, by_name, choose, own_from
 from .pack import (
     PackRequest,
     default_packs,
@@ -92,26 +92,8 @@ def build_options(parser: argparse.ArgumentParser) -> None:
 
 def own_options(parser: argparse.ArgumentParser) -> None:
     """Add what says more of a model of the user's own, where a path is given for MODEL."""
-    add = parser.add_argument
-    add(
-        "--model-preprocess",
-        action="append",
-        default=[],
-        metavar="WHICH",
-        help="of a model of your own: tf, caffe, torch, none (default) or FILE.toml; given once, "
-        "or once for each MODEL, in order, as the next two",
-    )
-    add("--model-labels", action="append", default=[], metavar="FILE", help="its classes")
-    add(
-        "--model-size",
-        action="append",
-        default=[],
-        nargs=2,
-        type=int,
-        metavar=("HEIGHT", "WIDTH"),
-        help="of the images, if it takes any size (default: 224 224)",
-    )
-    add("--models-file", metavar="FILE", help=f"registers models (default: {MODELS_FILE}, if any)")
+    for name, settings in OPTIONS.items():
+        parser.add_argument(name, **settings)
 
 
 def chosen(arguments: Arguments, models: Sequence[str]) -> Chosen:
@@ -301,7 +283,7 @@ def _pack_row(folder: Path) -> tuple[str, ...]:
 def run_diversity(arguments: Arguments) -> int:
     """Print how many classes each model tells apart; return BAD when one tells too few."""
     models = chosen_models(arguments.models)
-    require_tensorflow(keras_flavour())
+    require_tensorflow(keras_flavour(), "diversity")
     from .reference.diversity import diversity  # noqa: TID251  (needs the Keras models)
 
     print(f"{'model':<18} classes  median  lowest  highest top-1 probability, 16 unseen crops")
@@ -319,7 +301,7 @@ def run_diversity(arguments: Arguments) -> int:
 def run_freeze_benchmark(arguments: Arguments) -> int:
     """Print time and memory of freezing beside those of TensorFlow's own recipe."""
     get_model(arguments.model)
-    require_tensorflow(keras_flavour())
+    require_tensorflow(keras_flavour(), "freeze-benchmark")
     from .reference.freeze_benchmark import freeze_benchmark  # noqa: TID251  (times the freezing)
 
     print(freeze_benchmark(arguments.model))
@@ -328,7 +310,7 @@ def run_freeze_benchmark(arguments: Arguments) -> int:
 
 def run_faults(arguments: Arguments) -> int:
     """Inject faults; return BAD where too few are caught or an unchanged model raises an alarm."""
-    require_tensorflow(keras_flavour())
+    require_tensorflow(keras_flavour(), "faults")
     from .selftest.fault_report import run_faults as run  # needs TensorFlow to change graphs
 
     return run(arguments)

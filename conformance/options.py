@@ -13,7 +13,7 @@ from .benchmarking import recording
 from .commands import importer_list
 from .errors import ConformanceError
 from .imagenet import asking
-from .own_models import FORMATS, MODELS_FILE, Asked, Chosen, OwnModel, choose
+from .own_models import FORMATS, MODELS_FILE, OPTIONS, Asked, Chosen, OwnModel, choose
 from .pack import default_packs, keras_flavour
 from .session import Session
 from .verdict.expectations import load_known_failures
@@ -89,35 +89,8 @@ def _add_model_options(add: Callable[..., None]) -> None:
         help="judge this model, and of the others only those that are given too: "
         f"{FORMATS}, or a name (of the registry, {MODELS_FILE} or a pack); repeatable",
     )
-    add(
-        "--model-preprocess",
-        action="append",
-        default=[],
-        metavar="WHICH",
-        help="tf, caffe, torch, none (default: RGB, 0-255) or FILE.toml; given once it is for "
-        "every --model, else once for each, in order, as the next two",
-    )
-    add(
-        "--model-labels",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="the names of the model's classes, one a line",
-    )
-    add(
-        "--model-size",
-        action="append",
-        default=[],
-        nargs=2,
-        type=int,
-        metavar=("HEIGHT", "WIDTH"),
-        help="size of the images for a model that takes any (default: 224 224)",
-    )
-    add(
-        "--models-file",
-        metavar="FILE",
-        help=f"registers models of your own (default: {MODELS_FILE} here, where there is one)",
-    )
+    for name, settings in OPTIONS.items():
+        add(name, **settings)
 
 
 def asked_models(config: pytest.Config) -> Chosen:

@@ -18,6 +18,36 @@ MODELS_FILE = "conformance.toml"
 SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")
 FORMATS = f"a {', '.join(SUFFIXES)} file or a SavedModel folder"
 
+# What more can be said of a model of one's own, as argparse and pytest both take it.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--model-preprocess": {
+        "action": "append",
+        "default": [],
+        "metavar": "WHICH",
+        "help": "of a model of your own: tf, caffe, torch, none (default: RGB, 0-255) or "
+        "FILE.toml; given once it is for every such model, else once for each, in order, as the "
+        "next two",
+    },
+    "--model-labels": {
+        "action": "append",
+        "default": [],
+        "metavar": "FILE",
+        "help": "the names of the model's classes, one a line",
+    },
+    "--model-size": {
+        "action": "append",
+        "default": [],
+        "nargs": 2,
+        "type": int,
+        "metavar": ("HEIGHT", "WIDTH"),
+        "help": "size of the images for a model that takes any (default: 224 224)",
+    },
+    "--models-file": {
+        "metavar": "FILE",
+        "help": f"registers models of your own (default: {MODELS_FILE} here, where there is one)",
+    },
+}
+
 # What a folder of packs, a test id and a command line can hold as it is.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _KEYS = ("name", "path", "preprocess", "labels", "size", "outputs")

@@ -6,6 +6,7 @@ the failure is asked of the script itself, in a process of its own.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 LARGE = 1 << 20
 _CHANNELS = (64, 16, 4)
 _TIMEOUT = 120.0  # seconds for one part
+_DEVIATION = "root mean square deviation"  # what the script prints where OpenCV answers
 
 _SCRIPT = '''"""{title}. Needs cv2 and NumPy only."""
 import os
@@ -54,13 +56,13 @@ expected = np.moveaxis(expected, -1, 1)
 if {differs}:
     sys.exit(f"shape {{output.shape}}, should be {{expected.shape}}")
 deviation = np.sqrt(np.mean((output.reshape(expected.shape) - expected) ** 2))
-print(f"root mean square deviation {{deviation:.3g}}, allowed {{LIMIT:.3g}}")
+print(f"{deviates} {{deviation:.3g}}, allowed {{LIMIT:.3g}}")
 sys.exit(0 if deviation <= LIMIT else 1)
 '''
 
 _ISSUE = """# {title}
 
-`reproduce.py` reads `{file}` ({nodes} operations, {size} KiB), runs it on `input.npy` and
+`reproduce.py` reads `{file}` ({nodes}, {size} KiB), runs it on `input.npy` and
 compares with `expected.npy`, TensorFlow's answer to the same graph in double precision.{converted}
 
     python reproduce.py
@@ -106,7 +108,7 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     part of the graph fails by itself.
     """
     run = session.run(pack, config)
-    require_tensorflow(keras_flavour())
+    require_tensorflow(keras_flavour(), "--reduce")
     batch = _fails_in_batches(session, pack, run)
     target = _last_node(pack) if batch else _target(session, pack, run)
     from .reference.reduce import parts_around  # noqa: TID251  (cuts the graph)
@@ -221,6 +223,7 @@ def _script(case: _Case, allowance: Allowance, title: str) -> str:
     shape = "shape" if case.batch else "size"  # of one image axes of size 1 may be missing
     return _SCRIPT.format(
         title=title,
+        deviates=_DEVIATION,
         differs=f"output.{shape} != expected.{shape}",
         limit=float(allowance.values[0]),
         why=_why(allowance),
@@ -253,7 +256,7 @@ def _failing_output(script: Path) -> Optional[str]:
     """Return what the script printed if it shows a deviation, an error of OpenCV or a crash."""
     try:
         ended = subprocess.run(
-            [sys.executable, str(script)],
+            [sys.executable, str(script.resolve())],
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,
@@ -288,14 +291,14 @@ def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
     return None
 
 
-def _title(case: _Case) -> str:
+def _title(case: _Case, output: str) -> str:
+    """Return what the script shows, which may be less than the whole model's failure."""
     failure = case.session.run(case.pack, case.config).failure
     if case.batch:
         return f"{case.target.op}: a batch of {BATCH} images gives other rows ({case.config.title})"
-    what = (
-        "strays from TensorFlow" if failure is None else f"fails to {DOING[failure.stage]} a graph"
-    )
-    return f"{case.target.op}: {what} ({case.config.title})"
+    if failure is None or _DEVIATION in output:
+        return f"{case.target.op}: strays from TensorFlow ({case.config.title})"
+    return f"{case.target.op}: fails to {DOING[failure.stage]} a graph ({case.config.title})"
 
 
 def _converted(case: _Case) -> str:
@@ -310,9 +313,12 @@ def _write_issue(case: _Case, part: Part, output: str) -> str:
     found = case.session.capability
     allowance = _allowance(case, part)
     size = case.file.stat().st_size / 1024
+    nodes = "1 operation" if part.nodes == 1 else f"{part.nodes} operations"
+    # Whoever reads the issue has the files elsewhere, and need not know where they were made.
+    output = output.replace(f"{case.folder.resolve()}{os.sep}", "")
     text = _ISSUE.format(
-        title=_title(case),
-        nodes=part.nodes,
+        title=_title(case, output),
+        nodes=nodes,
         size=f"{size:.0f}",
         output="\n".join("    " + line for line in output.splitlines()),
         version=found["version"],
@@ -328,4 +334,4 @@ def _write_issue(case: _Case, part: Part, output: str) -> str:
     )
     (case.folder / "issue.md").write_text(text, encoding="utf-8")
     script = case.folder / "reproduce.py"
-    return f"{case.folder}: {part.nodes} operations, {size:.0f} KiB; run {script}"
+    return f"{case.folder}: {nodes}, {size:.0f} KiB; run {script}"

@@ -89,7 +89,7 @@ def test_interrupted_comparison_keeps_its_rounds(cache: Path, tmp_path: Path) ->
     try:
         wait_for_round(file)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -101,14 +101,14 @@ def test_interrupted_comparison_keeps_its_rounds(cache: Path, tmp_path: Path) ->
 
 
 def wait_for_round(file: Path) -> None:
-    """Return once the file holds a round; fail after a minute."""
-    for _ in range(600):
+    """Return once the file holds a round; fail after five minutes: the machine may be busy."""
+    for _ in range(3000):
         if file.exists():
             comparisons = json.loads(file.read_text())["comparisons"]
             if comparisons and comparisons[0]["rounds"]:
                 return
         time.sleep(0.1)
-    pytest.fail("no round within a minute")
+    pytest.fail("no round within five minutes")
 
 
 def test_unknown_version_is_told(bench: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,8 @@ SHOWN = "console"
 WHY = re.compile(r"<!-- not run: .+ -->")
 FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*(\S*)", re.MULTILINE)
 SECONDS = 300
+# A place in this package's code, as a traceback names it.
+TRACEBACK = re.compile(r'^ +File ".*/conformance/.*", line \d+', re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +51,11 @@ def reader(tmp_path: Path, packs: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def run_block(example: Example) -> Optional[str]:
-    """Run a block in the current folder; return what it said if its status is not 0."""
+    """Run a block in the current folder; return what it said if it failed.
+
+    A traceback of this package is a failure even where status 1 is to be expected, as Python ends
+    with that. A reproducer's, of OpenCV's error, is what it is there for.
+    """
     language, source = example.region.lexemes["arguments"], str(example.parsed)
     done = subprocess.run(
         [*RUN[language], source],
@@ -59,7 +65,8 @@ def run_block(example: Example) -> Optional[str]:
         timeout=SECONDS,
         check=False,
     )
-    return f"{source}\nstatus {done.returncode}:\n{done.stdout}" if done.returncode else None
+    failed = done.returncode or TRACEBACK.search(done.stdout)
+    return f"{source}\nstatus {done.returncode}:\n{done.stdout}" if failed else None
 
 
 def parse(path: Path) -> Document:
@@ -72,6 +79,18 @@ def parse(path: Path) -> Document:
 def test_commands_run(path: Path, reader: Path) -> None:
     """Every sh and python block of a how-to ends with status 0, one after the other."""
     for example in parse(path).examples():
+        example.evaluate()
+
+
+def test_a_traceback_of_the_package_is_noticed(tmp_path: Path) -> None:
+    """A command that breaks inside this package fails the test, whatever status it hides behind."""
+    path = tmp_path / "broken.md"
+    code = "from conformance.models import get_model; get_model([])"
+    path.write_text(
+        f"```sh\n{sys.executable} -c '{code}' || test $? -eq 1\n```\n", encoding="utf-8"
+    )
+    (example,) = parse(path).examples()
+    with pytest.raises(AssertionError, match="Traceback"):
         example.evaluate()
 
 

@@ -153,8 +153,9 @@ def test_localize_prints_and_draws(tmp_path: Path) -> None:
         [*command, str(tmp_path / "bad"), "--plot", str(picture)], capture_output=True, text=True
     )
     assert bad.returncode == 1, bad.stderr
-    marked = [line for line in bad.stdout.splitlines() if "first out of the noise" in line]
-    assert "bn/add" in marked[0]
+    lines = bad.stdout.splitlines()
+    marked = next(number for number, line in enumerate(lines) if "first out of the noise" in line)
+    assert "bn/add" in lines[marked - 1]
     assert picture.read_bytes()[:4] == b"\x89PNG"
     good = subprocess.run([*command, str(tmp_path / "good")], capture_output=True, text=True)
     assert good.returncode == 0, good.stdout

@@ -20,7 +20,8 @@ from conformance.pack import Pack
 from conformance.reducing import write_reproducer
 from conformance.reference.graphdef import read_frozen
 from conformance.reference.reduce import cut
-from conformance.selftest.tiny import tiny_pack, tiny_weights
+from conformance.selftest.graphdef import changed
+from conformance.selftest.tiny import graph_nodes, tiny_pack, tiny_weights
 from conformance.session import Session
 
 
@@ -60,6 +61,8 @@ def test_reproducer_fails_by_itself(
     issue = (folder / "issue.md").read_text()
     assert "'conv1/BiasAdd' (BiasAdd)" in issue
     assert "root mean square deviation" in issue
+    assert "(1 operation, " in issue
+    assert str(tmp_path) not in issue
 
 
 def test_truth_is_the_cut_graphs_own(
@@ -82,6 +85,19 @@ def test_part_of_a_graph_whose_input_has_the_parts_name(tmp_path: Path) -> None:
     inner = cut(whole, "conv1/Relu", "bn/add", np.zeros((1, 16, 16, 8), np.float32))
     assert [node.name for node in inner.definition.node].count("input") == 1
     assert "conv1/Conv2D" not in inner.nodes()
+
+
+def test_refused_operation_is_reduced(tmp_path: Path) -> None:
+    """An operation that OpenCV refuses is cut out alone; the issue quotes its error, no path."""
+    nodes = changed(graph_nodes(tiny_weights(), 16), "conv1/Relu", op="Digamma")
+    pack = tiny_pack(tmp_path / "packs", nodes=nodes)
+    session = Session(tmp_path / "packs", engines=["classic"])
+    write_reproducer(tmp_path / "out", session, pack, session.variants()[0])
+    issue = (tmp_path / "out" / "issue.md").read_text()
+    assert issue.startswith("# Digamma: fails to ")
+    assert "(1 operation, " in issue
+    assert "cv2.error" in issue
+    assert str(tmp_path) not in issue
 
 
 def test_nothing_to_reduce_is_told(tmp_path: Path) -> None:
