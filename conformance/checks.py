@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
+from .errors import ConformanceError
 from .opencv.records import BATCH, CandidateRun, RunConfig
 from .pack import SAMPLED, Pack, default_packs
 from .session import Session, switches
@@ -17,6 +18,10 @@ from .verdict.tolerance import Allowance
 
 SOFTMAX_METRICS = ("softmax_l1_sum", "softmax_l1_mean", "softmax_linf")
 LOGITS_METRICS = ("logits_l1_mean", "logits_linf")
+OUTPUT_METRICS = (
+    *SOFTMAX_METRICS,
+    *(name.replace("softmax", "output") for name in SOFTMAX_METRICS),
+)
 
 
 def judge_run(session: Session, pack: Pack, run: CandidateRun) -> list[Judgement]:
@@ -117,13 +122,70 @@ def diagnose(session: Session, pack: Pack, config: RunConfig) -> list[str]:
     run = session.run(pack, config)
     lines = []
     if run.layer_samples:
-        nodes = session.profile(pack, run)
-        first = first_bad(nodes)
-        plain = "every node, read without fusion and Winograd, stays in the noise"
-        lines.append(describe(first, nodes) if first else plain)
-        lines += _tapped(session, pack, run)
+        lines += [*_blamed(session, pack, run), *_tapped(session, pack, run)]
     lines += [f"vanishes with {option}" for option in _remedies(session, pack, config)]
     return [*lines, f"node by node: {localize_command(session, pack.model, config)}"]
+
+
+def unread_input(session: Session, pack: Pack, run: CandidateRun) -> Optional[int]:
+    """Return the number of the input that a fault of the nodes shows on, where they are not read.
+
+    None where the outputs stray no farther than they may, or stray most on one of the inputs
+    SAMPLED, whose nodes the pack has.
+    """
+    names = pack.manifest.inputs
+    strayed = {
+        judgement.observed / judgement.allowed: judgement
+        for judgement in judge_run(session, pack, run)
+        if not judgement.passed and judgement.metric in OUTPUT_METRICS and judgement.allowed
+    }
+    worst = strayed[max(strayed)] if strayed else None
+    if worst is None or worst.input is None or worst.input in names[SAMPLED]:
+        return None
+    return names.index(worst.input)
+
+
+def where_bad(session: Session, pack: Pack, run: CandidateRun) -> tuple[Pack, CandidateRun]:
+    """Return pack and run in which a node leaves the noise: those given, or of one input alone.
+
+    The latter where every node stays in the noise on the inputs SAMPLED, and the outputs do not on
+    another. Raises ConformanceError where that takes TensorFlow and there is none.
+    """
+    if run.layer_samples and first_bad(session.profile(pack, run)) is None:
+        index = unread_input(session, pack, run)
+        if index is not None:
+            focused = session.focus(pack, index)
+            return focused, session.run(focused, run.config)
+    return pack, run
+
+
+def _blamed(session: Session, pack: Pack, run: CandidateRun) -> Iterator[str]:
+    """Tell the first bad node, on the inputs whose nodes are read or on the one that strays."""
+    nodes = session.profile(pack, run)
+    first = first_bad(nodes)
+    if first is not None:
+        yield describe(first, nodes)
+        return
+    yield f"on {_listed(pack.manifest.inputs[SAMPLED])} {_all_well(run.config)}"
+    try:
+        focused, alone = where_bad(session, pack, run)
+    except ConformanceError as error:
+        yield f"the nodes were not read on the worst input: {error}"
+        return
+    if focused is not pack:
+        nodes = session.profile(focused, alone) if alone.layer_samples else []
+        first = first_bad(nodes)
+        told = describe(first, nodes) if first else _all_well(run.config)
+        yield f"on {focused.manifest.inputs[0]!r} {told}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(map(repr, names))
+
+
+def _all_well(config: RunConfig) -> str:
+    plain = ", read without fusion and Winograd," if config.engine == "classic" else ""
+    return f"every node{plain} stays in the noise"
 
 
 def _tapped(session: Session, pack: Pack, run: CandidateRun) -> Iterator[str]:

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .checks import diagnose, is_clean
+from .checks import diagnose, is_clean, where_bad
 from .commands import (
     BAD,
     OK,
@@ -24,7 +24,7 @@ from .commands import (
 )
 from .errors import ConformanceError
 from .opencv.records import CandidateRun, RunConfig
-from .pack import Pack
+from .pack import SAMPLED, Pack
 from .pack_identity import GRAPHS
 from .session import Session
 from .verdict.localize import NodeDeviation, first_bad
@@ -75,19 +75,32 @@ def run_localize(arguments: argparse.Namespace) -> int:
     pack = session.pack(model)
     session.check_conversion(pack, config.importer)
     run = session.run(pack, config)
-    nodes = session.profile(pack, run) if run.layer_samples else []
+    shown, shown_run = _shown(session, pack, run)
+    nodes = session.profile(shown, shown_run) if shown_run.layer_samples else []
     if nodes:
-        print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.title}")
+        inputs = " and ".join(shown.manifest.inputs[SAMPLED])
+        print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.title}", inputs)
     clean = _tell(session, pack, run)
     if arguments.plot:
         _plot(arguments.plot, nodes, pack, run)
     if arguments.reduce:
-        _reduce(arguments.reduce, session, pack, config)
+        _reduce(arguments.reduce, session, shown, config)
     return OK if clean else BAD
 
 
-def print_profile(nodes: Sequence[NodeDeviation], title: str) -> None:
-    """Print a row for each node; a folded or dropped one says so instead of a deviation."""
+def _shown(session: Session, pack: Pack, run: CandidateRun) -> tuple[Pack, CandidateRun]:
+    """Return what the profile is of: the pack's inputs, or the one that a node goes wrong on."""
+    try:
+        return where_bad(session, pack, run)
+    except ConformanceError:
+        return pack, run  # _tell says what is missing
+
+
+def print_profile(nodes: Sequence[NodeDeviation], title: str, inputs: str) -> None:
+    """Print a row for each node; a folded or dropped one says so instead of a deviation.
+
+    inputs: the names of those that the values are of.
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("node", overflow="fold")
     table.add_column("op", no_wrap=True)
@@ -103,6 +116,7 @@ def print_profile(nodes: Sequence[NodeDeviation], title: str) -> None:
         table.add_row(told.replace(common, ""), node.op, *_figures(node))
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     console.print(f"{title}: root mean square over sampled values, against float64")
+    console.print(f"inputs: {inputs}")
     if common:
         console.print(f"names of nodes without {common}")
     console.print(table)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -23,6 +24,7 @@ from .conversion import (
     takes_batches,
 )
 from .errors import ConformanceError
+from .focusing import focus_pack
 from .models import EXTENDED, MODELS
 from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
@@ -67,7 +69,8 @@ class Session:
     build_failures: dict[str, str] = field(default_factory=dict)
     lacking: list[str] = field(default_factory=list)
     _packs: dict[str, Pack] = field(default_factory=dict)
-    _runs: dict[tuple[str, RunConfig], CandidateRun] = field(default_factory=dict)
+    _runs: dict[tuple[Path, RunConfig], CandidateRun] = field(default_factory=dict)
+    _focused: dict[tuple[Path, int], Pack] = field(default_factory=dict)
 
     @cached_property
     def capability(self) -> dict[str, Any]:
@@ -248,10 +251,25 @@ class Session:
 
     def run(self, pack: Pack, config: RunConfig) -> CandidateRun:
         """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
-        key = (pack.model, config)
+        key = (pack.path, config)
         if key not in self._runs:
             self._runs[key] = run_candidate(pack, config, self.timeout)
         return self._runs[key]
+
+    def focus(self, pack: Pack, index: int) -> Pack:
+        """Return the pack of input number `index` alone, made by TensorFlow once a session.
+
+        Raises ConformanceError where TensorFlow is not installed, or fails.
+        """
+        key = (pack.path, index)
+        if key not in self._focused:
+            folder = Path(self._scratch.name) / f"{pack.model}-{len(self._focused)}"
+            self._focused[key] = focus_pack(pack, index, folder, self.timeout)
+        return self._focused[key]
+
+    @cached_property
+    def _scratch(self) -> TemporaryDirectory[str]:
+        return TemporaryDirectory(prefix="conformance-focus-")
 
     def case(
         self, model: str, config: RunConfig, stage: str, test: str, parameters: str = ""

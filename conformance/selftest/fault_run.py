@@ -16,7 +16,7 @@ from typing import Optional
 import numpy as np
 
 from conformance.blob_statement import blob
-from conformance.checks import judge_run
+from conformance.checks import judge_run, unread_input
 from conformance.fixtures import fixture_path
 from conformance.models import ModelSpec, get_model
 from conformance.opencv.run import CandidateRun, RunConfig, run_blobs, run_candidate
@@ -92,10 +92,13 @@ def model_outcomes(
 
 
 def _graph_outcome(bench: Bench, fault: Fault) -> Outcome:
-    with _copied_pack(bench.pack, GRAPH) as pack:
-        write_graph(pack.path / GRAPH, fault.graph)
-        run = run_candidate(pack, bench.config, bench.session.timeout)
-        return _judged(bench, run, fault)
+    return _judged(bench, _run_faulty(bench, bench.pack, fault), fault)
+
+
+def _run_faulty(bench: Bench, pack: Pack, fault: Fault) -> CandidateRun:
+    with _copied_pack(pack, GRAPH) as faulty:
+        write_graph(faulty.path / GRAPH, fault.graph)
+        return run_candidate(faulty, bench.config, bench.session.timeout)
 
 
 @contextmanager
@@ -111,7 +114,7 @@ def _copied_pack(pack: Pack, without: str) -> Iterator[Pack]:
 def _judged(bench: Bench, run: CandidateRun, fault: Optional[Fault] = None) -> Outcome:
     pack = bench.pack
     failed = [j.metric for j in judge_run(bench.session, pack, run) if not j.passed]
-    located = _located(bench, run)
+    located = _located(bench, run, fault)
     return Outcome(
         model=pack.model,
         kind=fault.kind if fault else "",
@@ -126,11 +129,17 @@ def _judged(bench: Bench, run: CandidateRun, fault: Optional[Fault] = None) -> O
     )
 
 
-def _located(bench: Bench, run: CandidateRun) -> str:
-    if run.carriers and (run.layer_samples or run.layers_wrong):
-        bad = first_bad(bench.session.profile(bench.pack, run))
-        return bad.node if bad else ""
-    return (run.failure.node or "") if run.failure else ""
+def _located(bench: Bench, run: CandidateRun, fault: Optional[Fault]) -> str:
+    """Return the node that a failure's message names, "" where it names none."""
+    if not (run.carriers and (run.layer_samples or run.layers_wrong)):
+        return (run.failure.node or "") if run.failure else ""
+    bad = first_bad(bench.session.profile(bench.pack, run))
+    index = None if bad else unread_input(bench.session, bench.pack, run)
+    if fault and index is not None:
+        # As where_bad does it, but that the pack's own graph is not the one that OpenCV gets.
+        alone = bench.session.focus(bench.pack, index)
+        bad = first_bad(bench.session.profile(alone, _run_faulty(bench, alone, fault)))
+    return bad.node if bad else ""
 
 
 def _partners(graph: Graph, node: str, run: CandidateRun) -> set[str]:

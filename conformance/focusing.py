@@ -1,0 +1,66 @@
+"""The pack of one input, made on demand, for a failure on an input whose nodes a pack has not.
+
+A pack holds the nodes' activations on the inputs SAMPLED only, and a fault may show on another: a
+ReLU6 in the place of a ReLU changes nothing where no value is above 6.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .building import require_tensorflow
+from .errors import ConformanceError
+from .opencv.process import child_environment, last_lines
+from .pack import LAYERS, Pack, keras_flavour
+
+
+def focus_pack(pack: Pack, index: int, folder: Path, timeout: float = 600) -> Pack:
+    """Write into `folder` what judging the pack's input number `index` alone needs; return it.
+
+    timeout: seconds that TensorFlow may take. Raises ConformanceError where it is not installed, or
+    fails.
+    """
+    name = pack.manifest.inputs[index]
+    require_tensorflow(keras_flavour(), f"reading the nodes on the input {name!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in pack.path.iterdir():
+        if file.suffix == ".npy":
+            np.save(folder / file.name, np.load(file, allow_pickle=False)[index : index + 1])
+        elif file.name != LAYERS:
+            _link(file, folder / file.name)
+    _write_samples(pack, index, folder / LAYERS, timeout)
+    layers = [{**entry, "shape": [1, *entry["shape"][1:]]} for entry in pack.manifest.layers]
+    return Pack(folder, replace(pack.manifest, inputs=[name], layers=layers), pack.head)
+
+
+def _link(file: Path, link: Path) -> None:
+    try:
+        link.symlink_to(file.resolve())
+    except OSError:  # Windows lets few users make one
+        (shutil.copytree if file.is_dir() else shutil.copy)(file, link)
+
+
+def _write_samples(pack: Pack, index: int, file: Path, timeout: float) -> None:
+    command = [sys.executable, "-m", "conformance.reference.focus"]
+    command += [str(pack.path.resolve()), str(index), str(file.resolve())]
+    where = f"TensorFlow could not run {pack.model} on the input {pack.manifest.inputs[index]!r}"
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **child_environment()},
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConformanceError(f"{where} within {timeout:g} s") from error
+    if done.returncode != 0:
+        raise ConformanceError(f"{where}.{last_lines(done.stderr)}")
