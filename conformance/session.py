@@ -130,8 +130,10 @@ class Session:
     def allow_node(self, pack: Pack, config: RunConfig, float32: Any, float64: Any) -> Allowance:
         """Return what a node with these samples, [1, S], may stray.
 
-        The classic engine reads nodes without Winograd convolution unless it was switched on.
+        The classic engine reads nodes without Winograd convolution unless it was switched on; the
+        new one with it, where the graph has a convolution that could run so.
         """
+        ran = _winograd(pack, config)
         return allow(
             self.tolerances,
             LAYER_METRIC,
@@ -140,7 +142,7 @@ class Session:
             model=pack.model,
             opencv=self.capability["version"],
             engine=config.engine,
-            winograd=None if config.engine == "new" else bool(config.winograd),
+            winograd=ran if config.engine == "new" else bool(ran),
             estimated=True,
         )
 
@@ -352,9 +354,8 @@ class Session:
 
 def _winograd(pack: Pack, config: RunConfig) -> Optional[bool]:
     """Return whether Winograd convolution ran; None where the OpenCV version decides."""
-    if config.winograd is None and pack.manifest.winograd == 0:
-        return False  # the graph has no convolution that could run so
-    return config.winograd
+    # Whatever the switch, the graph may have no convolution that could run so.
+    return False if pack.manifest.winograd == 0 else config.winograd
 
 
 def switches(config: RunConfig) -> str:

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
+import numpy as np
 import pytest
 
 from conformance.checks import diagnose, is_clean, judge_run, localize_command
@@ -67,6 +68,31 @@ def has_engine() -> Callable[[str], None]:
             pytest.skip(f"this OpenCV has no engine {engine!r}")
 
     return check
+
+
+@pytest.mark.parametrize(
+    ("engine", "convolutions", "switched", "wide"),
+    [
+        ("new", 13, None, True),
+        ("new", 0, None, False),
+        ("classic", 13, None, False),
+        ("classic", 13, True, True),
+        ("classic", 0, True, False),
+    ],
+)
+def test_nodes_are_allowed_winograds_rounding_only_where_it_ran(
+    tmp_path: Path, engine: str, convolutions: int, switched: Optional[bool], wide: bool
+) -> None:
+    """A node has the wider multiple on a graph and an engine whose nodes Winograd computes."""
+    pack = tiny_pack(tmp_path)
+    pack.manifest.winograd = convolutions
+    session = Session(tmp_path)
+    session.__dict__["capability"] = {"version": "5.0.0"}
+    config = RunConfig(engine=engine, winograd=switched)
+    samples = np.ones((1, 50), np.float32), np.ones((1, 50)) + 1e-7
+    rule = session.tolerances.rules["layer_rms"]
+    found = session.allow_node(pack, config, *samples).multiple
+    assert found == (rule.multiple_winograd if wide else rule.multiple)
 
 
 def test_right_network_has_no_bad_node(tmp_path: Path) -> None:
