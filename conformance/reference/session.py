@@ -17,7 +17,9 @@ def open_session(definition: Any) -> Iterator[Any]:
 
     Grappler would fuse nodes whose values are asked for, and fold float32 constants.
     """
-    config = tf.compat.v1.ConfigProto()
+    # A session heeds no other setting: those of tf.config are for what is called eagerly.
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads)
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     config.graph_options.optimizer_options.opt_level = -1  # L0
     with tf.Graph().as_default() as graph:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +184,26 @@ def test_logits_are_what_the_softmax_takes(traced: Traced, inputs: Any) -> None:
     assert (node.op, source(node.input[0])) == ("Softmax", traced.graph.logits)
     answers = run(traced.graph, inputs[:2], "float64")
     np.testing.assert_allclose(tf.nn.softmax(answers.logits), answers.outputs, atol=1e-14)
+
+
+_THREADS = """
+import os, sys
+import tensorflow as tf
+from conformance.reference.graphdef import GraphDef
+from conformance.reference.session import open_session
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+with open_session(GraphDef()):
+    print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted by /proc")
+def test_sessions_have_the_threads_that_were_set() -> None:
+    """A session runs on the threads set: noise on 1 and on 2 is measured, not assumed."""
+
+    def threads(wanted: int) -> int:
+        command = [sys.executable, "-c", _THREADS, str(wanted)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert threads(9) - threads(1) == 8
