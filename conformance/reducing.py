@@ -6,6 +6,7 @@ the failure is asked of the script itself, in a process of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -116,17 +117,31 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     folder.mkdir(parents=True, exist_ok=True)
     case = _Case(folder, session, pack, config, target, batch)
     image = pack.load("inputs")[:BATCH] if batch else _image(pack, run, target)
-    at = (target.node, target.node)
     tensors, starts = pack.manifest.tensors, _starts(pack, config)
-    for part in parts_around(pack.graph_path, tensors, *at, image, starts):
-        output = _attempt(case, part)
-        if output is not None:
-            part, output = _shrink(case, part) or (part, output)
-            return _write_issue(case, part, output)
+    for last in (target.node, *_users(pack, target.node)):
+        for part in parts_around(pack.graph_path, tensors, target.node, last, image, starts):
+            output = _attempt(case, part)
+            if output is not None:
+                part, output = _shrink(case, part) or (part, output)
+                return _write_issue(case, part, output)
+    _remove_attempt(case)
     raise ConformanceError(
-        f"--reduce {folder}: no part of {pack.model} that ends in {target.node!r} fails by itself; "
+        f"--reduce {folder}: no part of {pack.model} around {target.node!r} fails by itself; "
         f"the whole model is needed ({pack.graph_path})"
     )
+
+
+def _remove_attempt(case: _Case) -> None:
+    """Remove what the last attempt wrote: a script that shows no failure must not stay."""
+    for name in (case.file.name, "input.npy", "expected.npy", "reproduce.py"):
+        (case.folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # other files are in it
+        case.folder.rmdir()
+
+
+def _users(pack: Pack, node: str) -> list[str]:
+    """Return the nodes that take what `node` gives: OpenCV may fail in folding it into one."""
+    return [entry["node"] for entry in pack.manifest.layers if node in entry["inputs"]]
 
 
 def _starts(pack: Pack, config: RunConfig) -> Optional[set[str]]:
@@ -291,14 +306,24 @@ def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
     return None
 
 
-def _title(case: _Case, output: str) -> str:
+def _at_fault(case: _Case, part: Part) -> tuple[str, str]:
+    """Return name and op of the node to blame: the one OpenCV's error names, or the target.
+
+    The error may name a computation on constants, such as a Reshape, before the target.
+    """
+    failure = case.session.run(case.pack, case.config).failure
+    node = part.graph.nodes().get(failure.node or "") if failure else None
+    return (node.name, node.op) if node is not None else (case.target.node, case.target.op)
+
+
+def _title(case: _Case, output: str, op: str) -> str:
     """Return what the script shows, which may be less than the whole model's failure."""
     failure = case.session.run(case.pack, case.config).failure
     if case.batch:
-        return f"{case.target.op}: a batch of {BATCH} images gives other rows ({case.config.title})"
+        return f"{op}: a batch of {BATCH} images gives other rows ({case.config.title})"
     if failure is None or _DEVIATION in output:
-        return f"{case.target.op}: strays from TensorFlow ({case.config.title})"
-    return f"{case.target.op}: fails to {DOING[failure.stage]} a graph ({case.config.title})"
+        return f"{op}: strays from TensorFlow ({case.config.title})"
+    return f"{op}: fails to {DOING[failure.stage]} a graph ({case.config.title})"
 
 
 def _converted(case: _Case) -> str:
@@ -312,12 +337,13 @@ def _converted(case: _Case) -> str:
 def _write_issue(case: _Case, part: Part, output: str) -> str:
     found = case.session.capability
     allowance = _allowance(case, part)
+    node, op = _at_fault(case, part)
     size = case.file.stat().st_size / 1024
     nodes = "1 operation" if part.nodes == 1 else f"{part.nodes} operations"
     # Whoever reads the issue has the files elsewhere, and need not know where they were made.
     output = output.replace(f"{case.folder.resolve()}{os.sep}", "")
     text = _ISSUE.format(
-        title=_title(case, output),
+        title=_title(case, output, op),
         nodes=nodes,
         size=f"{size:.0f}",
         output="\n".join("    " + line for line in output.splitlines()),
@@ -326,8 +352,8 @@ def _write_issue(case: _Case, part: Part, output: str) -> str:
         file=case.file.name,
         converted=_converted(case),
         distribution=found["distribution"],
-        node=case.target.node,
-        op=case.target.op,
+        node=node,
+        op=op,
         model=case.pack.model,
         limit=float(allowance.values[0]),
         why=_why(allowance),

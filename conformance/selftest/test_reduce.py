@@ -20,9 +20,11 @@ from conformance.pack import Pack
 from conformance.reducing import write_reproducer
 from conformance.reference.graphdef import read_frozen
 from conformance.reference.reduce import cut
-from conformance.selftest.graphdef import changed
+from conformance.selftest.graphdef import changed, constant, operation
 from conformance.selftest.tiny import graph_nodes, tiny_pack, tiny_weights
 from conformance.session import Session
+
+CONV = "conv1/Conv2D"
 
 
 @pytest.fixture
@@ -98,6 +100,44 @@ def test_refused_operation_is_reduced(tmp_path: Path) -> None:
     assert "(1 operation, " in issue
     assert "cv2.error" in issue
     assert str(tmp_path) not in issue
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "blamed"),
+    [
+        ("Reshape", ("conv1/old", "conv1/shape"), "'conv1/made' (Reshape)"),
+        ("Digamma", ("conv1/old",), "'conv1/Conv2D' (Conv2D)"),
+    ],
+    ids=["computed-constant", "folded"],
+)
+def test_node_that_the_error_names_is_blamed(
+    tmp_path: Path, op: str, operands: tuple[str, ...], blamed: str
+) -> None:
+    """Of a part that ends in another node, title and text name the one that OpenCV refuses."""
+    made = [
+        constant("conv1/old", tiny_weights()["conv1/bias"]),
+        constant("conv1/shape", np.array([-1], np.int32)),
+        operation("conv1/made", op, *operands),
+    ]
+    nodes = changed(graph_nodes(tiny_weights()), "conv1/BiasAdd", inputs=(CONV, "conv1/made"))
+    pack = tiny_pack(tmp_path / "packs", nodes=nodes[:1] + made + nodes[1:])
+    session = Session(tmp_path / "packs", engines=["classic"])
+    write_reproducer(tmp_path / "out", session, pack, session.variants()[0])
+    issue = (tmp_path / "out" / "issue.md").read_text()
+    assert f"node {blamed}" in issue
+    assert issue.startswith(f"# {blamed.split('(')[1][:-1]}: fails to ")
+
+
+def test_failed_attempt_leaves_no_files(tmp_path: Path) -> None:
+    """Where no part of the graph fails by itself, no script that would pass is left behind."""
+    scale = tiny_weights()["bn/scale"] * np.float32(1.01)
+    wrong = constant("bn/scale", scale)
+    nodes = [wrong if n.name == wrong.name else n for n in graph_nodes(tiny_weights())]
+    pack = tiny_pack(tmp_path / "packs", nodes=nodes)
+    session = Session(tmp_path / "packs", engines=["classic"])
+    with pytest.raises(ConformanceError, match="the whole model is needed"):
+        write_reproducer(tmp_path / "out", session, pack, session.variants()[0])
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_to_reduce_is_told(tmp_path: Path) -> None:
