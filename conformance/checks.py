@@ -123,7 +123,10 @@ def diagnose(session: Session, pack: Pack, config: RunConfig) -> list[str]:
     lines = []
     if run.layer_samples:
         lines += [*_blamed(session, pack, run), *_tapped(session, pack, run)]
-    lines += [f"vanishes with {option}" for option in _remedies(session, pack, config)]
+    remedies = list(_remedies(session, pack, config))
+    lines += [f"vanishes with {option}" for option in remedies]
+    if _WINOGRAD_OFF in remedies:
+        lines += _with_winograd(session, pack, replace(config, winograd=True))
     return [*lines, f"node by node: {localize_command(session, pack.model, config)}"]
 
 
@@ -203,6 +206,18 @@ def _tapped(session: Session, pack: Pack, run: CandidateRun) -> Iterator[str]:
         state = "vanishes" if tapped.passed else "stays"
         shift = f"which moves the outputs by {run.tap_shift:.2g}"
         yield f"the deviation of the outputs {state} while all layers are read, {shift}"
+
+
+_WINOGRAD_OFF = "--winograd off"
+
+
+def _with_winograd(session: Session, pack: Pack, config: RunConfig) -> Iterator[str]:
+    """Tell the first bad node of a run that reads the nodes as Winograd computes them."""
+    run = session.run(pack, config)
+    nodes = session.profile(pack, run) if run.layer_samples else []
+    first = first_bad(nodes)
+    if first is not None:
+        yield f"with --winograd on {describe(first, nodes)}"
 
 
 def _remedies(session: Session, pack: Pack, config: RunConfig) -> Iterator[str]:

@@ -175,8 +175,10 @@ def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
     if found is not None:
         return found
     if run.failure is None:
+        unread = run.config.engine == "classic" and run.config.winograd is None
+        hint = "; --winograd on reads the nodes as Winograd computes them" if unread else ""
         raise ConformanceError(
-            f"--reduce: no node of {pack.model} leaves the noise, there is nothing to reduce"
+            f"--reduce: no node of {pack.model} leaves the noise, there is nothing to reduce{hint}"
         )
     from .reference.reduce import node_that_uses  # noqa: TID251  (reads the graph)
 

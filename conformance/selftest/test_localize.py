@@ -14,7 +14,7 @@ import pytest
 from conformance.checks import diagnose, is_clean, judge_run, localize_command
 from conformance.errors import ConformanceError
 from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child
-from conformance.pack import Pack
+from conformance.pack import SAMPLED, Pack
 from conformance.reporting.profile_chart import draw_profile
 from conformance.reporting.results import read_results
 from conformance.selftest.graphdef import constant
@@ -112,6 +112,22 @@ def test_diagnosis_names_node_inputs_and_command(tmp_path: Path) -> None:
     assert "stays while all layers are read" in text
     assert "vanishes with" not in text
     assert f"localize {pack.model} --engine classic --packs {tmp_path}" in text
+
+
+def test_fault_of_winograd_is_localised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where outputs are wrong with Winograd only, the message has the switch and the node."""
+    session, _, faulty = diagnosed(tmp_path / "faulty", **wrong_scale())
+    pack = tiny_pack(tmp_path / "right")
+    right = session.run(pack, faulty.config)
+    outputs = np.array(right.outputs)
+    outputs[SAMPLED] = np.array(faulty.outputs)[SAMPLED]
+    by_winograd = {None: replace(right, outputs=outputs), True: faulty, False: right}
+    monkeypatch.setattr(Session, "run", lambda self, pack, config: by_winograd[config.winograd])
+    text = "\n".join(diagnose(session, pack, right.config))
+    assert "every node, read without fusion and Winograd, stays in the noise" in text
+    assert "vanishes with --winograd off" in text
+    assert "with --winograd on first node out of the noise" in text
+    assert "'bn/add', AddV2" in text
 
 
 def test_lost_layer_is_bad(tmp_path: Path) -> None:
