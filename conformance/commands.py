@@ -124,6 +124,13 @@ def importer_list(text: str) -> list[str]:
     return names
 
 
+def count(text: str) -> int:
+    """Return the number that an option was given; for argparse, which tells the option's name."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
+
+
 def benchmark_options(parser: argparse.ArgumentParser) -> None:
     """Add what `freeze-benchmark` takes."""
     parser.add_argument("model", nargs="?", default="vgg16", metavar="MODEL", help="default: vgg16")
@@ -134,11 +141,11 @@ def faults_options(parser: argparse.ArgumentParser) -> None:
     models_option(parser)
     packs_option(parser)
     parser.add_argument("--quick", action="store_true", help="one of each kind on two models")
-    parser.add_argument("--a-kind", type=int, metavar="N", help="faults of each kind and model")
+    parser.add_argument("--a-kind", type=count, metavar="N", help="faults of each kind and model")
     parser.add_argument(
         "--engine", default="default", help="classic, new, or default: OpenCV's own"
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="models at once")
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="models at once")
     parser.add_argument("--output", type=Path, metavar="FILE.jsonl", help="append each outcome")
     parser.add_argument(
         "--read", type=Path, nargs="+", metavar="FILE.jsonl", help="inject nothing; print these"

@@ -17,6 +17,7 @@ from .commands import (
     BAD,
     OK,
     chosen,
+    count,
     importer_list,
     own_options,
     packs_option,
@@ -47,7 +48,7 @@ def localize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="cpu", help="OpenCV's target (default: cpu)")
     for switch in ("winograd", "fusion"):
         parser.add_argument(f"--{switch}", choices=_SWITCHES, help="default: as the user gets it")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of OpenCV")
+    parser.add_argument("--threads", type=count, metavar="N", help="threads of OpenCV")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the profile")
     parser.add_argument("--reduce", type=Path, metavar="DIR", help="write a minimal reproducer")
     own_options(parser)

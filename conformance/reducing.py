@@ -114,7 +114,12 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     target = _last_node(pack) if batch else _target(session, pack, run)
     from .reference.reduce import parts_around  # noqa: TID251  (cuts the graph)
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConformanceError(
+            f"--reduce {folder}: can't be made a folder ({error.strerror}); choose another"
+        ) from error
     case = _Case(folder, session, pack, config, target, batch)
     image = pack.load("inputs")[:BATCH] if batch else _image(pack, run, target)
     tensors, starts = pack.manifest.tensors, _starts(pack, config)

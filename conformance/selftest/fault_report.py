@@ -38,6 +38,8 @@ def run_faults(arguments: argparse.Namespace) -> int:
     models = list(QUICK) if arguments.quick else chosen_models(arguments.models)
     if arguments.quick and arguments.models:
         raise ConformanceError("faults: give either --quick, which has its models, or MODEL…")
+    if arguments.output:
+        _require_writable(arguments.output)
     outcomes: list[Outcome] = []
     for found in _all_outcomes(models, arguments):
         outcomes += found
@@ -106,7 +108,7 @@ def _all_outcomes(models: Sequence[str], arguments: argparse.Namespace) -> Itera
 def _a_kind(model: str, arguments: argparse.Namespace) -> int:
     if arguments.a_kind is not None:
         return int(arguments.a_kind)
-    return 1 if arguments.quick else A_KIND[model]
+    return 1 if arguments.quick else A_KIND.get(model, 1)
 
 
 def _model(
@@ -133,6 +135,14 @@ def read(path: Path) -> Iterator[Outcome]:
             yield Outcome(**json.loads(line))
     except (OSError, ValueError, TypeError) as error:
         raise ConformanceError(f"--read {path}: no outcomes of faults ({error})") from error
+
+
+def _require_writable(path: Path) -> None:
+    """Raise ConformanceError where outcomes can't be appended: better now than after an hour."""
+    try:
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise ConformanceError(f"--output {path}: can't be written ({error.strerror})") from error
 
 
 def _append(path: Path, outcome: Outcome) -> None:

@@ -135,6 +135,20 @@ def test_bad_usage_exits_with_2(words: list[str]) -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["faults", "--workers", "0"], ["faults", "--a-kind", "-1"], ["localize", "--threads=0"]],
+)
+def test_counts_below_one_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A number of workers, faults or threads below 1 is refused by its option's name."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "mobilenet"])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert words[1].split("=")[0] in told
+    assert "must be a whole number of at least 1" in told
+
+
 def test_reader_that_leaves_is_no_error() -> None:
     """`list` whose reader closes the pipe at once shows no traceback."""
     command = [sys.executable, "-m", "conformance", "list"]

@@ -16,6 +16,7 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
+from conformance.cli import main
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.models import get_model
@@ -178,6 +179,14 @@ def test_outcomes_are_read_back(tmp_path: Path) -> None:
     path.write_text('{"kind": "case"}\n')
     with pytest.raises(ConformanceError, match=r"faults\.jsonl: no outcomes"):
         list(read(path))
+
+
+def test_unwritable_outcomes_are_told_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`faults --output` to a folder that is not there exits 2 before any fault is injected."""
+    assert main(["faults", "mobilenet", "--output", str(tmp_path / "nowhere" / "o.jsonl")]) == 2
+    assert "o.jsonl: can't be written" in capsys.readouterr().err
 
 
 def test_quick_faults_are_all_caught(tmp_path: Path) -> None:

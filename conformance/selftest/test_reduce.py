@@ -147,3 +147,12 @@ def test_nothing_to_reduce_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConformanceError, match="nothing to reduce"):
         write_reproducer(tmp_path / "out", session, pack, session.variants()[0])
     assert not (tmp_path / "out").exists()
+
+
+def test_folder_that_cannot_be_made_is_told(
+    tmp_path: Path, strict: tuple[Session, Pack, RunConfig]
+) -> None:
+    """--reduce into the path of a file is one error that names it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConformanceError, match=r"--reduce .*file: can't be made a folder"):
+        write_reproducer(tmp_path / "file", *strict)
