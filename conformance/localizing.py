@@ -83,7 +83,7 @@ def run_localize(arguments: argparse.Namespace) -> int:
         print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.title}", inputs)
     clean = _tell(session, pack, run)
     if arguments.plot:
-        _plot(arguments.plot, nodes, pack, run)
+        _plot(arguments.plot, nodes, shown, run)
     if arguments.reduce:
         _reduce(arguments.reduce, session, shown, config)
     return OK if clean else BAD
@@ -145,7 +145,8 @@ def _plot(path: Path, nodes: Sequence[NodeDeviation], pack: Pack, run: Candidate
         raise ConformanceError(f"--plot {path}: {pack.model} gave no layers to draw (see above)")
     from .reporting.profile_chart import draw_profile
 
-    where = f"OpenCV {run.version}, {run.config.title}"
+    names = pack.manifest.inputs[SAMPLED]
+    where = f"OpenCV {run.version}, {run.config.title}, {' and '.join(names)}"
     draw_profile(path, nodes, f"{pack.model}: deviation from float64, node by node ({where})")
     print(f"{path}: written")
 

@@ -95,6 +95,16 @@ def test_nodes_are_allowed_winograds_rounding_only_where_it_ran(
     assert found == (rule.multiple_winograd if wide else rule.multiple)
 
 
+def test_softmax_is_measured_by_its_own_rounding(tmp_path: Path) -> None:
+    """A softmax's deviation, noise and allowance are all of the softmax alone, given its logits."""
+    session, pack, run = diagnosed(tmp_path, **wrong_scale())
+    *_, logits, softmax = session.profile(pack, run)
+    assert (softmax.op, softmax.bad, logits.bad) == ("Softmax", False, True)
+    assert softmax.observed is not None
+    assert max(softmax.observed, softmax.noise) < softmax.allowed < 1e-4
+    assert logits.noise > 10 * softmax.noise
+
+
 def test_right_network_has_no_bad_node(tmp_path: Path) -> None:
     """Each node of the right network stays in the noise, and each is held, folded or moved."""
     session, pack, run = diagnosed(tmp_path)

@@ -84,12 +84,13 @@ def profile(
     nodes = []
     sizes: dict[str, int] = {}
     widened: dict[str, float] = {}  # by what factor, and so what depends on it
+    before: Optional[Layer] = None
     for layer in layers:
         sizes[layer.node] = int(np.prod(layer.shape))
         inputs = [run.layer_samples.get(name) for name in layer.inputs]
         logits = inputs[0] if inputs else None
         if _is_whole_softmax(layer) and logits is not None and layer.node in run.layer_samples:
-            nodes.append(_softmax_node(layer, run, logits))
+            nodes.append(_softmax_node(layer, run, logits, before))
         else:
             allowance = allow(layer.f32[None], layer.f64[None])
             factor = max((widened.get(name, 1.0) for name in layer.inputs), default=1.0)
@@ -98,6 +99,7 @@ def profile(
                 factor = max(factor, _of_mean(layer, allowance, terms))
             widened[layer.node] = factor
             nodes.append(_node(layer, run, replace(allowance, values=factor * allowance.values)))
+        before = layer
     return nodes
 
 
@@ -129,22 +131,32 @@ def _node(layer: Layer, run: CandidateRun, allowance: Allowance) -> NodeDeviatio
     return _deviation(layer, run, observed, noise, allowed, allowance.multiple)
 
 
-def _softmax_node(layer: Layer, run: CandidateRun, logits: Array) -> NodeDeviation:
+def _softmax_node(
+    layer: Layer, run: CandidateRun, logits: Array, before: Optional[Layer]
+) -> NodeDeviation:
     """Judge a softmax [N, C] by the logits that it was given, on the images sampled whole.
 
     What they strayed before is theirs; a softmax makes much of it on one image and nothing on the
-    next, so that no noise floor of a few images holds for it.
+    next, so that no noise floor of a few images holds for it. Its noise is TensorFlow's by the same
+    measure, where the node before is the one that gave it its logits.
     """
     classes = layer.shape[-1]
     count = len(layer.positions()) // classes * classes
-    powers = logits[:count].reshape(-1, classes).astype(np.float64)
-    powers = np.exp(powers - powers.max(axis=1, keepdims=True))
-    truth = (powers / powers.sum(axis=1, keepdims=True)).reshape(1, -1)
+    truth = _softmax(logits[:count], classes)
     measure = METRICS[METRIC].measure
     observed = measure(run.layer_samples[layer.node][None, :count], truth)[0]
     noise = measure(layer.f32[None], layer.f64[None])[0]
+    if before is not None and before.node == layer.inputs[0]:
+        noise = measure(layer.f32[None, :count], _softmax(before.f32[:count], classes))[0]
     allowed = SOFTMAX_EPS * EPS32 * measure(truth, 0 * truth)[0]
     return _deviation(layer, run, float(observed), float(noise), float(allowed))
+
+
+def _softmax(logits: Array, classes: int) -> Array:
+    """Return the softmax of each `classes` logits in float64, [1, S]."""
+    powers = logits.reshape(-1, classes).astype(np.float64)
+    powers = np.exp(powers - powers.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True)).reshape(1, -1)
 
 
 def _deviation(
