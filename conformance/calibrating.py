@@ -66,7 +66,7 @@ def run_tolerances(arguments: argparse.Namespace) -> int:
     _print_noise(noise)
     _print_opencv(session, opencv)
     if arguments.update:
-        _update(arguments.update, _provenance(session, noise, opencv), opencv)
+        _update(arguments.update, _provenance(session, packs, noise, opencv), opencv)
         print(f"{arguments.update}: written")
     return OK
 
@@ -94,24 +94,29 @@ def _greatest(found: Any) -> Ratios:
 
 def _opencv_ratios(session: Session, packs: Sequence[Pack], kind: str) -> Ratios:
     return _greatest(
-        (pack.model, _required(session, pack, config, kind))
+        (pack.model, _required(session, pack, config))
         for pack in packs
         for config in session.variants()
-        for config in _configured(config, kind)
+        for config in configured(pack, config, kind)
     )
 
 
-def _configured(config: RunConfig, kind: str) -> list[RunConfig]:
-    """Return the runs that tell of a kind of multiple; 5.0's new engine always has Winograd."""
-    if kind == WINOGRAD:
-        return [config if config.engine == "new" else replace(config, winograd=True)]
-    return [] if config.engine == "new" else [replace(config, winograd=False)]
+def configured(pack: Pack, config: RunConfig, kind: str) -> list[RunConfig]:
+    """Return the runs that tell of a kind of multiple.
+
+    5.0's new engine can't be kept from Winograd: it tells of the plain multiple where the graph has
+    no convolution that could run so, else of Winograd's.
+    """
+    never = pack.manifest.winograd == 0
+    if config.engine == "new":
+        return [config] if never == (kind == PLAIN) else []
+    if kind == PLAIN:
+        return [replace(config, winograd=False)]
+    return [] if never else [replace(config, winograd=True)]
 
 
-def _required(session: Session, pack: Pack, config: RunConfig, kind: str) -> dict[str, float]:
-    """Return {metric: the multiple that would have been enough}, none where Winograd never ran."""
-    if kind == WINOGRAD and pack.manifest.winograd == 0:
-        return {}
+def _required(session: Session, pack: Pack, config: RunConfig) -> dict[str, float]:
+    """Return {metric: the multiple that would have been enough}."""
     run = session.run(pack, config)
     if run.failures:
         raise ConformanceError(f"no tolerances from a run that fails: {run.failures[0]}")
@@ -135,7 +140,8 @@ def _print_opencv(session: Session, opencv: dict[str, Ratios]) -> None:
     for kind, ratios in opencv.items():
         for metric, (ratio, model) in ratios.items():
             now = getattr(session.tolerances.rules[metric], kind)
-            rows.append((metric, kind, f"{ratio:.2f}", model, f"{now:g}", str(_multiple(ratio))))
+            shown = "Winograd" if kind == WINOGRAD else "plain"
+            rows.append((metric, shown, f"{ratio:.2f}", model, f"{now:g}", str(_multiple(ratio))))
     heads = ("metric", "kind", "noise floors", "model", "multiple now", f"{SAFETY} x, rounded up")
     print_rows(f"OpenCV {session.capability['version']}", heads, rows, "table")
 
@@ -145,12 +151,16 @@ def _multiple(ratio: float) -> int:
 
 
 def _provenance(
-    session: Session, noise: dict[tuple[int, bool], Ratios], opencv: dict[str, Ratios]
+    session: Session,
+    packs: Sequence[Pack],
+    noise: dict[tuple[int, bool], Ratios],
+    opencv: dict[str, Ratios],
 ) -> dict[str, Any]:
     versions = producer_versions(session.keras) or {}
     told: dict[str, Any] = {
         "measured": f"TensorFlow {versions.get('tensorflow')}, OpenCV "
         f"{session.capability['version']}, {cpu_name()}",
+        "models": [pack.model for pack in packs],
         "safety": SAFETY,
     }
     for (threads, onednn), ratios in noise.items():

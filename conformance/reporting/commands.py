@@ -169,7 +169,7 @@ def print_rows(
         return
     console = Console(highlight=False, markup=False)
     console.print(title)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for head in heads:
         table.add_column(head, overflow="fold")  # a name cut short names nothing
     for row in rows:

@@ -8,8 +8,11 @@ from typing import Callable, Optional
 import numpy as np
 import pytest
 
+from conformance.calibrating import PLAIN, WINOGRAD, configured
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.opencv.records import RunConfig
+from conformance.selftest.tiny import tiny_pack
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import (
     EPS32,
@@ -189,3 +192,25 @@ def test_few_values_estimate_noise_by_luck(count: int) -> None:
     values = np.random.default_rng(count).standard_normal((20_000, count), np.float32)
     below = np.mean(np.sqrt((values**2).mean(axis=1)) < least_share(count))
     assert 0 < below < 0.003
+
+
+@pytest.mark.parametrize(
+    ("engine", "convolutions", "kind", "switches"),
+    [
+        ("classic", 13, PLAIN, [False]),
+        ("classic", 13, WINOGRAD, [True]),
+        ("classic", 0, WINOGRAD, []),
+        ("new", 13, PLAIN, []),
+        ("new", 13, WINOGRAD, [None]),
+        ("new", 0, PLAIN, [None]),
+        ("new", 0, WINOGRAD, []),
+    ],
+)
+def test_multiples_are_measured_by_runs_of_their_kind(
+    tmp_path: Path, engine: str, convolutions: int, kind: str, switches: list[Optional[bool]]
+) -> None:
+    """A run with Winograd tells of the wide multiple only, one without it of the plain one."""
+    pack = tiny_pack(tmp_path)
+    pack.manifest.winograd = convolutions
+    runs = configured(pack, RunConfig(engine=engine), kind)
+    assert [run.winograd for run in runs] == switches
