@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .checks import diagnose, is_clean, where_bad
+from .checks import diagnose, judge_run, where_bad
 from .commands import (
     BAD,
     OK,
@@ -28,6 +28,7 @@ from .opencv.records import CandidateRun, RunConfig
 from .pack import SAMPLED, Pack
 from .pack_identity import GRAPHS
 from .session import Session
+from .verdict.judge import Judgement
 from .verdict.localize import NodeDeviation, first_bad
 
 _SWITCHES = {"on": True, "off": False}
@@ -132,12 +133,23 @@ def _figures(node: NodeDeviation) -> tuple[str, str, str, str]:
 
 def _tell(session: Session, pack: Pack, run: CandidateRun) -> bool:
     """Print what is wrong, or that nothing is, and return whether nothing is."""
-    if is_clean(session, pack, run):
+    wrong = [judgement for judgement in judge_run(session, pack, run) if not judgement.passed]
+    if not run.failures and not wrong:
         print(f"{pack.model}: nothing strays farther than it may")
         return True
-    for line in [*map(str, run.failures), *diagnose(session, pack, run.config)[:-1]]:
+    failed = [*map(str, run.failures), *map(_in_short, wrong)]
+    for line in [*failed, *diagnose(session, pack, run.config)[:-1]]:
         print(line)
     return False
+
+
+def _in_short(judgement: Judgement) -> str:
+    where = "".join(
+        f" {word} {name!r}"
+        for word, name in (("of", judgement.output), ("on", judgement.input))
+        if name
+    )
+    return f"{judgement.metric}{where}: {judgement.observed:.3g}, allowed {judgement.allowed:.3g}"
 
 
 def _plot(path: Path, nodes: Sequence[NodeDeviation], pack: Pack, run: CandidateRun) -> None:

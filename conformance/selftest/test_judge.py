@@ -252,6 +252,17 @@ def test_classes_that_underflow_have_no_order() -> None:
 _FIRST = Sides(_NAMES[:4], _GOOD.candidate[:4], _TRUTH[:4])
 
 
+@pytest.mark.parametrize(("second", "passed"), [(19.0, True), (12.0, False)])
+def test_sigmoids_that_round_to_one_have_no_order(second: float, passed: bool) -> None:
+    """Sigmoids that are both 1 in float32 may be exchanged, however far apart their logits lie."""
+    logits = np.array([[-3.0, second, 20.0]])
+    truth = 1 / (1 + np.exp(-logits))
+    candidate = np.minimum(truth, truth[0, 1]).astype(np.float32)
+    sides = Sides(["input"], candidate, truth)
+    allowance = replace(_allowance("logits_linf"), values=np.array([1e-3]))
+    assert judge_top(sides, logits, allowance, 1).passed is passed
+
+
 def test_a_batch_must_have_the_shape_of_the_singles() -> None:
     """(10, 1, 1000) instead of (10, 1000) fails, and says whether the values agree."""
     allowance = _allowance("batch_linf").of(slice(4))

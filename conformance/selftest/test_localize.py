@@ -208,6 +208,7 @@ def test_localize_prints_and_draws(tmp_path: Path) -> None:
     lines = bad.stdout.splitlines()
     marked = next(number for number, line in enumerate(lines) if "first out of the noise" in line)
     assert "bn/add" in lines[marked - 1]
+    assert any(line.startswith("logits_linf on 'noise") for line in lines)
     assert picture.read_bytes()[:4] == b"\x89PNG"
     good = subprocess.run([*command, str(tmp_path / "good")], capture_output=True, text=True)
     assert good.returncode == 0, good.stdout

@@ -147,7 +147,7 @@ def judge_top(
         return replace(judge_shape(sides), metric=metric)
     truth = np.maximum(truth_logits, truth_logits.max(axis=1, keepdims=True) + _UNDERFLOW)
     ranking = top_k(sides.candidate, k)
-    by_rank = inversions(truth, ranking)
+    by_rank = np.where(_rounded_alike(sides.truth, ranking), 0.0, inversions(truth, ranking))
     turned = by_rank.max(axis=1) if ordered else set_inversion(truth, ranking)
     turned[~np.isfinite(sides.candidate).all(axis=1)] = np.inf
     twice = replace(allowance, metric=metric, values=2 * allowance.values)
@@ -160,6 +160,15 @@ def judge_top(
         position=int(ranking[worst, int(np.argmax(by_rank[worst]))]),
         notes=_swaps(sides, turned, twice.values, metric),
     )
+
+
+def _rounded_alike(truth: Array, ranking: Indices) -> Array:
+    """Return, rank by rank, whether float32 has one value for the class chosen and the best left.
+
+    [N, k]. So of sigmoids near 1, whose logits may lie far apart.
+    """
+    chosen, above = np.take_along_axis(truth, ranking, axis=1), inversions(truth, ranking)
+    return np.asarray(above <= EPS32 * np.abs(chosen + above))
 
 
 def judge_batch(sides: Sides, batch: Array, allowance: Allowance) -> Judgement:
