@@ -80,6 +80,7 @@ def test_cell_leads_to_its_cases(page: Any) -> None:
     """A click on a failed cell shows its cases, observed and allowed, reason and command."""
     page.locator("#verdicts a.mark.failed").first.click()
     dialog = page.locator("#cases")
+    dialog.wait_for()  # the page opens it in an event of its own, after the click
     assert dialog.locator("h2").inner_text() == "mobilenet on OpenCV 4.7.0 classic"
     assert dialog.locator("tbody tr").count() == 26
     article = dialog.locator("article").first.inner_text()
@@ -87,13 +88,14 @@ def test_cell_leads_to_its_cases(page: Any) -> None:
     assert "<script>alert(1)</script>" in article
     assert "test_softmax[mobilenet-metric_0]' --engine=classic" in article
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
 
 
 def test_address_leads_to_a_cell(browser: Any, report: str) -> None:
     """The address of a cell opens the page with that cell's cases."""
     page = browser.new_page()
     drawn(page, report + "#c2/vgg16")
+    page.locator("#cases").wait_for()
     assert page.locator("#cases h2").inner_text() == "vgg16 on OpenCV 4.7.0 classic"
     page.close()
 
