@@ -155,14 +155,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker(selecting.MARK):
             item.add_marker(pytest.mark.xdist_group(model_of(item)))
-        model, variant = parameters_of(item)
-        if model is None:
-            if item.get_closest_marker("stage"):
-                mark_known_failure(session_of(config), item, NO_MODEL, variant)
+        if not item.get_closest_marker("stage"):
             continue
-        item.add_marker(pytest.mark.xdist_group(model))
-        name_case(item, session_of(config), model, variant)
-        mark_known_failure(session_of(config), item, model, variant)
+        model, variant = parameters_of(item)
+        if model is not None:
+            item.add_marker(pytest.mark.xdist_group(model))
+        name_case(item, session_of(config), model or NO_MODEL, variant)
+        mark_known_failure(session_of(config), item, model or NO_MODEL, variant)
 
 
 @pytest.hookimpl(wrapper=True)

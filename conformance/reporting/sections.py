@@ -153,11 +153,12 @@ def deviation(report: Report) -> Optional[Data]:
     rows = deviation_rows(report.matrix)
     if not rows:
         return None
+    models = _models(rows)
     ratios = {
         model: [_worst_ratio(column.cell(model).runs) for _, column in report.matrix.columns]
-        for model in report.matrix.models
+        for model in models
     }
-    return {"ratios": ratios, "models": _models(rows)}
+    return {"ratios": ratios, "models": models}
 
 
 def _worst_ratio(runs: Iterable[Line]) -> Optional[float]:
@@ -240,7 +241,8 @@ def environment(report: Report) -> Optional[Data]:
     for _, column in report.matrix.columns:
         for model, key in (column.results.header["packs"] if column.results else {}).items():
             packs[model].add(key)
-    return {"packs": {model: sorted(packs[model]) for model in report.matrix.models}}
+    judged = [model for model in report.matrix.models if model in packs]
+    return {"packs": {model: sorted(packs[model]) for model in judged}}
 
 
 SECTIONS: dict[str, Callable[[Report], Optional[Data]]] = {
