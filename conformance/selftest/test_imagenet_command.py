@@ -122,9 +122,12 @@ def test_bad_option(
 
 def test_pytest_judges_when_asked(home: Path, evaluated: Path, tmp_path: Path) -> None:
     """-m imagenet judges top-1, top-5 and L1, skips what Keras publishes, writes the results."""
-    done = run_suite(home / "packs", "-m", "imagenet", *options(home), f"--results={tmp_path}")
+    given = [*options(home), f"--results={tmp_path}", f"--junit-xml={tmp_path / 'junit.xml'}"]
+    done = run_suite(home / "packs", "-m", "imagenet", *given)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed, 1 skipped" in done.stdout
+    for name in ("model", "opencv", "engine"):
+        assert f'<property name="{name}" value="' in (tmp_path / "junit.xml").read_text()
     assert numbers(read_results(tmp_path / "imagenet" / evaluated.name)) == numbers(
         read_results(evaluated)
     )
