@@ -72,9 +72,8 @@ def _time_pictures(report: Report) -> Iterator[tuple[str, charts.Spec]]:
         )
         rows = [row for timing in timings for row in iteration_rows(timing)]
         for model, of_model in _by(rows, "model"):
-            spec = charts.with_rows(
-                charts.iteration_chart(), of_model, f"{model}: time of each iteration", _WIDTH
-            )
+            title = f"{model}: time of each iteration, {group}"
+            spec = charts.with_rows(charts.iteration_chart(), of_model, title, _WIDTH)
             yield f"inference-time-{model}{suffix}", spec
 
 

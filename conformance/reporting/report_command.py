@@ -7,9 +7,9 @@ from pathlib import Path
 
 from conformance.errors import ConformanceError
 
-from .accuracy import only_accuracies, read_accuracies
+from .accuracy import divided, read_accuracies
 from .bench_files import read_timings
-from .commands import OK, results_files
+from .commands import OK
 from .html import render
 from .markdown import markdown
 from .matrix import build_matrix
@@ -72,10 +72,10 @@ def make_report(arguments: argparse.Namespace) -> Report:
     if not arguments.results and not arguments.bench:
         raise ConformanceError("report: give results files (results/*.jsonl) or --bench FILE")
     expected = [version.strip() for version in (arguments.expect or "").split(",") if version]
-    verdicts = [path for path in arguments.results if not only_accuracies(path)]
-    matrix = build_matrix(map(read_results, results_files(verdicts)), expected)
+    verdicts, evaluations = divided(arguments.results)
+    matrix = build_matrix(map(read_results, verdicts), expected)
     timings, notes = read_timings(arguments.bench, arguments.strict)
-    found = read_accuracies(arguments.results)
+    found = read_accuracies(evaluations)
     return Report(matrix, timings, [*matrix.notes, *notes], arguments.title, now(), found)
 
 

@@ -65,6 +65,29 @@ def test_verdicts_and_pictures_beside_it(results: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "png").glob("imagenet-time*.png"))) == 1
 
 
+def test_evaluations_are_found_however_they_are_named(results: Path, tmp_path: Path) -> None:
+    """Files, their folder, or verdicts beside them: each evaluation is shown, and once."""
+    folder = tmp_path / "both"
+    verdicts = write(folder / "5.0.0-new.jsonl", [case("mobilenet"), run("mobilenet")])
+    (folder / "imagenet").symlink_to(results / "imagenet")
+    files = [str(path) for path in (folder / "imagenet").glob("*.jsonl")]
+    for given in (files, [str(results / "imagenet")], [str(verdicts)], [str(folder), *files]):
+        page = without_scripts(page_of(tmp_path, *given))
+        assert page.count('<td class="n">50.000</td><td class="n">75.000</td>') == 2
+
+
+def test_edited_evaluation_is_named(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An evaluation that was edited ends the command with 2, its name and why."""
+    (original, *_) = (results / "imagenet").glob("*.jsonl")
+    edited = tmp_path / "imagenet" / original.name
+    edited.parent.mkdir()
+    edited.write_text(original.read_text().replace('"bad": 1', '"bad": 0'))
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "r.html")]) == 2
+    assert f"{original.name}: differs from the digest" in capsys.readouterr().err
+
+
 def test_markdown_has_the_accuracies(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The CI summary has a line an evaluation."""
     assert main(["report", str(results), "--format", "md"]) == 0

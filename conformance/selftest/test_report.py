@@ -12,7 +12,11 @@ import pytest
 
 from conformance.cli import main
 from conformance.fixtures import fixture_path
+from conformance.reporting.bench_files import read_timings
+from conformance.reporting.matrix import build_matrix
+from conformance.reporting.pictures import pictures
 from conformance.reporting.results import read_results
+from conformance.reporting.sections import Report
 
 from .sample_report import HOSTILE, bench_document, write_matrix
 from .sample_results import case, run, write
@@ -113,6 +117,15 @@ def test_pictures_have_the_tutorials_chart(results: list[str], tmp_path: Path) -
     assert all(content.startswith(PNG) for content in pictures.values())
     assert pictures.keys() >= {"verdicts", "deviation-vgg16", "inference-time"}
     assert pictures.keys() >= {"inference-time-mobilenet", "inference-time-resnet50"}
+
+
+def test_pictures_of_times_name_the_machine(tmp_path: Path) -> None:
+    """A picture of times, which may be shown alone, says on which CPU and how many threads."""
+    timings, _ = read_timings([Path(bench(tmp_path))])
+    drawn = pictures(Report(build_matrix([]), timings, [], "", ""))
+    titles = {name: str(spec["title"]) for name, spec in drawn}
+    assert titles.keys() == {f"inference-time{m}" for m in ("", "-mobilenet", "-resnet50")}
+    assert all("AMD EPYC 9R14, 2 threads, batch 1" in title for title in titles.values())
 
 
 def test_benchmarks_keep_the_order_of_their_rounds(tmp_path: Path) -> None:
