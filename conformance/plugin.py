@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep each model on one xdist worker, so that no candidate runs twice."""
     config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
     config.addinivalue_line("markers", f"{OWN}: judges models of your own only")
-    # Not in pytest.ini, which pytest does not find from elsewhere, nor with a path among the options.
+    # Not in pytest.ini, which pytest misses from elsewhere and with a path among the options.
     config.addinivalue_line("markers", f"extended: {_EXTENDED}")
     for optional in (recording, selecting):
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
