@@ -106,6 +106,7 @@ def test_killed_run_is_resumed(home: Path, evaluated: Path, tmp_path: Path) -> N
     [
         (["--batch-size=0"], "--batch-size 0: give 1 or more"),
         (["--max-bad=101"], "--max-bad 101: give percent"),
+        (["--subset=5", "--seed=-1"], "--seed -1: give a number from 0"),
         (["--subset=121"], "--subset 121: give a number from 1 to 120"),
         (["--engine=newest"], "--engine 'newest': OpenCV "),
         (["--imagenet-dir="], "register at https://image-net.org"),

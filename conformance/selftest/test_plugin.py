@@ -143,7 +143,7 @@ def test_known_failure_that_passes_is_an_error(packs: Path, tmp_path: Path) -> N
 
 
 def test_other_settings_than_this_ini_s_do_no_harm(packs: Path) -> None:
-    """Where pytest finds no pytest.ini of ours, our markers are known, with --strict-markers, too."""
+    """Where pytest finds no pytest.ini of ours, our markers are known, strictly, too."""
     done = run_suite(packs, "--collect-only", "-q", "--strict-markers", keyword="top1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PytestUnknownMarkWarning" not in done.stdout
