@@ -14,8 +14,9 @@ import pytest
 
 from conformance.cli import main
 from conformance.imagenet import judging, throughput
+from conformance.imagenet.command import progress
 from conformance.imagenet.dataset import Dataset, Entry
-from conformance.imagenet.evaluation import Evaluation, Plan
+from conformance.imagenet.evaluation import Evaluation, Plan, Tally
 from conformance.imagenet.results import read_results
 from conformance.imagenet.shards import Job
 from conformance.imagenet.statistics import compare
@@ -67,7 +68,38 @@ def test_table_has_the_known_accuracy(
     assert ["TensorFlow" in row for row in rows] == [True, False]
     assert ["OpenCV" in row for row in rows] == [False, True]
     files = sorted(path.name for path in (tmp_path / "imagenet").iterdir())
-    assert files == ["TF_mobilenet_log.txt", evaluated.name]
+    assert files == ["TF_mobilenet_log.txt", evaluated.name, f"{evaluated.stem}.png"]
+    picture = (tmp_path / "imagenet" / f"{evaluated.stem}.png").read_bytes()
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_results_do_not_depend_on_their_chart(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where what draws the chart is missing, that is told, and everything else is there."""
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    assert main(command(home, tmp_path, "--subset=8")) == 0
+    told = capsys.readouterr()
+    assert "no chart: " in told.err
+    (path,) = (tmp_path / "imagenet").glob("*.jsonl")
+    assert f"{path.name}: 0 bad images, 0 answered differently" in " ".join(told.out.split())
+    assert read_results(path).summary["images"] == 8
+
+
+def test_progress_is_whole_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the longest name and all images, no figure of the progress bar is cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress("inceptionresnetv2") as report:
+        report(Tally(50_000, 50_000, 50_000, 40_000, 40_001))
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "50000/50000" in line
+    assert line.endswith("top-1 OpenCV 80.00, TF 80.00 %")
+    assert "…" not in line
 
 
 def test_disagreement_fails(

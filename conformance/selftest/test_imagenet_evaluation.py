@@ -55,6 +55,7 @@ def test_accuracy_is_known(whole: Evaluation) -> None:
         assert whole.summary[name]["ms_an_image"] > 0
         share = whole.summary[name]["top1"]
         assert share["low"] < share["value"] == (IMAGES - WRONG) / IMAGES < share["high"]
+    assert [sorted(times) for times in whole.times] == [["opencv", "tensorflow"]] * 3
     assert whole.top1.agree
     assert whole.disagreements == []
     assert 0 < whole.summary["l1_mean"] < 1e-5
