@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from conformance.imagenet.results import Accuracies
+from conformance.models import model_order
 from conformance.verdict.data import release
 
 from .accuracy import accuracy_data
@@ -37,6 +38,20 @@ class Report:
     title: str
     created: str
     accuracies: Sequence[Accuracies] = ()
+
+    @property
+    def models(self) -> list[str]:
+        """The models of verdicts, times and evaluations, in the registry's order."""
+        found = {*self.matrix.models, *(timing.model for timing in self.timings)}
+        return sorted(found | {one.header["model"] for one in self.accuracies}, key=model_order)
+
+    @property
+    def opencvs(self) -> list[tuple[str, str]]:
+        """The OpenCV versions and engines of all of these, by release."""
+        found = {(column.version, column.engine) for _, column in self.matrix.columns}
+        found |= {(t.version, t.engine) for t in self.timings if t.framework == "opencv"}
+        found |= {(one.header["opencv"], one.header["engine"]) for one in self.accuracies}
+        return sorted(found, key=lambda pair: (release(pair[0]), pair[1]))
 
 
 def number(value: object) -> Optional[float]:

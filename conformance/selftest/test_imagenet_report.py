@@ -12,7 +12,7 @@ from conformance.cli import main
 from conformance.imagenet.dataset import Dataset, Entry
 from conformance.imagenet.decoding import Bad
 from conformance.imagenet.evaluation import Plan, make_job, summed_up
-from conformance.imagenet.results import write_results
+from conformance.imagenet.results import read_all, write_results
 from conformance.imagenet.shards import ShardResult, compared
 from conformance.opencv.records import RunConfig
 
@@ -46,6 +46,8 @@ def test_section_has_both_accuracies(results: Path, tmp_path: Path) -> None:
     assert "short side to 8/7 of the input size, bicubic" in told
     assert f"{names(4)[3]}: class 1, OpenCV 3 (margin 1), TensorFlow 1 (margin 1)" in told
     assert "&lt;b&gt;truncated&lt;/b&gt;" in told
+    packs = {one.header["pack"] for one in read_all((results / "imagenet").glob("*.jsonl"))}
+    assert [told.count(f"<code>{pack}</code>") for pack in packs] == [2]
     rows = data_of(page)["rows"]["evaluations"]
     assert [(row["who"].split()[0], row["ms"]) for row in rows] == [
         ("OpenCV", 20.0),

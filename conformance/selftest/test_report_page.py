@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,7 +145,22 @@ def test_filter_by_version_and_engine(page: Any) -> None:
     assert len(shown(page, "#verdicts .heat tbody tr:first-child td")) == 5
     points = page.locator("#deviation .chart").first.locator(".mark-symbol.role-mark path")
     assert points.count() == 5
-    assert "4 models, 5 of 17 columns" in page.locator("#shown").inner_text()
+    assert "5 models, 5 of 17 columns" in page.locator("#shown").inner_text()
+
+
+def test_filter_without_verdicts(browser: Any, tmp_path: Path) -> None:
+    """A page of benchmarks alone has their models, versions and engines to choose from."""
+    path = tmp_path / "times.html"
+    assert main(["report", "--bench", bench(tmp_path), "-o", str(path)]) == 0
+    page = browser.new_page()
+    drawn(page, path.as_uri())
+    assert page.locator("#shown").inner_text() == "2 models"
+    assert page.locator("#by-engine option").all_inner_texts() == ["all", "new"]
+    page.fill("#by-model", "resnet50")
+    page.wait_for_selector("body[data-drawn]")
+    assert page.locator("#shown").inner_text() == "1 of 2 models"
+    assert set(shown(page, "#times tbody th")) == {"resnet50"}
+    page.close()
 
 
 def test_only_what_is_bad(page: Any) -> None:
