@@ -98,6 +98,15 @@ def test_structural_fault(images: Path, tmp_path: Path, fault: str) -> None:
         read_dataset(images, path)
 
 
+def test_labels_that_cannot_be_read(images: Path, tmp_path: Path) -> None:
+    """A labels file that is missing, or no text, stops at once with its name."""
+    with pytest.raises(ConformanceError, match=r"nowhere\.txt: can't be read \(No such file"):
+        read_dataset(images, tmp_path / "nowhere.txt")
+    (tmp_path / "val.txt").write_bytes(b"ILSVRC2012_val_00000001.JPEG 6\xff\n")
+    with pytest.raises(ConformanceError, match=r"val\.txt: not a text in UTF-8"):
+        read_dataset(images, tmp_path / "val.txt")
+
+
 def test_nothing_there_says_how_to_get_it(tmp_path: Path) -> None:
     """A missing or empty folder is an error that says where the data set is had."""
     for folder in (tmp_path, tmp_path / "nowhere"):
