@@ -207,6 +207,8 @@ def test_fits_and_is_readable(browser: Any, report: str, width: int, scheme: str
     )
     assert brightness(ink) > brightness(ground) if scheme == "dark" else brightness(ink) < 99
     assert abs(brightness(ink) - brightness(ground)) > 150
+    # A layer's name is not broken into a syllable a line.
+    assert page.locator("#layer-worst tbody th").first.bounding_box()["width"] > 120
     page.locator("#verdicts a.mark.failed").first.click()
     assert page.evaluate("document.getElementById('cases').scrollWidth") <= width
     page.close()
