@@ -8,7 +8,7 @@ from pathlib import Path
 from conformance.errors import ConformanceError
 
 from .accuracy import divided, read_accuracies
-from .bench_files import read_timings
+from .bench_files import read_benchmarks
 from .commands import OK
 from .html import render
 from .markdown import markdown
@@ -32,7 +32,7 @@ def report_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FILE",
-        help="files of pytest --benchmark-json: inference times",
+        help="inference times: files of pytest --benchmark-json and of bench --json",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: report.html, or the terminal"
@@ -74,9 +74,11 @@ def make_report(arguments: argparse.Namespace) -> Report:
     expected = [version.strip() for version in (arguments.expect or "").split(",") if version]
     verdicts, evaluations = divided(arguments.results)
     matrix = build_matrix(map(read_results, verdicts), expected)
-    timings, notes = read_timings(arguments.bench, arguments.strict)
+    times = read_benchmarks(arguments.bench, arguments.strict)
     found = read_accuracies(evaluations)
-    return Report(matrix, timings, [*matrix.notes, *notes], arguments.title, now(), found)
+    notes = [*matrix.notes, *times.notes]
+    made = (arguments.title, now())
+    return Report(matrix, times.timings, notes, *made, found, times.comparisons)
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from conformance.verdict.data import release
 
 from .accuracy import accuracy_data
 from .bench_files import Timing
+from .comparisons import Compared
 from .gate import DEVIATION
 from .history import history
 from .matrix import BAD, RANK, Column, Group, Matrix
@@ -38,11 +39,13 @@ class Report:
     title: str
     created: str
     accuracies: Sequence[Accuracies] = ()
+    comparisons: Sequence[Compared] = ()
 
     @property
     def models(self) -> list[str]:
         """The models of verdicts, times and evaluations, in the registry's order."""
-        found = {*self.matrix.models, *(timing.model for timing in self.timings)}
+        timed = (*self.timings, *self.comparisons)
+        found = {*self.matrix.models, *(one.model for one in timed)}
         return sorted(found | {one.header["model"] for one in self.accuracies}, key=model_order)
 
     @property
@@ -206,7 +209,7 @@ def layers(report: Report) -> Optional[Data]:
 def times(report: Report) -> Optional[Data]:
     """Inference time: OpenCV beside TensorFlow, by iteration, and across versions."""
     across = time_rows(report.matrix)
-    if not across and not report.timings:
+    if not across and not report.timings and not report.comparisons:
         return None
     groups: dict[str, list[Timing]] = defaultdict(list)
     for timing in report.timings:
@@ -215,6 +218,7 @@ def times(report: Report) -> Optional[Data]:
         "groups": {name: _timing_table(timings) for name, timings in groups.items()},
         "models": _models(across),
         "most_rounds": MOST_ROUNDS,
+        "comparisons": report.comparisons,
     }
 
 
