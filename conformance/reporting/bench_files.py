@@ -89,7 +89,8 @@ def read_benchmarks(paths: Iterable[Path], strict: bool = False) -> Benchmarks:
             comparisons += read_comparison(path, document)
         else:
             timings += _timings(path, document)
-    groups = {one.group: one.file for one in (*timings, *comparisons)}
+    groups = {timing.group: timing.file for timing in timings}
+    groups |= {compared.group: compared.file for compared in comparisons}
     if strict and len(groups) > 1:
         told = "; ".join(f"{file}: {group}" for group, file in groups.items())
         raise ConformanceError(

@@ -44,9 +44,10 @@ class Report:
     @property
     def models(self) -> list[str]:
         """The models of verdicts, times and evaluations, in the registry's order."""
-        timed = (*self.timings, *self.comparisons)
-        found = {*self.matrix.models, *(one.model for one in timed)}
-        return sorted(found | {one.header["model"] for one in self.accuracies}, key=model_order)
+        found = {*self.matrix.models, *(timing.model for timing in self.timings)}
+        found |= {compared.model for compared in self.comparisons}
+        found |= {evaluated.header["model"] for evaluated in self.accuracies}
+        return sorted(found, key=model_order)
 
     @property
     def opencvs(self) -> list[tuple[str, str]]:
