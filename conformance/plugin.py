@@ -37,6 +37,7 @@ from .verdict.tolerance import Allowance, Tolerances
 
 # Tests of models of the user's only.
 OWN = "own"
+_EXTENDED = "models of the extended registry; run only when asked for"
 _PACKAGE = Path(__file__).resolve().parent
 _SELFTEST = _PACKAGE / "selftest"
 _SESSION = pytest.StashKey[Session]()
@@ -51,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep each model on one xdist worker, so that no candidate runs twice."""
     config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
     config.addinivalue_line("markers", f"{OWN}: judges models of your own only")
+    # Not in pytest.ini, which pytest misses from elsewhere and with a path among the options.
+    config.addinivalue_line("markers", f"extended: {_EXTENDED}")
     for optional in (recording, selecting):
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
     _check_models(config)

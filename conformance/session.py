@@ -23,6 +23,7 @@ from .conversion import (
     takes_batches,
 )
 from .errors import ConformanceError
+from .machine import cpu_name
 from .models import EXTENDED, MODELS
 from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
@@ -299,6 +300,7 @@ class Session:
                 "python": platform.python_version(),
                 "numpy": np.__version__,
                 "cpu": found["cpu_features"],
+                "processor": cpu_name(),
                 "threads": self.threads or found["threads"],
             },
             "packs": self._pack_digests(config.importer),

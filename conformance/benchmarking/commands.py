@@ -90,8 +90,13 @@ class _Bench:
         if self.json is None:
             return
         temporary = self.json.with_name(self.json.name + ".unfinished")
-        temporary.write_text(json.dumps(self._document(), indent=1), encoding="utf-8")
-        os.replace(temporary, self.json)
+        try:
+            temporary.write_text(json.dumps(self._document(), indent=1), encoding="utf-8")
+            os.replace(temporary, self.json)
+        except OSError as error:
+            raise ConformanceError(
+                f"--json {self.json}: can't be written ({error.strerror})"
+            ) from error
 
     def _document(self) -> dict[str, Any]:
         wheels = [{"spec": wheel.spec, **wheel.found} for wheel in self.plan.wheels]
@@ -137,6 +142,9 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ConformanceError(f"--{name} {value}: give a number from 1 up")
+    for name, value in (("fail-above", arguments.fail_above), ("seconds", arguments.seconds)):
+        if not 0 < value < math.inf:  # a NaN neither: nothing lies above it
+            raise ConformanceError(f"--{name} {value:g}: give a number above 0")
     if arguments.rounds < LEAST_ROUNDS:
         raise ConformanceError(
             f"--rounds {arguments.rounds}: {LEAST_ROUNDS} at least, fewer can't show a difference"

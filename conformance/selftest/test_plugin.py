@@ -143,6 +143,13 @@ def test_known_failure_that_passes_is_an_error(packs: Path, tmp_path: Path) -> N
     assert "XPASS(strict)" in done.stdout
 
 
+def test_other_settings_than_this_ini_s_do_no_harm(packs: Path) -> None:
+    """Where pytest finds no pytest.ini of ours, our markers are known, strictly, too."""
+    done = run_suite(packs, "--collect-only", "-q", "--strict-markers", keyword="top1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PytestUnknownMarkWarning" not in done.stdout
+
+
 def test_junit_names_the_case(packs: Path, tmp_path: Path) -> None:
     """JUnit XML carries model, OpenCV version and engine of each case, and no printed dicts."""
     report = tmp_path / "junit.xml"

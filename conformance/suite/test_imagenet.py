@@ -57,8 +57,12 @@ def evaluation(
     pytest.fail(message, pytrace=False)
 
 
-def test_imagenet(evaluation: Evaluation, pack: Pack, check: str) -> None:
+def test_imagenet(
+    request: pytest.FixtureRequest, evaluation: Evaluation, pack: Pack, engine: str, check: str
+) -> None:
     """OpenCV's accuracy is TensorFlow's within chance, its L1 within tolerance."""
+    told = {"model": pack.model, "opencv": evaluation.plan.opencv, "engine": engine}
+    request.node.user_properties += told.items()
     finding = CHECKS[check](evaluation, pack)
     if finding.passed is None:
         pytest.skip(finding.told)
