@@ -16,11 +16,15 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
+from conformance.conversion import FORMATS
 from conformance.errors import ConformanceError
+from conformance.opencv.records import RunConfig
+from conformance.opencv.run import probe_in_child, run_candidate
 from conformance.own_models import OwnModel, own_model
 from conformance.own_preprocessing import OwnPreprocessing
 from conformance.pack import Pack, PackRequest, keras_flavour
 from conformance.reference.build import build_pack
+from conformance.reference.convert import build_conversion
 from conformance.reference.own import load_own
 
 from .own_models import (
@@ -304,3 +308,26 @@ def test_map_of_values_is_no_row_of_classes(tmp_path: Path) -> None:
     assert pack.kind == "values"
     assert pack.output_shape == [8, 8, 4]
     assert pack.load("outputs_f64").shape == (8, 8 * 8 * 4)
+
+
+@pytest.mark.parametrize("importer", list(FORMATS))
+def test_every_output_is_converted(importer: str, tmp_path: Path) -> None:
+    """TFLite and ONNX files have all outputs, and OpenCV's layers for them, with biases of zeros.
+
+    A new Dense layer's bias is all zeros, so that a converter leaves its addition out.
+    """
+    for package in FORMATS[importer].packages:
+        pytest.importorskip(package)
+    heads = (*TWO_HEADS, ("tags", 5, "sigmoid"))
+    pack = build(own_model(save(model(heads), tmp_path / "net.keras")), tmp_path / "packs")
+    converted = build_conversion(pack, importer)
+    found = {entry["node"] for entry in converted.manifest.tensors}
+    assert {head[key] for head in pack.manifest.heads for key in ("output", "logits")} <= found
+    for engine in probe_in_child()["engines"]:
+        answer = run_candidate(pack, RunConfig(importer=importer, engine=engine))
+        given = [answer.outputs, *(head["outputs"] for head in answer.further)]
+        for head, outputs in zip(pack.heads(), given):
+            truth = head.load("outputs_f64")
+            np.testing.assert_allclose(converted.outputs(head.head), truth, rtol=1e-3, atol=1e-3)
+            assert outputs is not None
+            np.testing.assert_allclose(outputs.reshape(truth.shape), truth, rtol=1e-3, atol=1e-3)
