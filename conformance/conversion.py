@@ -198,8 +198,10 @@ def require_conversion(pack: Pack, importer: str, why: str = "") -> Conversion:
 
 def build_command(pack: Path, importer: str) -> str:
     """Return the command that makes a conversion of the pack in folder `pack`."""
-    request = read_manifest(pack).request
-    options = f" --weights {request['weights']}" if request["weights"] != "synthetic" else ""
+    manifest = read_manifest(pack)
+    request, registered = manifest.request, manifest.own is None
+    weights = request["weights"] if registered else "synthetic"  # a user's model has its own
+    options = f" --weights {weights}" if weights != "synthetic" else ""
     options += f" --graph {request['graph']}" if request["graph"] != GRAPHS[0] else ""
     return (
         f"python -m conformance pack build {request['model']} --importer {importer}{options} "
