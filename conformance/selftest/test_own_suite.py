@@ -14,7 +14,10 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
+from conformance.benchmarking.commands import bench_packs
 from conformance.checks import judge_run
+from conformance.cli import make_parser
+from conformance.errors import ConformanceError
 from conformance.opencv.run import run_candidate
 from conformance.own_models import own_model
 from conformance.own_preprocessing import OwnPreprocessing
@@ -164,6 +167,16 @@ def test_times_are_recorded(home: Path, judged: subprocess.CompletedProcess[str]
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 passed, 1 skipped" in done.stdout
     assert "v1.pb: there is no Keras model to call" in done.stdout
+
+
+def test_bench_takes_the_model(home: Path, judged: subprocess.CompletedProcess[str]) -> None:
+    """bench compares wheels on an own model's pack; a missing one says how it is built."""
+    model, packs = str(home / "v1.pb"), str(home / "packs")
+    words = ["bench", model, "--opencv", "5.0.0", "--packs", packs, "--model-preprocess"]
+    (pack,) = bench_packs(make_parser().parse_args([*words, "torch"]))
+    assert (pack.model, pack.path.parent) == ("v1.pb", home / "packs" / "v1.pb")
+    with pytest.raises(ConformanceError, match=rf"pack build {model} --model-preprocess caffe"):
+        bench_packs(make_parser().parse_args([*words, "caffe"]))
 
 
 @pytest.mark.parametrize(
