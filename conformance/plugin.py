@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Recorder(Path(results), session_of(config)))
     if selecting.is_asked(config):
         selecting.check(config)
+        _check_evaluated(config)
     if recording.asked(config):
         recording.check(config)
         if results:
@@ -75,6 +76,17 @@ def _check_models(config: pytest.Config) -> None:
             asked_models(config)
         except ConformanceError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+def _check_evaluated(config: pytest.Config) -> None:
+    """Raise pytest.UsageError where an evaluation is asked for of models it can't be made of."""
+    session = session_of(config)
+    own = [name for name in session.models if name in session.own]
+    if own == session.models:
+        raise pytest.UsageError(
+            f"{', '.join(own)}: the evaluation on ImageNet is of models of the registry only, as "
+            "it takes their preprocessing and classes; name one besides, or leave imagenet out"
+        )
 
 
 def session_of(config: pytest.Config) -> Session:

@@ -225,9 +225,10 @@ class Doubled(layers.Layer):  # type: ignore[misc]
         return images * 2
 
 
-def _with(layer: Any) -> Any:
+def _with(layer: Any, flat: bool = True) -> Any:
     images = layers.Input((8, 8, 3))
-    return tf.keras.Model(images, layers.Flatten()(layer(images)))
+    features = layer(images)
+    return tf.keras.Model(images, layers.Flatten()(features) if flat else features)
 
 
 class _Trap:
@@ -240,6 +241,11 @@ class _Trap:
 def _pickle(path: Path) -> Path:
     path.write_bytes(pickle.dumps(_Trap()))
     return path
+
+
+def _saved_pickle(path: Path) -> Path:
+    path.mkdir()
+    return _pickle(path / "saved_model.pb")
 
 
 def _archive(path: Path) -> Path:
@@ -263,9 +269,14 @@ _BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: save(_with(layers.Activation(lambda_free)), p),
         "needs a custom object, 'lambda_free'",
     ),
+    "nested.keras": (
+        lambda p: save(_with(_with(layers.Lambda(lambda x: x), flat=False)), p),
+        "has a Lambda layer",
+    ),
     "pickle.keras": (_pickle, "is no Keras file"),
     "pickle.h5": (_pickle, "is no HDF5 file"),
     "pickle.pb": (_pickle, "is no GraphDef"),
+    "saved": (_saved_pickle, "can't load this SavedModel"),
     "archive.keras": (_archive, "is no Keras file"),
     "weights.h5": (_weights_only, "holds weights, but no model"),
     "empty.pb": (lambda p: p.write_bytes(b""), "is no GraphDef: it has no nodes"),

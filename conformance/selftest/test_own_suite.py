@@ -169,6 +169,17 @@ def test_times_are_recorded(home: Path, judged: subprocess.CompletedProcess[str]
     assert "v1.pb: there is no Keras model to call" in done.stdout
 
 
+def test_evaluation_of_own_models_alone_is_refused(home: Path) -> None:
+    """-m imagenet is of the registry's models: asked for own ones alone, it says so."""
+    (home / "val.txt").write_text("a.jpg 1\n")
+    (home / "val").mkdir(exist_ok=True)
+    (home / "val" / "a.jpg").touch()
+    given = ("-m", "imagenet", "--imagenet-dir", "val", "--imagenet-labels", "val.txt")
+    done = suite(home, "--model", "v1.pb", *given)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
+    assert "v1.pb: the evaluation on ImageNet is of models of the registry only" in done.stderr
+
+
 def test_bench_takes_the_model(home: Path, judged: subprocess.CompletedProcess[str]) -> None:
     """bench compares wheels on an own model's pack; a missing one says how it is built."""
     model, packs = str(home / "v1.pb"), str(home / "packs")
