@@ -272,7 +272,7 @@ def _named(
     try:
         return get_model(name).name
     except ConformanceError as error:
-        more = ", ".join([*registered, *packed])
+        more = ", ".join(dict.fromkeys([*registered, *packed]))
         raise ConformanceError(
             f"{error}; and there is no such file or folder"
             + (f". {MODELS_FILE} and the packs in {packs} have {more}" if more else "")
@@ -280,8 +280,9 @@ def _named(
 
 
 def _packed(packs: Path) -> list[str]:
-    folders = packs.iterdir() if packs.is_dir() else ()
-    return sorted(f.name for f in folders if f.is_dir() and f.name not in (*MODELS, *EXTENDED))
+    # Not every folder: a model that could not be built has left one without a pack.
+    names = {manifest.parent.parent.name for manifest in packs.glob("*/*/pack.json")}
+    return sorted(names - {*MODELS, *EXTENDED})
 
 
 def _changed(model: OwnModel, options: Mapping[str, Any]) -> OwnModel:

@@ -160,6 +160,16 @@ def test_bad_model_is_named(home: Path, model: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_unknown_model_lists_ones_own(home: Path) -> None:
+    """A misspelled name lists what is registered and packed; a folder without a pack is none."""
+    (home / "conformance.toml").write_text('[[model]]\nname = "roses"\npath = "cats.pb"\n')
+    for name in ("packs/roses/1", "packs/tulips.pb/1", "packs/unbuilt.pb", "packs/mobilenet/1"):
+        (home / name).mkdir(parents=True)
+        (home / name / "pack.json").touch()
+    with pytest.raises(ConformanceError, match=r"have roses, tulips\.pb$"):
+        choose(Asked(["rose"]), home / "packs")
+
+
 def test_two_models_of_one_name_are_refused(home: Path) -> None:
     """Two files of the same name would share a test id: both paths are named."""
     with pytest.raises(ConformanceError, match=r"2 models have the name 'flowers\.keras'.*other"):
