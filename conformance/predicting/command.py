@@ -198,7 +198,7 @@ def _answering(pack: Pack) -> Pack:
 
     Raises ConformanceError for a model that gives maps of values only.
     """
-    rows = [head for head in pack.heads() if sum(n > 1 for n in head.output_shape or ()) <= 1]
+    rows = [head for head in pack.heads() if not head.is_map]
     if not rows:
         shape = " x ".join(map(str, pack.output_shape or ()))
         raise ConformanceError(

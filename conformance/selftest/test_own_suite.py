@@ -154,7 +154,20 @@ def test_message_names_output_and_labels() -> None:
     text = failure_message(wrong, context)
     assert "net.keras (output 'classes') on OpenCV 5.0.0" in text
     assert "0.900000 'tulip' (1), 0.100000 'rose' (0)" in text
-    assert "0.900000 class 1" in failure_message(wrong, replace(context, labels=()))
+    unnamed = failure_message(wrong, replace(context, labels=()))
+    assert "0.900000 class 1" in unnamed
+    assert "worst input 'home', class 1" in unnamed
+
+
+def test_message_of_a_map_tells_the_place() -> None:
+    """Where the output is a map, a failure tells row, column and channel, and no best classes."""
+    top = ((70, 0.9),)
+    wrong = Judgement("output_linf", False, 1.0, 0.1, position=70, input="home", values=(1.0, 0.0))
+    wrong = replace(wrong, candidate_top=top, truth_top=top)
+    context = Context("net.keras", "5.0.0", "new", "pytest", labels=(), shape=(16, 16, 4))
+    text = failure_message(wrong, context)
+    assert "worst input 'home', at [1, 1, 2] of 16 x 16 x 4: 1, should be 0" in text
+    assert "top-5" not in text
 
 
 def test_times_are_recorded(home: Path, judged: subprocess.CompletedProcess[str]) -> None:
