@@ -222,6 +222,12 @@ def choose(asked: Asked, packs: Path) -> Chosen:
         _named(name, registered, packs, options[index]) for index, name in enumerate(asked.models)
     ]
     given = by_name(model for model in found if isinstance(model, OwnModel))
+    if any(options) and not given:
+        option = next(iter(options[0]))
+        raise ConformanceError(
+            f"--model-{option} is of models of your own, and {', '.join(asked.models)} of the "
+            "registry: leave it out"
+        )
     names = tuple(dict.fromkeys(m if isinstance(m, str) else m.name for m in found))
     return Chosen(names, {**registered, **given})
 

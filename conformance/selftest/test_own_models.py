@@ -49,6 +49,13 @@ def test_option_given_another_number_of_times_is_refused(home: Path) -> None:
         choose(Asked(["flowers.keras", "cats.pb"], ["tf", "tf", "tf"]), home)
 
 
+def test_option_without_a_model_of_ones_own_is_refused(home: Path) -> None:
+    """The registry's models have their preprocessing: another one would be ignored unseen."""
+    with pytest.raises(ConformanceError, match="--model-preprocess is of models of your own, and"):
+        choose(Asked(["mobilenet"], ["caffe"]), home)
+    assert choose(Asked(["mobilenet", "cats.pb"], ["caffe"]), home).own["cats.pb"]
+
+
 def test_models_file_registers(home: Path) -> None:
     """conformance.toml's models join the registry's; an option of the command line overrides."""
     (home / "conformance.toml").write_text(
