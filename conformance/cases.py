@@ -57,9 +57,10 @@ def name_case(
     """Put the case into the item's findings, and what JUnit XML shows of it into its properties."""
     stage = stage_of(item)
     # The same case has the same id whatever the engine, so that engines can be compared.
-    name, _, parameters = item.name.rstrip("]").partition("[")
+    name, bracket, parameters = item.name.rstrip("]").partition("[")
+    parameters = f"[{_without(parameters, variant, model)}]" if bracket else ""
     case = {
-        "id": f"{item.path.name}::{name}[{_without(parameters, variant, model)}]",
+        "id": f"{item.path.name}::{name}{parameters}",
         "model": model,
         "stage": stage,
     }

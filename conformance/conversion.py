@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import numpy as np
 
 from .errors import ConformanceError
-from .pack_format import GRAPH, Pack, file_problem, read_manifest
+from .pack_format import GRAPH, Pack, array_file, file_problem, read_manifest
 from .pack_identity import GRAPHS, json_digest, producer_versions
 from .pack_store import (
     TEMPORARY,
@@ -39,7 +39,7 @@ SCHEMA = 1
 # Raised with every change that alters what is made from the same graph and versions.
 RECIPE = "1"
 MANIFEST = "conversion.json"
-OUTPUTS = "outputs_f32.npy"
+OUTPUTS = "outputs_f32"
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,12 @@ class Conversion:
         """The file OpenCV reads."""
         return self.path / FORMATS[self.manifest.importer].file
 
-    def outputs(self) -> NDArray[Any]:
-        """Return what the file's own runtime answers to the pack's inputs, float32 [N, C]."""
-        return np.asarray(np.load(self.path / OUTPUTS, allow_pickle=False))
+    def outputs(self, head: int = 0) -> NDArray[Any]:
+        """Return what the file's own runtime answers to the pack's inputs, float32 [N, C].
+
+        head: which of the model's outputs.
+        """
+        return np.asarray(np.load(self.path / array_file(OUTPUTS, head), allow_pickle=False))
 
 
 def takes_batches(importer: str) -> bool:
@@ -145,15 +148,17 @@ def require_converter(importer: str, keras: str = "keras3") -> None:
 def locate_conversion(pack: Path, importer: str) -> Optional[Path]:
     """Return the folder of a conversion of the pack in folder `pack`, files unchecked, or None.
 
-    One made from another graph does not count; nor, where the converter is installed, one by other
-    versions of it. Raises ConformanceError for one whose manifest cannot be read.
+    One made from another graph, or without all of its outputs, does not count; nor, where the
+    converter is installed, one by other versions of it. Raises ConformanceError for one whose
+    manifest cannot be read.
     """
     folder = pack / importer
     if not folder.is_dir():
         return None
     manifest, whole = _read(folder), read_manifest(pack)
     installed = converter_versions(importer, whole.request["keras"])
-    current = manifest.graph == whole.files[GRAPH]["sha256"]
+    answered = {array_file(OUTPUTS, head) for head in range(max(1, len(whole.heads)))}
+    current = manifest.graph == whole.files[GRAPH]["sha256"] and answered <= set(manifest.files)
     return folder if current and installed in (None, manifest.producer) else None
 
 
@@ -193,8 +198,10 @@ def require_conversion(pack: Pack, importer: str, why: str = "") -> Conversion:
 
 def build_command(pack: Path, importer: str) -> str:
     """Return the command that makes a conversion of the pack in folder `pack`."""
-    request = read_manifest(pack).request
-    options = f" --weights {request['weights']}" if request["weights"] != "synthetic" else ""
+    manifest = read_manifest(pack)
+    request, registered = manifest.request, manifest.own is None
+    weights = request["weights"] if registered else "synthetic"  # a user's model has its own
+    options = f" --weights {weights}" if weights != "synthetic" else ""
     options += f" --graph {request['graph']}" if request["graph"] != GRAPHS[0] else ""
     return (
         f"python -m conformance pack build {request['model']} --importer {importer}{options} "

@@ -222,6 +222,12 @@ def choose(asked: Asked, packs: Path) -> Chosen:
         _named(name, registered, packs, options[index]) for index, name in enumerate(asked.models)
     ]
     given = by_name(model for model in found if isinstance(model, OwnModel))
+    if any(options) and not given:
+        option = next(iter(options[0]))
+        raise ConformanceError(
+            f"--model-{option} is of models of your own, and {', '.join(asked.models)} of the "
+            "registry: leave it out"
+        )
     names = tuple(dict.fromkeys(m if isinstance(m, str) else m.name for m in found))
     return Chosen(names, {**registered, **given})
 
@@ -272,7 +278,7 @@ def _named(
     try:
         return get_model(name).name
     except ConformanceError as error:
-        more = ", ".join([*registered, *packed])
+        more = ", ".join(dict.fromkeys([*registered, *packed]))
         raise ConformanceError(
             f"{error}; and there is no such file or folder"
             + (f". {MODELS_FILE} and the packs in {packs} have {more}" if more else "")
@@ -280,8 +286,9 @@ def _named(
 
 
 def _packed(packs: Path) -> list[str]:
-    folders = packs.iterdir() if packs.is_dir() else ()
-    return sorted(f.name for f in folders if f.is_dir() and f.name not in (*MODELS, *EXTENDED))
+    # Not every folder: a model that could not be built has left one without a pack.
+    names = {manifest.parent.parent.name for manifest in packs.glob("*/*/pack.json")}
+    return sorted(names - {*MODELS, *EXTENDED})
 
 
 def _changed(model: OwnModel, options: Mapping[str, Any]) -> OwnModel:

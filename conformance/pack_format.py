@@ -168,6 +168,11 @@ class Pack:
         return list(self.manifest.heads[self.head]["shape"]) if self.manifest.heads else None
 
     @property
+    def is_map(self) -> bool:
+        """Whether the output is a map of values, such as a segmentation, and no row of classes."""
+        return sum(side > 1 for side in self.output_shape or ()) > 1
+
+    @property
     def takes_batches(self) -> bool:
         """Whether the graph takes several images at once."""
         return self.manifest.own is None or self.manifest.own["batch"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -98,10 +99,14 @@ def require_pack(root: Path, request: PackRequest) -> Pack:
     """
     pack = find_pack(root, request)
     if pack is None:
-        options = "" if request.weights == "synthetic" else f" --weights {request.weights}"
+        words = [request.model]
+        if request.own is not None:
+            words = [*request.own.words] or words
+        elif request.weights != "synthetic":
+            words += ["--weights", request.weights]
         raise ConformanceError(
             f"no pack of {request.model} in {root}: build it where TensorFlow is installed: "
-            f"python -m conformance pack build {request.model}{options} --packs {root}"
+            f"python -m conformance pack build {shlex.join(words)} --packs {root}"
         )
     return pack
 

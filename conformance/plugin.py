@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -37,6 +37,7 @@ from .verdict.tolerance import Allowance, Tolerances
 
 # Tests of models of the user's only.
 OWN = "own"
+_EXTENDED = "models of the extended registry; run only when asked for"
 _PACKAGE = Path(__file__).resolve().parent
 _SELFTEST = _PACKAGE / "selftest"
 _SESSION = pytest.StashKey[Session]()
@@ -51,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep each model on one xdist worker, so that no candidate runs twice."""
     config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
     config.addinivalue_line("markers", f"{OWN}: judges models of your own only")
+    # Not in pytest.ini, which pytest misses from elsewhere and with a path among the options.
+    config.addinivalue_line("markers", f"extended: {_EXTENDED}")
     for optional in (recording, selecting):
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
     _check_models(config)
@@ -61,6 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Recorder(Path(results), session_of(config)))
     if selecting.is_asked(config):
         selecting.check(config)
+        _check_evaluated(config)
     if recording.asked(config):
         recording.check(config)
         if results:
@@ -75,6 +79,17 @@ def _check_models(config: pytest.Config) -> None:
             asked_models(config)
         except ConformanceError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+def _check_evaluated(config: pytest.Config) -> None:
+    """Raise pytest.UsageError where an evaluation is asked for of models it can't be made of."""
+    session = session_of(config)
+    own = [name for name in session.models if name in session.own]
+    if own == session.models:
+        raise pytest.UsageError(
+            f"{', '.join(own)}: the evaluation on ImageNet is of models of the registry only, as "
+            "it takes their preprocessing and classes; name one besides, or leave imagenet out"
+        )
 
 
 def session_of(config: pytest.Config) -> Session:
@@ -155,14 +170,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker(selecting.MARK):
             item.add_marker(pytest.mark.xdist_group(model_of(item)))
-        model, variant = parameters_of(item)
-        if model is None:
-            if item.get_closest_marker("stage"):
-                mark_known_failure(session_of(config), item, NO_MODEL, variant)
+        if not item.get_closest_marker("stage"):
             continue
-        item.add_marker(pytest.mark.xdist_group(model))
-        name_case(item, session_of(config), model, variant)
-        mark_known_failure(session_of(config), item, model, variant)
+        model, variant = parameters_of(item)
+        if model is not None:
+            item.add_marker(pytest.mark.xdist_group(model))
+        name_case(item, session_of(config), model or NO_MODEL, variant)
+        mark_known_failure(session_of(config), item, model or NO_MODEL, variant)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -265,7 +279,8 @@ def verify(
         if judgement.notes and judgement.passed:
             warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
         if not judgement.passed:
-            context = _context(request, pack, conformance_session, variant)
+            judged = [head for head in pack.heads() if head.output_name == judgement.output]
+            context = _context(request, (judged or [pack])[0], conformance_session, variant)
             lines = diagnose(conformance_session, pack, variant) if variant else []
             pytest.fail(failure_message(judgement, context, lines), pytrace=False)
 
@@ -308,8 +323,15 @@ def _context(
         opencv=session.capability["version"],
         engine=variant.title if variant else "",
         command=rerun_command(request.node, request.config, session.own.get(pack.model)),
-        labels=None if pack.manifest.own is None else pack.labels() or (),
+        labels=None if pack.manifest.own is None else _labels(pack),
+        shape=pack.output_shape if pack.is_map else None,
     )
+
+
+def _labels(pack: Pack) -> Sequence[str]:
+    """Return the names of the output's classes; none where the labels are another output's."""
+    found = pack.labels() or ()
+    return found if len(found) == pack.load("outputs_f32").shape[-1] else ()
 
 
 def pytest_report_header(config: pytest.Config) -> Optional[list[str]]:

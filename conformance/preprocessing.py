@@ -106,8 +106,8 @@ def _check_pixels(image: Array) -> None:
 
 
 def divide_by_std(blob: Array, arguments: BlobArguments) -> NDArray[np.float32]:
-    """Return `blob` [N, 3, H, W] divided by the mode's std, the step blobFromImage can't do."""
+    """Return `blob` [N, 3 or 1, H, W] divided by std, the step blobFromImage can't do."""
     if arguments.std is None:
         return blob
-    std = np.asarray(arguments.std, np.float32)
+    std = np.asarray(arguments.std, np.float32)[: blob.shape[1]]
     return np.asarray(blob / std[None, :, None, None], np.float32)

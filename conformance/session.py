@@ -25,6 +25,7 @@ from .conversion import (
 )
 from .errors import ConformanceError
 from .focusing import focus_pack
+from .machine import cpu_name
 from .models import EXTENDED, MODELS
 from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
@@ -319,6 +320,7 @@ class Session:
                 "python": platform.python_version(),
                 "numpy": np.__version__,
                 "cpu": found["cpu_features"],
+                "processor": cpu_name(),
                 "threads": self.threads or found["threads"],
             },
             "packs": self._pack_digests(config.importer),

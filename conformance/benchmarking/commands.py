@@ -9,22 +9,22 @@ import os
 import posixpath
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
 from rich.console import Console
 
-from conformance.commands import chosen_models
+from conformance.commands import chosen, own_options
 from conformance.errors import ConformanceError
 from conformance.machine import cpu_name
 from conformance.models import get_model
 from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import TimingRequest
-from conformance.pack import Pack, PackRequest, default_packs, find_pack, keras_flavour
+from conformance.pack import Pack, default_packs
 from conformance.reporting.commands import print_rows
 from conformance.reporting.results import now
+from conformance.session import Session
 
 from . import comparison as compared
 from . import overhead
@@ -41,7 +41,7 @@ OVERHEAD_ALLOWED = 0.01
 def bench_options(parser: argparse.ArgumentParser) -> None:
     """Add what `bench` takes."""
     add = parser.add_argument
-    add("models", nargs="*", metavar="MODEL", help="default: all models")
+    add("models", nargs="*", metavar="MODEL", help="names, or paths of your own; default: all")
     add(
         "--opencv",
         action="append",
@@ -60,20 +60,14 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, default=0.5, metavar="S", help="timed a process; default: 0.5")
     add("--repeat", type=int, default=1, metavar="N", help="compare N times, tell each")
     add("--json", type=Path, metavar="FILE", help="keep every process's times, after each round")
+    own_options(parser)
 
 
-def bench_packs(models: Sequence[str], root: Path) -> list[Pack]:
+def bench_packs(arguments: argparse.Namespace) -> list[Pack]:
     """Return the packs of the models, of all where none is named; raise for a missing one."""
-    packs = []
-    for name in chosen_models(models):
-        pack = find_pack(root, PackRequest(name, "synthetic", "opencv", keras_flavour()))
-        if pack is None:
-            raise ConformanceError(
-                f"no pack of {name} in {root}: build it where TensorFlow is installed: "
-                f"python -m conformance pack build {name} --packs {root}"
-            )
-        packs.append(pack)
-    return packs
+    models = chosen(arguments, arguments.models)
+    session = Session(arguments.packs, own=models.own, chosen=models.names)
+    return [session.pack(name) for name in session.models]
 
 
 @dataclass
@@ -90,8 +84,13 @@ class _Bench:
         if self.json is None:
             return
         temporary = self.json.with_name(self.json.name + ".unfinished")
-        temporary.write_text(json.dumps(self._document(), indent=1), encoding="utf-8")
-        os.replace(temporary, self.json)
+        try:
+            temporary.write_text(json.dumps(self._document(), indent=1), encoding="utf-8")
+            os.replace(temporary, self.json)
+        except OSError as error:
+            raise ConformanceError(
+                f"--json {self.json}: can't be written ({error.strerror})"
+            ) from error
 
     def _document(self) -> dict[str, Any]:
         wheels = [{"spec": wheel.spec, **wheel.found} for wheel in self.plan.wheels]
@@ -114,7 +113,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     """
     _check(arguments)
     compared.require_statistics()
-    packs = bench_packs(arguments.models, arguments.packs)
+    packs = bench_packs(arguments)
     with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
         code = copy_package(Path(folder))
         found = {spec: prepare(spec, default_root(), code) for spec in arguments.opencv}
@@ -137,6 +136,9 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ConformanceError(f"--{name} {value}: give a number from 1 up")
+    for name, value in (("fail-above", arguments.fail_above), ("seconds", arguments.seconds)):
+        if not 0 < value < math.inf:  # a NaN neither: nothing lies above it
+            raise ConformanceError(f"--{name} {value:g}: give a number above 0")
     if arguments.rounds < LEAST_ROUNDS:
         raise ConformanceError(
             f"--rounds {arguments.rounds}: {LEAST_ROUNDS} at least, fewer can't show a difference"

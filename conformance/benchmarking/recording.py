@@ -37,6 +37,11 @@ def check(config: pytest.Config) -> None:
     """Raise pytest.UsageError for what keeps times from being recorded, or from being any good."""
     if config.getoption("--batch") < 1:
         raise pytest.UsageError("--batch: give a number of images, 1 or more")
+    if not config.pluginmanager.has_plugin("benchmark"):
+        raise pytest.UsageError(
+            "inference times are recorded by pytest-benchmark, which is turned off: "
+            "run again without -p no:benchmark"
+        )
     # A worker's own pytest-benchmark is off too, but by then the controller has refused.
     if config.getoption("tx", None) and config.getoption("dist", "no") != "no":
         raise pytest.UsageError(

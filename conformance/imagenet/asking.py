@@ -90,6 +90,8 @@ class Asked:
             value = self.options[name]
             if value is not None and value < 1:
                 raise ConformanceError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+        if not 0 <= self.options["seed"] < 2**32:
+            raise ConformanceError(f"--seed {self.options['seed']}: give a number from 0 to 2^32-1")
         if not 0 <= self.options["max_bad"] <= 100:
             raise ConformanceError(f"--max-bad {self.options['max_bad']:g}: give percent, 0-100")
 
@@ -107,6 +109,7 @@ class Asked:
             opencv_batch=self.options["opencv_batch"],
             timeout=timeout,
             cache=str(_path(cache)) if cache else None,
+            opencv=opencv,
         )
         return Plan(job, dataset, opencv, weights, self.options["max_bad"])
 

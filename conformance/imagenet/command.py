@@ -17,12 +17,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from conformance import commands
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.opencv.capability import probe_in_child
 from conformance.pack import Pack, PackRequest, keras_flavour, require_pack
+from conformance.reporting.pictures import draw_evaluation
 
 from .asking import Asked, add_options, results_folder
 from .dataset import Dataset
@@ -58,15 +60,18 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     asked.check()
     packs = [find_model_pack(name, arguments) for name in commands.chosen_models(arguments.models)]
     dataset = asked.dataset()
-    found = probe_in_child()
-    engine = _engine(arguments.engine, found)
+    opencv = probe_in_child()
+    engine = _engine(arguments.engine, opencv)
     plans = [
-        asked.plan(pack, dataset, found["version"], engine, arguments.weights, arguments.timeout)
+        asked.plan(pack, dataset, opencv["version"], engine, arguments.weights, arguments.timeout)
         for pack in packs
     ]
     folder = results_folder(arguments.results)
     outcomes = [_one(asked, plan, pack, folder) for plan, pack in zip(plans, packs)]
-    _print(dataset, plans[0], [one for one in outcomes if isinstance(one, Evaluation)])
+    found = [one for one in outcomes if isinstance(one, Evaluation)]
+    _print(dataset, plans[0], found)
+    for one in found:
+        _print_files(folder, one)
     bad = [one for one in outcomes if not isinstance(one, Evaluation)]
     bad += [text for one, pack in zip(outcomes, packs) for text in _findings(one, pack)]
     for text in bad:
@@ -107,10 +112,14 @@ def _one(asked: Asked, plan: Plan, pack: Pack, folder: Path) -> Any:
 def evaluated(
     asked: Asked, plan: Plan, folder: Path, report: Callable[[Tally], None] = lambda tally: None
 ) -> Evaluation:
-    """Evaluate, write the results into `folder`, and return what was found."""
+    """Evaluate, write results, log and chart into `folder`, and return what was found."""
     run = folder / f"{results_name(plan)}.shards"
     found = evaluate(plan, run, asked.runner(), asked.options["resume"], report)
-    write_results(folder, found)
+    path = write_results(folder, found)
+    try:
+        draw_evaluation(path.with_suffix(".png"), found)
+    except ConformanceError as error:  # the numbers are worth more than their picture
+        print(f"no chart: {error}", file=sys.stderr)
     RunFolder(run, {}).remove()
     return found
 
@@ -125,13 +134,14 @@ def _findings(found: Any, pack: Pack) -> Iterator[str]:
 @contextmanager
 def progress(model: str) -> Iterator[Callable[[Tally], None]]:
     """Give what shows a tally: images, images a second, time left, accuracies so far."""
+    # Of 80 columns the bar takes what is left, and no figure is cut.
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=15),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[told]}", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(table_column=_whole(11)),
+        TextColumn("{task.fields[rate]}", table_column=_whole(6)),
+        TimeRemainingColumn(table_column=_whole(7)),
+        TextColumn("{task.fields[told]}", markup=False, table_column=_whole(30)),
     )
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, speed_estimate_period=60) as bar:
@@ -150,11 +160,15 @@ def progress(model: str) -> Iterator[Callable[[Tally], None]]:
         yield report
 
 
+def _whole(width: int) -> Column:
+    return Column(min_width=width, no_wrap=True)
+
+
 def _running(tally: Tally) -> str:
     if not tally.good:
         return ""
     first, second = (100 * hits / tally.good for hits in (tally.opencv, tally.tensorflow))
-    return f"top-1 OpenCV {first:.2f} %, TensorFlow {second:.2f} %"
+    return f"top-1 OpenCV {first:.2f}, TF {second:.2f} %"
 
 
 def _print(dataset: Dataset, plan: Plan, found: list[Evaluation]) -> None:
@@ -168,9 +182,16 @@ def _print(dataset: Dataset, plan: Plan, found: list[Evaluation]) -> None:
         commands.print_table(title, columns, rows)
 
 
+def _print_files(folder: Path, found: Evaluation) -> None:
+    bad, apart = len(found.bad), len(found.disagreements)
+    print(
+        f"{folder / results_name(found.plan)}.jsonl: {bad} bad image{'s' if bad != 1 else ''}, "
+        f"{apart} answered differently"
+    )
+
+
 def _rows(found: Evaluation) -> Iterator[tuple[str, ...]]:
     job, summary = found.plan.job, found.summary
-    bad = f" ({summary['bad']} bad)" if summary["bad"] else ""
     for name, told in (
         ("tensorflow", "TensorFlow"),
         ("opencv", f"OpenCV {found.plan.opencv} {job.config.engine}"),
@@ -178,7 +199,7 @@ def _rows(found: Evaluation) -> Iterator[tuple[str, ...]]:
         of = summary[name]
         one = of["top1"]
         yield (
-            job.model + bad if name == "tensorflow" else "",
+            job.model if name == "tensorflow" else "",
             told,
             f"{100 * one['value']:.3f}",
             f"{100 * of['top5']['value']:.3f}",

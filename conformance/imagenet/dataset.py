@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -171,7 +171,7 @@ def _by_folder(
             f"{folder / stray}: not in a folder named by a synset such as n01440764; where the "
             f"images lie in one folder, give --imagenet-labels FILE.\n{HOW_TO_GET}"
         )
-    classes = sorted(set(folders.values() if synsets is None else synsets))
+    classes = sorted(set(_folders(folder) if synsets is None else synsets))
     if len(classes) != CLASSES:
         raise ConformanceError(
             f"{folder}: {len(classes)} synsets instead of {CLASSES}, so their classes can't be "
@@ -182,6 +182,14 @@ def _by_folder(
     if unknown is not None:
         raise ConformanceError(f"{folder / unknown}: its folder's synset is not in the labels file")
     return {name: index[synset] for name, synset in folders.items()}
+
+
+def _folders(folder: Path) -> Iterator[str]:
+    """Give the synsets that folders are named by, those without an image in them, too."""
+    for where, _, _ in os.walk(folder, followlinks=True):
+        name = os.path.basename(where)
+        if _SYNSET.fullmatch(name):
+            yield name
 
 
 def _ground_truth(

@@ -82,7 +82,7 @@ def decode(path: Path, size: int, recipe: str) -> Array:
     """Return the image as uint8 RGB [size, size, 3].
 
     EXIF rotation is applied; CMYK, grey and palette images become RGB, whatever the file is
-    called. Raises OSError, SyntaxError or ValueError for what is no whole image.
+    called. Raises whatever Pillow does for what is no whole image: OSError, SyntaxError, …
     """
     from PIL import Image, ImageOps
 
@@ -95,14 +95,12 @@ def decode_all(
     folder: Path, names: Sequence[str], size: int, recipe: str
 ) -> tuple[Array, list[Bad]]:
     """Return the pixels of the good images, uint8 [N, size, size, 3], and the bad ones."""
-    from PIL import Image
-
-    faults = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
     pixels = np.empty((len(names), size, size, 3), np.uint8)
     bad: list[Bad] = []
     for index, name in enumerate(names):
         try:
             pixels[index - len(bad)] = decode(folder / name, size, recipe)
-        except faults as error:
+        # Of a broken file Pillow makes struct.error and TypeError, too: none may end hours of work.
+        except Exception as error:
             bad.append(Bad(index, name, " ".join(str(error).split()) or type(error).__name__))
     return pixels[: len(names) - len(bad)], bad

@@ -85,7 +85,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All numbers of one model. summary, disagreements, bad: as the results file has them."""
+    """All numbers of one model. summary, disagreements, bad: as the results file has them.
+
+    times: of each shard, in order, what {framework: ms an image} took.
+    """
 
     plan: Plan
     summary: dict[str, Any]
@@ -93,6 +96,7 @@ class Evaluation:
     bad: list[dict[str, Any]]
     top1: statistics.Paired
     top5: statistics.Paired
+    times: Sequence[dict[str, float]] = ()
 
 
 def make_job(pack: Pack, folder: Path, recipe: str, config: RunConfig, **more: Any) -> Job:
@@ -220,10 +224,16 @@ def summed_up(plan: Plan, shards: Sequence[ShardResult]) -> Evaluation:
             "top5": _share(hits[name, 5]),
             "ms_an_image": seconds / len(names) * 1e3,
         }
-    return Evaluation(plan, summary, _disagreements(names, arrays), bad, top1, top5)
+    times = [_times(shard) for shard in shards if len(shard.arrays["label"])]
+    return Evaluation(plan, summary, _disagreements(names, arrays), bad, top1, top5, times)
 
 
 _FRAMEWORKS = ("opencv", "tensorflow")
+
+
+def _times(shard: ShardResult) -> dict[str, float]:
+    images = len(shard.arrays["label"])
+    return {name: shard.seconds[name] / images * 1e3 for name in _FRAMEWORKS}
 
 
 def _share(hits: Array) -> dict[str, Any]:

@@ -130,7 +130,8 @@ def log_text(found: Evaluation) -> str:
         "frame size": job.size,
         "preprocessing": f"{job.recipe}: {RECIPES[job.recipe].told}; mode {job.mode}",
         "batch size": f"{job.batch} (OpenCV: {job.opencv_batch})",
-        "OpenCV": f"{found.plan.opencv}, {job.config.engine} engine, {job.threads} threads",
+        "threads": job.threads,
+        "OpenCV": f"{found.plan.opencv}, {job.config.engine} engine",
     }
     lines = [f"{name}: {value}" for name, value in parameters.items()]
     for name, told in (("tensorflow", "TensorFlow"), ("opencv", "OpenCV")):

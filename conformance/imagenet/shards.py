@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class Job:
     pack, folder: of the pack and of the images. digest: of the pack. size, mode, classes: of the
     model's input and output. batch, opencv_batch: images at once in TensorFlow and in OpenCV.
     threads: of each framework. timeout: seconds for a shard. cache: its folder, or None.
+    opencv: the version that a worker must have, None for any.
     """
 
     model: str
@@ -59,6 +61,7 @@ class Job:
     threads: int = 1
     timeout: float = 600.0
     cache: Optional[str] = None
+    opencv: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def run_shard(job: Job, index: int, entries: Sequence[Entry]) -> ShardResult:
     """Evaluate the images of one shard.
 
     Raises FrameworkError where a framework fails, ConformanceError where a disk is full, or the
-    pack or the images are not on this machine.
+    pack, the images or the OpenCV asked for are not on this machine.
     """
     _require_here(job)
     try:
@@ -121,9 +124,20 @@ def _run(job: Job, index: int, entries: Sequence[Entry], scratch: Path) -> Shard
     theirs, reference_seconds = _tensorflow(job, pixels, kept)
     outputs = scratch / "opencv.npy"
     child = server(OPENCV, opencv_request(job), job.timeout)
-    seconds = child.ask({"pixels": str(pixels), "outputs": str(outputs)})["seconds"]
+    answer = child.ask({"pixels": str(pixels), "outputs": str(outputs)})
+    _require_version(job, answer["version"])
     arrays = compared(labels, np.load(outputs, allow_pickle=False), theirs)
-    return ShardResult(index, arrays, bad, {"opencv": seconds, "tensorflow": reference_seconds})
+    seconds = {"opencv": answer["seconds"], "tensorflow": reference_seconds}
+    return ShardResult(index, arrays, bad, seconds)
+
+
+def _require_version(job: Job, found: str) -> None:
+    """Raise ConformanceError where this machine would answer for another OpenCV."""
+    if job.opencv not in (None, found):
+        raise ConformanceError(
+            f"the worker on {platform.node()} has OpenCV {found}, and {job.opencv} is to be "
+            f"evaluated: install the same OpenCV on all workers"
+        )
 
 
 _SECONDS_OF_NONE = {"opencv": 0.0, "tensorflow": 0.0}

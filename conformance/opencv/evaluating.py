@@ -42,7 +42,8 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
 
     def answer(asked: Request) -> dict[str, Any]:
         with net.stage("forward", subject):
-            return answer_shard(asked, request["batch"], blob, infer, request["classes"])
+            told = answer_shard(asked, request["batch"], blob, infer, request["classes"])
+        return {**told, "version": cv2.__version__}
 
     with net.stage("forward", subject):
         infer(blob(np.zeros((request["batch"], request["size"], request["size"], 3), np.uint8)))

@@ -1,8 +1,8 @@
 """OpenCV as the child of `predict`: ``python -m conformance.opencv.predicting REQUEST``.
 
-REQUEST is JSON: model, graph (a path), config (of RunConfig; engine "default" is the one this
-OpenCV takes by itself), classes. Each line of stdin then asks for one thing (see _DOING);
-conformance.imagenet.serving is the protocol.
+REQUEST is JSON: model, graph (a path in its pack), config (of RunConfig; engine "default" is what
+this OpenCV takes by itself), classes, head (which of the outputs, None for a model with one). Each
+line of stdin then asks for one thing (see _DOING); conformance.imagenet.serving is the protocol.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any, Callable
 import numpy as np
 
 from conformance.imagenet.serving import Request, serve
+from conformance.pack_format import read_manifest
 from conformance.predicting.settings import Settings, from_request
 from conformance.preprocessing import divide_by_std
 
-from . import net
+from . import layers, net
 from .capability import engines, load_cv2
 from .drawing import caption
 from .records import Array, RunConfig
@@ -51,13 +52,26 @@ class Predictor:
             self.cv2.setNumThreads(config.threads)
         self.config, self.classes = config, request["classes"]
         self.subject = net.Subject(request["model"], config, self.cv2.__version__)
+        self.tap, self.head = None, request["head"]
         with net.stage("parse", self.subject):
             self.net = net.read(self.cv2, Path(request["graph"]), config)
+            if self.head is not None:
+                self.tap = self._tap(Path(request["graph"]))
+                self.net = self.tap.net
         with net.stage("setup", self.subject):
             net.configure(self.cv2, self.net, config)
         self.warm = False
         self.warning = ""
         self.picture: Array = np.empty((0, 0, 3), np.uint8)
+
+    def _tap(self, graph: Path) -> layers.Tap:
+        """Return what reads the outputs of a model that has several."""
+        manifest = read_manifest(graph.parent)
+        held = layers.carriers([str(name) for name in self.net.getLayerNames()], manifest.layers)
+        names = [
+            layers.layer_holding(held, manifest.layers, head["output"]) for head in manifest.heads
+        ]
+        return layers.tap_outputs(self.cv2, graph, self.config, names, self.net)
 
     def about(self, request: Request) -> dict[str, Any]:
         """Say which OpenCV this is, and whether it has windows."""
@@ -77,8 +91,8 @@ class Predictor:
         "warning" is what the decoder said of a picture that it decoded all the same.
         """
         try:
-            self.picture = self._read(request["image"])
             settings = from_request(request["settings"])
+            self.picture = self._read(request["image"], settings.grey)
             blob = self._blob(settings)
         except Refused as refused:
             return {"refused": str(refused)}
@@ -99,10 +113,11 @@ class Predictor:
             "ms": ms,
         }
 
-    def _read(self, path: str) -> Array:
+    def _read(self, path: str, grey: bool) -> Array:
         before = os.fstat(2).st_size
         try:
-            picture = self.cv2.imread(path, self.cv2.IMREAD_COLOR)
+            how = self.cv2.IMREAD_GRAYSCALE if grey else self.cv2.IMREAD_COLOR
+            picture = self.cv2.imread(path, how)
         except self.cv2.error as error:
             raise Refused(f"{_UNREADABLE}. OpenCV says: {net.explain(error)[0]}") from error
         said = _printed(before)
@@ -133,7 +148,7 @@ class Predictor:
             settings,
             scalefactor=of.scalefactor,
             mean=of.mean,
-            swapRB=of.swapRB,
+            swapRB=of.swapRB and not settings.grey,
         )
         return np.ascontiguousarray(divide_by_std(blob, of))
 
@@ -150,7 +165,7 @@ class Predictor:
         for _ in range(1 if self.warm else 2):
             begin = time.perf_counter()
             self.net.setInput(blob)
-            outputs = np.array(self.net.forward())
+            outputs = np.array(self._forward())
             ms = (time.perf_counter() - begin) * 1000
         self.warm = True
         if outputs.size != self.classes:
@@ -159,9 +174,20 @@ class Predictor:
             )
         return outputs, ms
 
+    def _forward(self) -> Any:
+        if self.tap is None:
+            return self.net.forward()
+        return layers.forward_tap(self.tap)[self.head]
+
+    def _drawn(self, lines: list[str]) -> Array:
+        picture = self.picture
+        if picture.ndim == 2:
+            picture = np.asarray(self.cv2.cvtColor(picture, self.cv2.COLOR_GRAY2BGR))
+        return caption(self.cv2, picture, lines)
+
     def draw(self, request: Request) -> dict[str, Any]:
         """Write the picture with request["lines"] at its top left to request["output"]."""
-        drawn = caption(self.cv2, self.picture, request["lines"])
+        drawn = self._drawn(request["lines"])
         before = os.fstat(2).st_size
         try:
             written = self.cv2.imwrite(request["output"], drawn)
@@ -174,7 +200,7 @@ class Predictor:
         """Show the picture with request["lines"] in a window until a key is pressed."""
         window = request["title"]
         self.cv2.namedWindow(window, self.cv2.WINDOW_NORMAL | self.cv2.WINDOW_KEEPRATIO)
-        self.cv2.imshow(window, caption(self.cv2, self.picture, request["lines"]))
+        self.cv2.imshow(window, self._drawn(request["lines"]))
         # A closed window gets no key any more, and one whose parent was killed no user.
         parent = os.getppid()
         while self.cv2.getWindowProperty(window, self.cv2.WND_PROP_VISIBLE) >= 1:

@@ -158,11 +158,13 @@ class CandidateRun:
     def failure_before(self, stage: str) -> Optional[Failure]:
         """Return the failure that kept `stage` from giving its arrays, or None.
 
-        "batch" and "logits" go on after an error in each other's stage, but nothing goes on after
-        a crash or after a failed parse, set-up or forward.
+        "batch" and "logits" go on after an error in each other's stage, and what comes after the
+        batch is run again without it after a crash; but nothing goes on after another crash or
+        after a failed parse, set-up or forward.
         """
         for failure in self.failures:
-            fatal = failure.kind != "error" or failure.stage in STAGES[:4]
+            crashed = failure.kind != "error" and failure.stage != "batch"
+            fatal = crashed or failure.stage in STAGES[:4]
             earlier = STAGES.index(failure.stage) <= STAGES.index(stage)
             # The new engine's logits are read with the layers, so that a crash there takes both.
             both = stage == "logits" and self.logits is None and failure.stage == "layers"

@@ -33,7 +33,8 @@ class Answer:
     """What one framework gave for one picture.
 
     framework: "OpenCV" or "TensorFlow", with what is to be known of it. input_shape: of what it
-    was given. ms: time of the one inference, the network being warm. outputs: float32 [1, C].
+    was given. ms: time of the one inference, the network being warm. outputs: float32 [1, C]. kind:
+    as Pack.kind, what the numbers are.
     """
 
     framework: str
@@ -45,6 +46,7 @@ class Answer:
     ms: float
     best: list[Best]
     outputs: Array
+    kind: str = "softmax"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values, without the outputs."""
@@ -76,7 +78,7 @@ class Difference:
 
 
 def difference(first: Array, second: Array) -> Difference:
-    """Return how far apart two softmax outputs of the same classes are."""
+    """Return how far apart two outputs of the same classes are."""
     apart = np.abs(first.astype(np.float64).ravel() - second.astype(np.float64).ravel())
     return Difference(float(apart.sum()), float(apart.max()))
 
@@ -88,13 +90,18 @@ def best_classes(outputs: Array, labels: Sequence[str]) -> list[Best]:
     return [Best(int(i), labels[i] if labels else "", float(flat[i])) for i in order]
 
 
-def read_labels(path: Optional[Path], classes: int) -> list[str]:
+def read_labels(
+    path: Optional[Path], classes: int, own: Optional[Sequence[str]] = None
+) -> list[str]:
     """Return a label for each class, from a file with one line a class.
 
-    Where no file is given: ImageNet's for 1000 classes, none at all for another number. Raises
+    own: what a user's own model has; None for a model of the registry. Where no file is given: own
+    where they are as many, ImageNet's for 1000 classes of the registry, none else. Raises
     ConformanceError for a file that can't be read or has another number of lines.
     """
     if path is None:
+        if own is not None:
+            return list(own) if len(own) == classes else []
         if classes != IMAGENET_CLASSES:
             return []
         path = fixture_path(IMAGENET)

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -17,6 +17,8 @@ from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.models import get_model
 from conformance.opencv.records import RunConfig
+from conformance.own_models import OPTIONS, Asked, OwnModel, choose
+from conformance.own_preprocessing import preprocessing_from
 from conformance.pack import (
     Pack,
     PackRequest,
@@ -26,6 +28,7 @@ from conformance.pack import (
     producer_versions,
     require_pack,
 )
+from conformance.preprocessing import blob_arguments
 
 from . import printing, settings
 from .answers import Answer, difference, read_labels
@@ -40,7 +43,7 @@ OK, ERROR = 0, 2  # as conformance.commands has them, which is not imported as i
 def predict_options(parser: argparse.ArgumentParser) -> None:
     """Add what `predict` takes."""
     add = parser.add_argument
-    add("model", metavar="MODEL")
+    add("model", metavar="MODEL", help="a name, or the path of your own model")
     add(
         "--image",
         nargs="+",
@@ -61,6 +64,9 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
         help="a label a line, one for each class (default: ImageNet's for 1000 classes)",
     )
     settings.add_options(parser)
+    group = parser.add_argument_group("models of your own", "Given as for `pytest --model`.")
+    for name, how in OPTIONS.items():
+        group.add_argument(name, **how)
     add(
         "--packs",
         type=Path,
@@ -100,21 +106,21 @@ class _Told:
 def run_predict(given: argparse.Namespace) -> int:
     """Predict each picture; 2 where one of them can't be used, which the others don't mind."""
     _check(given)
-    model = get_model(given.model)
+    name, own = _model(given)
     pictures = find_pictures(given.image or [str(fixture_path("images/squirrel_cls.jpg"))])
     outputs = output_paths(pictures, given.output) if given.output else []
     missing = _tensorflow_missing(given)
-    pack = _pack(given)
-    shape = np.load(pack.path / "inputs.npy", mmap_mode="r", allow_pickle=False).shape
-    chosen = settings.settings_of(given, model.name, model.mode, (shape[1], shape[2]))
+    pack = _answering(_pack(given, name, own))
+    chosen = settings.settings_of(given, name, _default(pack))
+    if given.explain and chosen.grey:
+        raise ConformanceError(f"--explain: {name} takes grey images, it explains colour ones only")
     classes = pack.load("outputs_f32").shape[-1]
-    labels = read_labels(given.labels, classes)
-    if not given.json:
-        print(f"{model.name}, weights {given.weights}; picture to blob:")
-        print("".join(f"  {line}\n" for line in chosen.told()), end="", flush=True)
+    labels = read_labels(given.labels, classes, None if own is None else pack.labels() or [])
+    weights = given.weights if own is None else Path(own.path or name).name
+    _print(given, _heading(pack, weights, chosen))
     config = RunConfig(engine=given.engine, threads=given.threads)
     status = OK
-    with Frameworks(pack, config, given.weights, classes, labels, given.timeout) as frameworks:
+    with Frameworks(pack, config, given.weights, classes, labels, given.timeout, own) as frameworks:
         if given.show:
             _check_windows(frameworks)
         for index, picture in enumerate(pictures):
@@ -125,7 +131,8 @@ def run_predict(given: argparse.Namespace) -> int:
                 _tell_bad(given, picture, error)
                 continue
             if given.json:
-                print(json.dumps(_record(given, told, chosen, outputs[index : index + 1])))
+                about = {"model": name, "output_name": pack.output_name or None, "weights": weights}
+                print(json.dumps(_record(told, about, chosen, outputs[index : index + 1])))
             _draw(given, frameworks, told, outputs[index : index + 1])
     return status
 
@@ -159,11 +166,24 @@ def _tensorflow_missing(given: argparse.Namespace) -> str:
     return "not installed here, so that the pack's frozen graph is run by OpenCV alone"
 
 
-def _pack(given: argparse.Namespace) -> Pack:
+def _model(given: argparse.Namespace) -> tuple[str, Optional[OwnModel]]:
+    """Return the model's name and, where it is one of the user's own, what is known of it."""
+    further = (given.model_preprocess, given.model_labels, given.model_size, given.models_file)
+    models = choose(Asked([given.model], *further), given.packs)
+    (name,) = models.names
+    own = models.own.get(name)
+    if given.explain and own is not None and own.path is None:
+        raise ConformanceError(f"--explain: {name} is known by its pack only; give its file's path")
+    return name, own
+
+
+def _pack(given: argparse.Namespace, name: str, own: Optional[OwnModel]) -> Pack:
     """Return the pack, which is built first where it is missing and TensorFlow is there."""
     flavour = keras_flavour()
-    request = PackRequest(get_model(given.model).name, given.weights, "opencv", flavour)
-    if locate_pack(given.packs, request) is None and producer_versions(flavour) is not None:
+    weights = given.weights if own is None else own.path or name
+    request = PackRequest(name, weights, "opencv", flavour, own)
+    can_build = producer_versions(flavour) is not None and (own is None or own.path is not None)
+    if can_build and locate_pack(given.packs, request) is None:
         from conformance.building import run_builder
 
         for event in run_builder([request], given.packs):
@@ -171,6 +191,41 @@ def _pack(given: argparse.Namespace) -> Pack:
                 raise ConformanceError(f"the pack of {request.model} can't be built: {event.step}")
             print(f"building the pack: {event}", file=sys.stderr, flush=True)
     return require_pack(given.packs, request)
+
+
+def _answering(pack: Pack) -> Pack:
+    """Return the pack as the output sees it that is predicted: the first softmax, or row of values.
+
+    Raises ConformanceError for a model that gives maps of values only.
+    """
+    rows = [head for head in pack.heads() if not head.is_map]
+    if not rows:
+        shape = " x ".join(map(str, pack.output_shape or ()))
+        raise ConformanceError(
+            f"{pack.model} gives a map of {shape} values, no row of classes to predict; judge it "
+            "with pytest --model"
+        )
+    return next((head for head in rows if head.kind == "softmax"), rows[0])
+
+
+def _default(pack: Pack) -> Settings:
+    """Return how the model's input is made."""
+    shape = np.load(pack.path / "inputs.npy", mmap_mode="r", allow_pickle=False).shape
+    size, own = (shape[1], shape[2]), pack.manifest.own
+    if own is None:
+        return Settings(blob_arguments(get_model(pack.model).mode), True, size)
+    made = preprocessing_from(own["preprocess"])
+    return Settings(made.blob_arguments(), made.crop, size, made.resize, grey=shape[3] == 1)
+
+
+def _heading(pack: Pack, weights: str, chosen: Settings) -> Iterator[str]:
+    """Yield what is said before the first picture."""
+    of = f", weights {weights}" if pack.manifest.own is None else ""
+    yield f"{pack.model}{of}; picture to blob:"
+    yield from (f"  {line}" for line in chosen.told())
+    if pack.output_name:
+        others = ", ".join(h.output_name for h in pack.heads() if h.head != pack.head)
+        yield f"predicted is its output {pack.output_name!r}; it also has {others}"
 
 
 def _check_windows(frameworks: Frameworks) -> None:
@@ -204,7 +259,8 @@ def _one(
         _print(given, [printing.difference_line(opencv, tensorflow, apart)])
         if given.explain:
             explanation = frameworks.explain(picture, chosen, opencv, tensorflow)
-            _print(given, ["", *printing.explanation_lines(explanation, given.weights)])
+            weights = frameworks.weights if frameworks.own is None else ""
+            _print(given, ["", *printing.explanation_lines(explanation, weights)])
     else:
         _print(given, [f"TensorFlow: {missing}"])
     return _Told(picture, size, opencv, tensorflow, missing, explanation)
@@ -233,17 +289,16 @@ def _draw(
 
 
 def _record(
-    given: argparse.Namespace, told: _Told, chosen: Settings, output: Sequence[Path]
+    told: _Told, about: dict[str, Any], chosen: Settings, output: Sequence[Path]
 ) -> dict[str, Any]:
-    """Return the line of JSON of one picture."""
+    """Return the line of JSON of one picture. about: the model."""
     tensorflow = told.tensorflow
     apart = tensorflow and difference(told.opencv.outputs, tensorflow.outputs)
     return {
         "file": str(told.picture),
         "width": told.size[0],
         "height": told.size[1],
-        "model": get_model(given.model).name,
-        "weights": given.weights,
+        **about,
         "preprocessing": chosen.as_dict(),
         "opencv": told.opencv.as_dict(),
         "tensorflow": tensorflow.as_dict() if tensorflow else {"missing": told.missing},

@@ -1,8 +1,9 @@
 """What an end-to-end difference is made of: one stage exchanged at a time.
 
 One end is what a user of Keras does: ``load_img`` (Pillow decodes and resizes, bilinear), the
-model's ``preprocess_input``, the Keras model called in float32. The other is what a user of OpenCV
-does: ``cv2.imread``, ``blobFromImage``, the frozen graph in OpenCV. Beginning with Keras' end, the
+model's ``preprocess_input``, the Keras model in float32, or a user's own as it was saved. The other
+is what a user of OpenCV does: ``cv2.imread``, ``blobFromImage``, the frozen graph in OpenCV.
+Beginning with Keras' end, the
 stages are exchanged for OpenCV's one after another, each kept for those that follow:
 
 1. decoding: Keras goes on with the pixels that cv2.imread decoded (handed to ``load_img`` as PNG)
@@ -34,7 +35,7 @@ _STAGES = {
     "resized": ("resizing", "load_img, bilinear", "blobFromImage"),
     "float32": ("float32 first", "uint8", "float32"),
     "blob": ("blob arithmetic", "preprocess_input", "blobFromImage"),
-    "frozen": ("freezing", "Keras model", "frozen graph"),
+    "frozen": ("freezing", "original model", "frozen graph"),
     "opencv": ("OpenCV's run", "TensorFlow", "OpenCV"),
 }
 

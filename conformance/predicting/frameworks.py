@@ -14,6 +14,7 @@ import numpy as np
 from conformance.errors import ConformanceError
 from conformance.imagenet.servers import FrameworkError, Server
 from conformance.opencv.records import RunConfig
+from conformance.own_models import OwnModel
 from conformance.pack import Pack
 
 from .answers import Answer, Array, best_classes
@@ -33,7 +34,8 @@ class PictureError(ConformanceError):
 class Frameworks:
     """Both frameworks on one model; a context manager that ends their processes.
 
-    labels: one a class, or none. timeout: seconds that one answer may take. TensorFlow is started
+    pack: as the output sees it that is asked for. labels: one a class, or none. own: the user's
+    own model that the pack is of. timeout: seconds that one answer may take. TensorFlow is started
     when it is first asked. Every method raises ConformanceError where a framework gives no answer.
     """
 
@@ -43,6 +45,7 @@ class Frameworks:
     classes: int
     labels: Sequence[str]
     timeout: float
+    own: Optional[OwnModel] = None
     _open: ExitStack = field(default_factory=ExitStack)
     _tensorflow: Optional[Server] = None
 
@@ -57,6 +60,7 @@ class Frameworks:
                 graph=str(self.pack.graph_path.resolve()),
                 config=asdict(self.config),
                 classes=self.classes,
+                head=self.pack.head if len(self.pack.heads()) > 1 else None,
             )
             self.about = self._ask(self._opencv, do="about")
         except BaseException:
@@ -132,6 +136,8 @@ class Frameworks:
             self._tensorflow = self._start(
                 TENSORFLOW,
                 pack=str(self.pack.path.resolve()),
+                head=self.pack.head,
+                own=self.own.as_dict() if self.own else None,
                 weights=self.weights,
                 # As many as OpenCV has, so that the times can be compared.
                 threads=int(self.about["threads"]),
@@ -150,7 +156,8 @@ class Frameworks:
         values: Array = np.load(self._file(outputs), allow_pickle=False)
         shapes = (tuple(found["input_shape"]), tuple(found["output_shape"]))
         best = best_classes(values, self.labels)
-        return Answer(framework, version, how, threads, *shapes, found["ms"], best, values)
+        kind = self.pack.kind
+        return Answer(framework, version, how, threads, *shapes, found["ms"], best, values, kind)
 
     def explain(
         self, picture: Path, settings: Settings, opencv: Answer, tensorflow: Answer

@@ -8,6 +8,8 @@ from .answers import Answer, Best, Difference
 from .explaining import Explanation
 
 WIDTH = 80
+# What the number beside a class is, where it is no confidence.
+_NUMBER = {"values": "value"}
 
 
 def answer_lines(answer: Answer) -> Iterator[str]:
@@ -15,7 +17,7 @@ def answer_lines(answer: Answer) -> Iterator[str]:
     yield f"{answer.framework} {answer.version}, {answer.how}, {_threads(answer.threads)}"
     yield f"  input blob shape: {answer.input_shape}"
     yield f"  output shape: {answer.output_shape}"
-    yield "  class ID  confidence  label"
+    yield f"  class ID  {_NUMBER.get(answer.kind, 'confidence'):>10}  label"
     yield from (_class_line(one) for one in answer.best)
     yield f"  inference time: {answer.ms:.2f} ms"
 
@@ -44,12 +46,12 @@ def explanation_lines(found: Explanation, weights: str) -> Iterator[str]:
         levels = f"{share.levels.mean:.3f}" if share.levels else ""
         moved = (f"{share.moved.l1:.1e}", f"{share.moved.linf:.1e}")
         yield columns.format(share.cause, share.before, share.after, *moved, levels).rstrip()
-    yield "(L1, L-inf: of the softmax; levels: mean |difference| of the pixels, of 255)"
+    yield "(L1, L-inf: of the outputs; levels: mean |difference| of the pixels, of 255)"
     float32 = found.float32
     yield "Pixels converted to float32 before resizing, as in the tutorial, against uint8:"
     if float32.levels:
         yield (
-            f"  {float32.levels.mean:.3f} levels, at most {float32.levels.greatest:.3f}; softmax "
+            f"  {float32.levels.mean:.3f} levels, at most {float32.levels.greatest:.3f}; outputs "
             f"L1 {float32.moved.l1:.1e}, L-inf {float32.moved.linf:.1e}"
         )
     if weights == "synthetic":

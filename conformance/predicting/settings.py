@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
-from conformance.preprocessing import BlobArguments, blob_arguments
+from conformance.preprocessing import BlobArguments
 
 Size = tuple[int, int]
 
@@ -24,7 +24,8 @@ class Settings:
 
     float32: convert the pixels before they are resized. resize: (height, width) to stretch to, or
     None. crop: resize until `size` (height, width) is covered and cut out its centre, or stretch.
-    arguments: of blobFromImage, and the division by std after it.
+    arguments: of blobFromImage, and the division by std after it. grey: read the file as a grey
+    image, whose one channel takes the first mean and std.
     """
 
     arguments: BlobArguments
@@ -32,6 +33,7 @@ class Settings:
     size: Size
     resize: Optional[Size] = None
     float32: bool = False
+    grey: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values, names as the options have them."""
@@ -41,6 +43,7 @@ class Settings:
             "size": self.size,
             "crop": self.crop,
             "rgb": self.arguments.swapRB,
+            "grey": self.grey,
             "mean": self.arguments.mean,
             "scale": self.arguments.scalefactor,
             "std": self.arguments.std,
@@ -57,10 +60,12 @@ class Settings:
         if self.resize:
             steps.append("resized to {} x {}".format(*self.resize))
         how = "centre crop" if self.crop else "stretched"
-        steps.append("{} to {} x {}, {}".format(how, *self.size, "RGB" if of.swapRB else "BGR"))
-        numbers = [f"mean {_numbers(of.mean)}", f"scale {of.scalefactor:.6g}"]
+        colours = "grey" if self.grey else "RGB" if of.swapRB else "BGR"
+        steps.append("{} to {} x {}, {}".format(how, *self.size, colours))
+        count = 1 if self.grey else 3
+        numbers = [f"mean {_numbers(of.mean[:count])}", f"scale {of.scalefactor:.6g}"]
         if of.std:
-            numbers.append(f"std {_numbers(of.std)}")
+            numbers.append(f"std {_numbers(of.std[:count])}")
         return [", ".join(steps), ", ".join(numbers)]
 
 
@@ -115,20 +120,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_of(given: argparse.Namespace, model: str, mode: str, size: Size) -> Settings:
-    """Return what the options ask for. mode: the model's; size: height and width of its input.
+def settings_of(given: argparse.Namespace, model: str, default: Settings) -> Settings:
+    """Return what the options ask for. default: how the model's input is made where they don't.
 
     Raises ConformanceError naming the option that does not fit.
     """
-    start = blob_arguments(mode) if given.default_preprocess else TUTORIAL
-    crop = given.default_preprocess or TUTORIAL_CROP
+    if not given.default_preprocess:
+        default = replace(default, arguments=TUTORIAL, crop=TUTORIAL_CROP, resize=None)
+    size = default.size
     asked = {
         "scalefactor": given.scale,
         "mean": _triple(given.mean),
         "swapRB": given.rgb,
         "std": _triple(given.std),
     }
-    arguments = replace(start, **{name: v for name, v in asked.items() if v is not None})
+    arguments = replace(
+        default.arguments, **{name: v for name, v in asked.items() if v is not None}
+    )
     _check(arguments)
     wanted = tuple(given.size) if given.size else size
     if wanted != size:
@@ -138,11 +146,11 @@ def settings_of(given: argparse.Namespace, model: str, mode: str, size: Size) ->
         )
     if given.resize and min(given.resize) < 1:
         raise ConformanceError("--resize {} {}: give 1 pixel or more".format(*given.resize))
-    return Settings(
+    return replace(
+        default,
         arguments=arguments,
-        crop=crop if given.crop is None else given.crop,
-        size=size,
-        resize=tuple(given.resize) if given.resize else None,
+        crop=default.crop if given.crop is None else given.crop,
+        resize=tuple(given.resize) if given.resize else default.resize,
         float32=given.float32,
     )
 

@@ -23,12 +23,13 @@ from conformance.conversion import (
 )
 from conformance.errors import ConformanceError
 from conformance.pack import SAMPLED, Pack
+from conformance.pack_format import array_file
 from conformance.verdict.localize import METRIC
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import noise_floor
 
 from . import onnx, tflite
-from .graphdef import Array, Graph, read_frozen
+from .graphdef import Array, Graph, Head, read_graph
 from .matching import Matcher
 
 CONVERTERS: dict[str, Any] = {"tflite": tflite, "onnx": onnx}
@@ -75,12 +76,15 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     title, path = FORMATS[importer].title, folder / FORMATS[importer].file
     progress(f"converting to {title}")
     inputs = pack.load("inputs")
-    job = (importer, pack.graph_path, pack.manifest.tensors, list(inputs.shape[1:]), path)
+    heads = [Head(**{**head, "shape": tuple(head["shape"])}) for head in pack.manifest.heads]
+    whole = (pack.graph_path, pack.manifest.tensors, tuple(heads))
+    job = (importer, whole, list(inputs.shape[1:]), path)
     apart = pack.graph_path.stat().st_size > APART
     manifest.input, manifest.output = _in_child(*job) if apart else _convert_file(*job)
     progress(f"running the {title} file")
     outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
-    np.save(folder / OUTPUTS, outputs)
+    for number, answers in enumerate(outputs):
+        np.save(folder / array_file(OUTPUTS, number), answers)
     manifest.strays = matcher.strays(_typical)
     manifest.tensors = [
         {"tensor": tensor, "layer": layer, "node": matcher.node_of[tensor]}
@@ -90,9 +94,10 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
 
 
 def _convert_file(
-    importer: str, graph: Path, tensors: dict[str, str], shape: list[int], path: Path
+    importer: str, whole: tuple[Any, ...], shape: list[int], path: Path
 ) -> tuple[str, str]:
-    return convert(importer, read_frozen(graph, **tensors), shape, path)
+    """Convert the frozen graph that read_graph gives for the arguments `whole`."""
+    return convert(importer, read_graph(*whole), shape, path)
 
 
 def _in_child(*job: Any) -> tuple[str, str]:
@@ -103,25 +108,26 @@ def _in_child(*job: Any) -> tuple[str, str]:
             return pool.submit(_convert_file, *job).result()
         except BrokenProcessPool:
             raise ConformanceError(
-                f"converting {job[1]} to {FORMATS[job[0]].title}: the converter's process was "
+                f"converting {job[1][0]} to {FORMATS[job[0]].title}: the converter's process was "
                 f"killed, most often for want of memory; it takes some 25 times the graph's size"
             ) from None
 
 
-def _run(converter: Any, path: Path, inputs: Array, pack: Pack) -> tuple[Array, Matcher]:
-    """Return the file's outputs for all inputs, and its tensors matched on those SAMPLED."""
+def _run(converter: Any, path: Path, inputs: Array, pack: Pack) -> tuple[list[Array], Matcher]:
+    """Return each output [N, C] for all inputs, and the file's tensors matched on those SAMPLED."""
     matcher = Matcher(pack.layers())
     sampled = list(range(len(inputs)))[SAMPLED]
-    answers: dict[int, Optional[Array]] = dict.fromkeys(range(len(inputs)))
-    for place, (output, values) in enumerate(converter.run(path, inputs[SAMPLED], True)):
+    answers: dict[int, Optional[list[Array]]] = dict.fromkeys(range(len(inputs)))
+    for place, (outputs, values) in enumerate(converter.run(path, inputs[SAMPLED], True)):
         if place == 0:
             matcher.pair(values)
         matcher.add(place, values)
-        answers[sampled[place]] = output
+        answers[sampled[place]] = outputs
     rest = [index for index, answer in answers.items() if answer is None]
-    for index, (output, _) in zip(rest, converter.run(path, inputs[rest], False)):
-        answers[index] = output
-    return np.concatenate([np.asarray(answers[i]) for i in range(len(inputs))]), matcher
+    for index, (outputs, _) in zip(rest, converter.run(path, inputs[rest], False)):
+        answers[index] = outputs
+    rows = zip(*(answers[index] or [] for index in range(len(inputs))))
+    return [np.concatenate([value.reshape(1, -1) for value in row]) for row in rows], matcher
 
 
 def _typical(float32: Array, float64: Array) -> float:

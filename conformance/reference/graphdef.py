@@ -63,6 +63,10 @@ class Graph:
         """Return the nodes whose values are asked for, without repetition, `output` first."""
         return list(dict.fromkeys([self.output, self.logits, *results_of(self.heads)]))
 
+    def outputs(self) -> list[str]:
+        """Return the nodes that are the graph's outputs, `output` first."""
+        return [head.output for head in self.heads] or [self.output]
+
     def nodes(self) -> dict[str, Any]:
         """Return {name: NodeDef}."""
         return {node.name: node for node in self.definition.node}

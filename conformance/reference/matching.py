@@ -20,6 +20,8 @@ from .graphdef import Array
 # Rounding gives 1e-7 to 1e-5; another node of the same shape differs by its own size, and a node
 # before a bias by some hundredths.
 SAME = 1e-3
+# float32 rounding, as a share of the node's root mean square, where it comes to nothing else.
+ROUNDING = 1e-6
 
 Inner = Mapping[str, Array]
 
@@ -44,6 +46,7 @@ class Matcher:
         for tensor, value in values.items():
             if value.dtype == np.float32 and value.ndim > 1:
                 self._pair(tensor, value)
+        self._pass_on(values)
 
     def _pair(self, tensor: str, value: Array) -> None:
         best: Optional[tuple[float, str, bool]] = None
@@ -59,11 +62,36 @@ class Matcher:
         if best is not None and best[0] <= SAME:
             _, self.node_of[tensor], self._turned[tensor] = best
 
+    def _pass_on(self, values: Inner) -> None:
+        """Let a tensor stand for the node after its own where that has its values and no tensor.
+
+        So it is where a converter drops the addition of a bias that is all zeros.
+        """
+        users: dict[str, list[Layer]] = defaultdict(list)
+        for layer in self._layers.values():
+            for name in set(layer.inputs):
+                users[name].append(layer)
+        held = set(self.node_of.values())
+        for tensor, node in self.node_of.items():
+            value = self._last(tensor, values)
+            off = max(2 * _difference(self._layers[node], value), ROUNDING)
+            while len(users[node]) == 1:
+                (after,) = users[node]
+                fits = after.shape[1:] == value.shape[1:] and after.node not in held
+                if not fits or _difference(after, value) > off:
+                    break
+                node = after.node
+            self.node_of[tensor] = node
+
+    def _last(self, tensor: str, values: Inner) -> Array:
+        """Return the tensor's value with the channels last."""
+        value = values[tensor]
+        return value.transpose(0, 2, 3, 1) if self._turned[tensor] else value
+
     def add(self, image: int, values: Inner) -> None:
         """Take the samples of sampled image number `image` of every paired tensor."""
         for tensor, node in self.node_of.items():
-            layer, value = self._layers[node], values[tensor]
-            last = value.transpose(0, 2, 3, 1) if self._turned[tensor] else value
+            layer, last = self._layers[node], self._last(tensor, values)
             at, inside = _within(layer, image)
             samples = self._samples.setdefault(tensor, np.empty(len(layer.positions()), np.float32))
             samples[inside] = last.reshape(-1)[at]

@@ -21,7 +21,7 @@ LARGE = 32 << 20
 
 
 def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
-    """Write `graph` to `path` for images of `shape` [H, W, C]; return its two outer tensors.
+    """Write `graph` to `path` for images of `shape` [H, W, C]; return input and first output.
 
     tf2onnx's own opset, any batch, and the input as NCHW, which is what cv2.dnn.blobFromImage gives
     (``--inputs-as-nchw``); without that OpenCV has to be fed NHWC and answers the same bits.
@@ -29,7 +29,7 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    given, result = f"{graph.input}:0", f"{graph.output}:0"
+    given, results = f"{graph.input}:0", [f"{name}:0" for name in graph.outputs()]
     beside = _large_matrices(graph)
     skeleton = replace(
         graph, constants={n: v for n, v in graph.constants.items() if n not in beside}
@@ -40,9 +40,9 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
         model, _ = tf2onnx.convert.from_graph_def(
             embedded(skeleton),
             input_names=[given, *(f"{name}:0" for name in beside)],
-            output_names=[result],
+            output_names=results,
             inputs_as_nchw=[given] if len(shape) == 3 else None,
-            outputs_as_nchw=[result] if _rank(graph) == 4 else None,
+            outputs_as_nchw=_images(graph, results) or None,
         )
     kept = [entry for entry in model.graph.input if entry.name == given]
     del model.graph.input[:]
@@ -51,7 +51,7 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
         file.write(model.SerializeToString())
         for name, value in beside.items():
             _append_initializer(file, f"{name}:0", value)
-    return given, result
+    return given, results[0]
 
 
 def _large_matrices(graph: Graph) -> dict[str, Array]:
@@ -84,10 +84,11 @@ def _append_initializer(file: BinaryIO, name: str, value: Array) -> None:
     file.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
 
 
-def _rank(graph: Graph) -> int:
+def _images(graph: Graph, tensors: list[str]) -> list[str]:
+    """Return those of the tensors that have four axes."""
     with tf.Graph().as_default() as inferred:
         tf.import_graph_def(graph.definition, name="")
-    return int(inferred.get_tensor_by_name(f"{graph.output}:0").shape.rank)
+    return [name for name in tensors if inferred.get_tensor_by_name(name).shape.rank == 4]
 
 
 def operations(path: Path) -> list[tuple[str, str]]:
@@ -95,8 +96,8 @@ def operations(path: Path) -> list[tuple[str, str]]:
     return [(node.output[0], node.name) for node in _load(path).graph.node]
 
 
-def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[Array, dict[str, Array]]]:
-    """Yield, image by image, the output [1, C] and, if asked for, {inner tensor: value}.
+def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], dict[str, Array]]]:
+    """Yield, image by image, the outputs, NHWC, and, if asked for, {inner tensor: value}.
 
     images: float32 NHWC. By ONNX Runtime, which is kept from rewriting the graph.
     """
@@ -107,7 +108,8 @@ def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[Array, dict[st
     options.log_severity_level = 3
     options.intra_op_num_threads = 2
     model = _load(path)
-    result, names = model.graph.output[0].name, [node.output[0] for node in model.graph.node]
+    results = [output.name for output in model.graph.output]
+    names = [node.output[0] for node in model.graph.node]
     if inner:
         del model.graph.output[:]
         model.graph.output.extend(_untyped(name) for name in names)
@@ -116,10 +118,14 @@ def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[Array, dict[st
     channels_first = len(given.shape) == 4
     for image in images:
         blob = image[None].transpose(0, 3, 1, 2) if channels_first else image[None]
-        wanted = names if inner else [result]
+        wanted = list(dict.fromkeys([*results, *(names if inner else ())]))
         found = session.run(wanted, {given.name: np.ascontiguousarray(blob)})
         values: dict[str, Any] = dict(zip(wanted, found))
-        yield values[result], values if inner else {}
+        yield [_channels_last(values[name]) for name in results], values if inner else {}
+
+
+def _channels_last(value: Any) -> Any:
+    return value.transpose(0, 2, 3, 1) if value.ndim == 4 else value
 
 
 def _untyped(name: str) -> Any:

@@ -239,7 +239,8 @@ def _head_note(head: Head) -> str:
     count = int(np.prod(head.shape))
     if head.kind == "softmax":
         return f"output {head.name!r}: a softmax of {count} classes"
-    values = f"output {head.name!r}: {' x '.join(map(str, head.shape))} values"
+    shape = " x ".join(map(str, head.shape))
+    values = f"output {head.name!r}: {shape} value{'s' if count > 1 else ''}"
     how = "their distance itself is judged, against the noise floor"
     if head.kind == "sigmoid":
         return f"{values} of a sigmoid, which need not sum to 1; {how}"

@@ -1,7 +1,8 @@
 """TensorFlow as the child of `predict`: ``python -m conformance.reference.predicting REQUEST``.
 
-REQUEST is JSON: pack (its folder), weights (as for build_model), threads, classes. Each line of
-stdin then asks for one thing (see `prepare`); conformance.imagenet.serving is the protocol.
+REQUEST is JSON: pack (its folder), head (which of the outputs), weights (as for build_model), own
+(a user's model as OwnModel.as_dict has it, or None), threads. Each line of stdin then asks for one
+thing (see `prepare`); conformance.imagenet.serving is the protocol.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import tensorflow as tf
 from conformance.imagenet.serving import Request, serve
 from conformance.inference import Array
 from conformance.models import get_model
+from conformance.own_models import own_from
 from conformance.pack import read_manifest
 from conformance.predicting.settings import Settings, from_request
 
 from .loading import keras_preprocess, load
+from .own import load_own
 from .timing import frozen_function
 from .weights import build_model
 
@@ -34,14 +37,22 @@ class Predictor:
         tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(1)
         self.request = request
-        self.spec = get_model(read_manifest(Path(request["pack"])).model)
-        self.function = frozen_function(Path(request["pack"]))
+        folder, head = Path(request["pack"]), request["head"]
+        self.manifest = read_manifest(folder)
+        output = self.manifest.heads[head]["output"] if head else ""
+        self.function = frozen_function(folder, output)
+        self.own = own_from(request["own"]) if request["own"] else None
         self.warm = False
 
     @cached_property
-    def model(self) -> Any:
-        """The Keras model, float32."""
-        return build_model(self.spec, self.request["weights"])
+    def model(self) -> Callable[[Any], Any]:
+        """The Keras model, or the user's own as it was saved, float32: images to the output."""
+        if self.own is None:
+            model = build_model(get_model(self.manifest.model), self.request["weights"])
+            return lambda images: model(images, training=False)
+        traced = load_own(self.own).traced
+        place = traced.graph.results().index(traced.graph.heads[self.request["head"]].output)
+        return lambda images: traced.function(images)[place]
 
     def predict(self, request: Request) -> dict[str, Any]:
         """Run the blob in request["blob"], NCHW; write the outputs as .npy."""
@@ -51,7 +62,7 @@ class Predictor:
             outputs = np.asarray(self.function(tf.constant(images)))
             ms = (time.perf_counter() - begin) * 1000
         self.warm = True
-        np.save(request["outputs"], outputs)
+        np.save(request["outputs"], outputs.reshape(1, -1))
         return {
             "version": tf.__version__,
             "input_shape": images.shape,
@@ -82,10 +93,12 @@ class Predictor:
         return {"levels": {b: _levels(made[a], made[b]) for a, b in zip(names, names[1:])}}
 
     def _keras(self, rgb: Array) -> Any:
-        return self._run(keras_preprocess(self.spec, rgb))
+        if self.own is not None:
+            return self._run(self.own.preprocess.apply(rgb))
+        return self._run(keras_preprocess(get_model(self.manifest.model), rgb))
 
     def _run(self, images: Array) -> Any:
-        return np.asarray(self.model(tf.constant(images), training=False))
+        return np.asarray(self.model(tf.constant(images))).reshape(1, -1)
 
 
 def _resized(source: Any, settings: Settings) -> Array:

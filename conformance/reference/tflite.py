@@ -14,7 +14,7 @@ from .graphdef import Array, Graph, embedded
 
 
 def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
-    """Write `graph` to `path` for one image of `shape` [H, W, C]; return its two outer tensors.
+    """Write `graph` to `path` for one image of `shape` [H, W, C]; return input and first output.
 
     float32, no optimisations, batch 1: with an unknown batch the converter emits SHAPE operations
     for some of the models, which OpenCV's importer does not know (4.14.0, 5.0.0).
@@ -22,13 +22,12 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
     definition = embedded(graph)
 
     def classify(image: object) -> object:
-        (output,) = tf.import_graph_def(
+        return tf.import_graph_def(
             definition,
             input_map={f"{graph.input}:0": image},
-            return_elements=[f"{graph.output}:0"],
+            return_elements=[f"{name}:0" for name in graph.outputs()],
             name="",
         )
-        return output
 
     spec = tf.TensorSpec([1, *shape], tf.float32, name="input")
     with quiet():
@@ -47,8 +46,8 @@ def operations(path: Path) -> list[tuple[str, str]]:
     return [(names[op["outputs"][0]], "") for op in interpreter._get_ops_details()]
 
 
-def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[Array, dict[str, Array]]]:
-    """Yield, image by image, the output [1, C] and, if asked for, {inner tensor: value}.
+def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], dict[str, Array]]]:
+    """Yield, image by image, the outputs, NHWC, and, if asked for, {inner tensor: value}.
 
     images: float32 NHWC. By TensorFlow's interpreter, its own kernels: no delegate fuses anything.
     """
@@ -56,11 +55,12 @@ def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[Array, dict[st
     interpreter.allocate_tensors()
     names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
     given = [op["outputs"][0] for op in interpreter._get_ops_details()] if inner else []
+    results = [detail["index"] for detail in interpreter.get_output_details()]
     for image in images:
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
         interpreter.invoke()
         values = {names[index]: np.array(interpreter.get_tensor(index)) for index in given}
-        yield np.array(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])), values
+        yield [np.array(interpreter.get_tensor(index)) for index in results], values
 
 
 def _interpreter(path: Path, keep: bool) -> tf.lite.Interpreter:

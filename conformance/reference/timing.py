@@ -74,13 +74,16 @@ def _set_threads(threads: int) -> None:
         )
 
 
-def frozen_function(folder: Path) -> Any:
-    """Return the frozen graph of the pack in `folder` as a function: NHWC tensor to softmax."""
+def frozen_function(folder: Path, output: str = "") -> Any:
+    """Return the frozen graph of the pack in `folder` as a function: NHWC tensor to softmax.
+
+    output: the node of another output than the first.
+    """
     definition = tf.compat.v1.GraphDef()
     definition.ParseFromString((folder / GRAPH).read_bytes())
     tensors = read_manifest(folder).tensors
     whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
-    return whole.prune(tensors["input"] + ":0", tensors["output"] + ":0")
+    return whole.prune(tensors["input"] + ":0", (output or tensors["output"]) + ":0")
 
 
 def _frozen(request: Request, images: Array) -> Infer:

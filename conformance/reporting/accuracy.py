@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -10,15 +11,16 @@ from conformance.imagenet.results import Accuracies, read_all
 from conformance.models import model_order
 from conformance.verdict.data import release
 
+from .commands import results_files
+
 Data = dict[str, Any]
 FOLDER = "imagenet"
 # More images than this in a list nobody reads; the results file has all of them.
 MOST_DISAGREEMENTS = 50
 
 
-def read_accuracies(paths: Iterable[Path]) -> list[Accuracies]:
-    """Return the evaluations below the folders of results among `paths`, by model and version."""
-    files = (file for path in paths if path.is_dir() for file in path.glob(f"{FOLDER}/*.jsonl"))
+def read_accuracies(files: Iterable[Path]) -> list[Accuracies]:
+    """Return the evaluations in `files`, by model and version."""
     return sorted(read_all(files), key=_order)
 
 
@@ -26,9 +28,32 @@ def _order(found: Accuracies) -> tuple[Any, ...]:
     return model_order(found.header["model"]), release(found.header["opencv"])
 
 
-def only_accuracies(path: Path) -> bool:
-    """Return whether a folder of results holds evaluations and nothing else."""
-    return path.is_dir() and not any(path.glob("*.jsonl")) and any(path.glob(f"{FOLDER}/*.jsonl"))
+def divided(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files of verdicts and those of evaluations among files and folders of results.
+
+    Evaluations lie in imagenet/ beside the verdicts, and are found there for files, too, as a
+    shell makes them of results/*.jsonl. Raises ConformanceError for a folder without any.
+    """
+    verdicts: list[Path] = []
+    evaluations: dict[Path, Path] = {}
+    for path in paths:
+        folder = path if path.is_dir() else path.parent
+        found = sorted(folder.glob(f"{FOLDER}/*.jsonl"))
+        own = sorted(path.glob("*.jsonl")) if path.is_dir() and found else results_files([path])
+        verdicts += [file for file in own if not _is_evaluation(file)]
+        found += [file for file in own if _is_evaluation(file)]
+        evaluations |= {file.resolve(): file for file in found}
+    return verdicts, list(evaluations.values())
+
+
+def _is_evaluation(path: Path) -> bool:
+    """Return whether a file begins as one of an evaluation; one that can't be read does not."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.readline())
+    except (OSError, ValueError):
+        return False
+    return isinstance(header, dict) and "preprocess" in header
 
 
 def accuracy_data(evaluations: Sequence[Accuracies]) -> Optional[Data]:

@@ -15,6 +15,8 @@ from conformance.errors import ConformanceError
 from conformance.models import model_order
 from conformance.verdict.data import release
 
+from .comparisons import KIND, Compared, read_comparison
+
 FRAMEWORKS = {
     "opencv": "OpenCV",
     "tensorflow": "TensorFlow",
@@ -61,31 +63,56 @@ class Timing:
         return f"{self.machine}, batch {self.batch}"
 
 
-def read_timings(paths: Iterable[Path], strict: bool = False) -> tuple[list[Timing], list[str]]:
-    """Return the timings in the files, the newest of each kind, and notes on what was left out.
+@dataclass(frozen=True)
+class Benchmarks:
+    """What benchmark files hold: the newest timing of each kind, and comparisons of wheels.
 
-    Raises ConformanceError for a file that is no benchmark file of the suite and, where `strict`,
-    for files of several CPUs, thread counts or batch sizes.
+    notes: what was left out.
     """
-    found = [timing for path in paths for timing in _read(path)]
-    groups = {timing.group: timing.file for timing in found}
+
+    timings: list[Timing]
+    comparisons: list[Compared]
+    notes: list[str]
+
+
+def read_benchmarks(paths: Iterable[Path], strict: bool = False) -> Benchmarks:
+    """Return what is in the files, pytest-benchmark's or those of ``bench --json``.
+
+    Raises ConformanceError for a file that is neither and, where `strict`, for files of several
+    CPUs, thread counts or batch sizes.
+    """
+    timings: list[Timing] = []
+    comparisons: list[Compared] = []
+    for path in paths:
+        document = _read(path)
+        if document.get("kind") == KIND:
+            comparisons += read_comparison(path, document)
+        else:
+            timings += _timings(path, document)
+    groups = {timing.group: timing.file for timing in timings}
+    groups |= {compared.group: compared.file for compared in comparisons}
     if strict and len(groups) > 1:
         told = "; ".join(f"{file}: {group}" for group, file in groups.items())
         raise ConformanceError(
             f"--strict: the benchmark files can't be compared: {told}; give files of one CPU, "
             f"thread count and batch size"
         )
-    return _newest(found)
+    newest, notes = _newest(timings)
+    return Benchmarks(newest, comparisons, notes)
 
 
-def _read(path: Path) -> list[Timing]:
+def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConformanceError(f"{path}: can't be read ({error.strerror})") from error
     except ValueError as error:
         raise ConformanceError(f"{path}: not JSON ({error})") from error
-    if not isinstance(document, dict) or not isinstance(document.get("benchmarks"), list):
+    return document if isinstance(document, dict) else {}
+
+
+def _timings(path: Path, document: dict[str, Any]) -> list[Timing]:
+    if not isinstance(document.get("benchmarks"), list):
         raise ConformanceError(
             f"{path}: no pytest-benchmark file; write one with "
             f"pytest conformance/suite/test_inference_time.py --benchmark-json FILE"

@@ -156,8 +156,9 @@ def layer_chart() -> Spec:
 def iteration_chart() -> Spec:
     """The tutorial's chart: time against iteration. Rows: iteration, who, ms."""
     tip = _tooltip(("who", "who", ""), ("iteration", "iteration", "d"), ("ms", "ms", ".2f"))
+    whole = {"grid": False, "tickMinStep": 1, "format": "d"}
     shown = {
-        "x": _field("iteration", "quantitative", "iteration", axis={"grid": False}),
+        "x": _field("iteration", "quantitative", "iteration", axis=whole),
         "y": _field("ms", "quantitative", "ms", scale={"zero": True}),
         "color": _field("who", "nominal", sort=None),
         "tooltip": tip,

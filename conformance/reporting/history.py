@@ -130,8 +130,8 @@ def not_run(expected: Iterable[str], matrix: Iterable[Results]) -> list[str]:
 def unmatched(entries: Sequence[KnownFailure], matrix: Iterable[Results]) -> list[KnownFailure]:
     """Return the known failures that expect none of the matrix's cases to fail.
 
-    Entries for another graph, importer, engine, target, Keras or switches than the matrix ran are
-    left out.
+    Entries for other models, or another graph, importer, engine, target, Keras or switches than the
+    matrix ran are left out.
     """
     matrix = list(matrix)
     cases = [case_of(results.header, line) for results in matrix for line in results.cases]
@@ -141,7 +141,8 @@ def unmatched(entries: Sequence[KnownFailure], matrix: Iterable[Results]) -> lis
 
 
 def _asked(entry: KnownFailure, case: Case) -> bool:
-    return all(getattr(case, axis) == value for axis, value in entry.axes)
+    axes = all(getattr(case, axis) == value for axis, value in entry.axes)
+    return axes and case.model in entry.models
 
 
 def case_of(header: Line, line: Line) -> Case:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from conformance.imagenet.results import Accuracies
 
+from .comparisons import Compared
 from .history import history
 from .matrix import BAD, NAMES, SYMBOLS, Group, Matrix
 from .results import Line
@@ -90,6 +91,18 @@ def _times(report: Report) -> Iterator[str]:
         yield "### Inference time"
         rows = [[t.model, t.who, f"{t.median_ms:.2f}", t.group] for t in report.timings]
         yield table(["model", "who", "median, ms", "machine"], rows)
+    if report.comparisons:
+        yield "### Two OpenCV wheels"
+        heads = ["model", "first", "second", "second / first", "95 % interval", "rounds", "machine"]
+        yield table(heads, map(_compared_row, report.comparisons))
+
+
+def _compared_row(one: Compared) -> list[str]:
+    interval = (
+        "too few rounds" if one.interval is None else "{:.3f} to {:.3f}".format(*one.interval)
+    )
+    rounds = f"{one.rounds}{'' if one.complete else ', interrupted'}"
+    return [one.model, one.first, one.second, f"{one.ratio:.3f}", interval, rounds, one.group]
 
 
 def _accuracy(report: Report) -> Iterator[str]:

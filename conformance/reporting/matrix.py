@@ -114,15 +114,17 @@ def build_matrix(files: Iterable[Results], expected: Sequence[str] = ()) -> Matr
 
 
 def machine(header: Line) -> str:
-    """Return the machine a results file was written on: CPU features and threads.
+    """Return the machine a results file was written on: processor, CPU features and threads.
 
-    The features are sorted: builds of OpenCV name the same CPU's in different orders. Python and
-    NumPy are no part of it, as old OpenCV needs an old Python on the same machine.
+    The features are sorted: builds of OpenCV name the same CPU's in different orders. Files from
+    before the processor was recorded have them only. Python and NumPy are no part of it, as old
+    OpenCV needs an old Python on the same machine.
     """
     environment = header["environment"]
     features = " ".join(sorted(feature.strip("*") for feature in environment["cpu"].split()))
     threads = environment["threads"]
-    return f"{features}, {threads} thread{'s' if threads != 1 else ''}"
+    told = f"{features}, {threads} thread{'s' if threads != 1 else ''}"
+    return ", ".join(filter(None, (environment.get("processor", ""), told)))
 
 
 def python_minor(header: Line) -> str:

@@ -54,7 +54,7 @@ def payload(report: Report) -> Data:
     layers = list(_layers(matrix, arrays))
     return {
         "columns": [_column(column, group.name) for group, column in matrix.columns],
-        "models": matrix.models,
+        "models": report.models,
         "cells": cells,
         "texts": texts.values,
         "layers": layers,

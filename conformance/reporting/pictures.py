@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from conformance.errors import ConformanceError
+from conformance.imagenet.evaluation import BATCHES_A_SHARD, Evaluation
+from conformance.imagenet.results import header
 
 from . import charts
 from .accuracy import evaluation_rows
@@ -33,6 +35,31 @@ def write_pictures(report: Report, folder: Path) -> list[Path]:
     except OSError as error:
         raise ConformanceError(f"--png {folder}: can't be written ({error.strerror})") from error
     return written
+
+
+def draw_evaluation(path: Path, found: Evaluation) -> None:
+    """Draw the tutorial's chart of an evaluation: ms an image in both frameworks, by shard.
+
+    Raises ConformanceError without the extra "report", or where `path` can't be written.
+    """
+    head, job = header(found.plan), found.plan.job
+    who = {
+        "opencv": f"OpenCV {head['opencv']} {head['engine']}",
+        "tensorflow": f"TensorFlow {head['tensorflow']}",
+    }
+    rows = [
+        {"iteration": number, "who": who[name], "ms": times[name]}
+        for name in who
+        for number, times in enumerate(found.times, 1)
+    ]
+    images = job.batch * BATCHES_A_SHARD
+    title = f"{job.model}: ms an image in each shard of {images}, {head['cpu']}, 1 thread"
+    spec = charts.with_rows(charts.iteration_chart(), rows, title, _WIDTH)
+    picture = vl_convert().vegalite_to_png(spec, scale=2)
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        raise ConformanceError(f"{path}: can't be written ({error.strerror})") from error
 
 
 def pictures(report: Report) -> Iterator[tuple[str, charts.Spec]]:
@@ -72,9 +99,8 @@ def _time_pictures(report: Report) -> Iterator[tuple[str, charts.Spec]]:
         )
         rows = [row for timing in timings for row in iteration_rows(timing)]
         for model, of_model in _by(rows, "model"):
-            spec = charts.with_rows(
-                charts.iteration_chart(), of_model, f"{model}: time of each iteration", _WIDTH
-            )
+            title = f"{model}: time of each iteration, {group}"
+            spec = charts.with_rows(charts.iteration_chart(), of_model, title, _WIDTH)
             yield f"inference-time-{model}{suffix}", spec
 
 

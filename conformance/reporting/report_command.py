@@ -7,9 +7,9 @@ from pathlib import Path
 
 from conformance.errors import ConformanceError
 
-from .accuracy import only_accuracies, read_accuracies
-from .bench_files import read_timings
-from .commands import OK, results_files
+from .accuracy import divided, read_accuracies
+from .bench_files import read_benchmarks
+from .commands import OK
 from .html import render
 from .markdown import markdown
 from .matrix import build_matrix
@@ -32,7 +32,7 @@ def report_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FILE",
-        help="files of pytest --benchmark-json: inference times",
+        help="inference times: files of pytest --benchmark-json and of bench --json",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: report.html, or the terminal"
@@ -72,11 +72,13 @@ def make_report(arguments: argparse.Namespace) -> Report:
     if not arguments.results and not arguments.bench:
         raise ConformanceError("report: give results files (results/*.jsonl) or --bench FILE")
     expected = [version.strip() for version in (arguments.expect or "").split(",") if version]
-    verdicts = [path for path in arguments.results if not only_accuracies(path)]
-    matrix = build_matrix(map(read_results, results_files(verdicts)), expected)
-    timings, notes = read_timings(arguments.bench, arguments.strict)
-    found = read_accuracies(arguments.results)
-    return Report(matrix, timings, [*matrix.notes, *notes], arguments.title, now(), found)
+    verdicts, evaluations = divided(arguments.results)
+    matrix = build_matrix(map(read_results, verdicts), expected)
+    times = read_benchmarks(arguments.bench, arguments.strict)
+    found = read_accuracies(evaluations)
+    notes = [*matrix.notes, *times.notes]
+    made = (arguments.title, now())
+    return Report(matrix, times.timings, notes, *made, found, times.comparisons)
 
 
 def _write(path: Path, text: str) -> None:

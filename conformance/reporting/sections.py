@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from conformance.imagenet.results import Accuracies
+from conformance.models import model_order
 from conformance.verdict.data import release
 
 from .accuracy import accuracy_data
 from .bench_files import Timing
+from .comparisons import Compared
 from .gate import DEVIATION
 from .history import history
 from .matrix import BAD, RANK, Column, Group, Matrix
@@ -37,6 +39,23 @@ class Report:
     title: str
     created: str
     accuracies: Sequence[Accuracies] = ()
+    comparisons: Sequence[Compared] = ()
+
+    @property
+    def models(self) -> list[str]:
+        """The models of verdicts, times and evaluations, in the registry's order."""
+        found = {*self.matrix.models, *(timing.model for timing in self.timings)}
+        found |= {compared.model for compared in self.comparisons}
+        found |= {evaluated.header["model"] for evaluated in self.accuracies}
+        return sorted(found, key=model_order)
+
+    @property
+    def opencvs(self) -> list[tuple[str, str]]:
+        """The OpenCV versions and engines of all of these, by release."""
+        found = {(column.version, column.engine) for _, column in self.matrix.columns}
+        found |= {(t.version, t.engine) for t in self.timings if t.framework == "opencv"}
+        found |= {(one.header["opencv"], one.header["engine"]) for one in self.accuracies}
+        return sorted(found, key=lambda pair: (release(pair[0]), pair[1]))
 
 
 def number(value: object) -> Optional[float]:
@@ -153,11 +172,12 @@ def deviation(report: Report) -> Optional[Data]:
     rows = deviation_rows(report.matrix)
     if not rows:
         return None
+    models = _models(rows)
     ratios = {
         model: [_worst_ratio(column.cell(model).runs) for _, column in report.matrix.columns]
-        for model in report.matrix.models
+        for model in models
     }
-    return {"ratios": ratios, "models": _models(rows)}
+    return {"ratios": ratios, "models": models}
 
 
 def _worst_ratio(runs: Iterable[Line]) -> Optional[float]:
@@ -191,7 +211,7 @@ def layers(report: Report) -> Optional[Data]:
 def times(report: Report) -> Optional[Data]:
     """Inference time: OpenCV beside TensorFlow, by iteration, and across versions."""
     across = time_rows(report.matrix)
-    if not across and not report.timings:
+    if not across and not report.timings and not report.comparisons:
         return None
     groups: dict[str, list[Timing]] = defaultdict(list)
     for timing in report.timings:
@@ -200,6 +220,7 @@ def times(report: Report) -> Optional[Data]:
         "groups": {name: _timing_table(timings) for name, timings in groups.items()},
         "models": _models(across),
         "most_rounds": MOST_ROUNDS,
+        "comparisons": report.comparisons,
     }
 
 
@@ -240,7 +261,8 @@ def environment(report: Report) -> Optional[Data]:
     for _, column in report.matrix.columns:
         for model, key in (column.results.header["packs"] if column.results else {}).items():
             packs[model].add(key)
-    return {"packs": {model: sorted(packs[model]) for model in report.matrix.models}}
+    judged = [model for model in report.matrix.models if model in packs]
+    return {"packs": {model: sorted(packs[model]) for model in judged}}
 
 
 SECTIONS: dict[str, Callable[[Report], Optional[Data]]] = {

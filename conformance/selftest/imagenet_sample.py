@@ -117,8 +117,10 @@ def sample_plan(home: Path, dataset: Dataset) -> Plan:
     assert pack is not None
     config = RunConfig(threads=1)
     cache = str(home / "cache")
-    job = make_job(pack, dataset.folder, "tutorial", config, batch=BATCH, cache=cache)
-    return Plan(job, dataset, probe_in_child()["version"], "synthetic")
+    opencv = probe_in_child()["version"]
+    more = {"batch": BATCH, "cache": cache, "opencv": opencv}
+    job = make_job(pack, dataset.folder, "tutorial", config, **more)
+    return Plan(job, dataset, opencv, "synthetic")
 
 
 def numbers(found: Union[Evaluation, Accuracies]) -> str:

@@ -157,6 +157,8 @@ def test_wheel_that_cannot_be_imported_is_told(
         (["--opencv", "nowhere.whl"], "there is no such wheel"),
         (["--opencv", WHEEL, "--rounds", "3"], "6 at least"),
         (["--opencv", WHEEL, "--threads", "0"], "--threads 0"),
+        (["--opencv", WHEEL, "--fail-above", "nan"], "--fail-above nan: give a number above 0"),
+        (["--opencv", WHEEL, "--seconds", "-1"], "--seconds -1: give a number above 0"),
         (["--opencv", "1.0", "--opencv", "2.0", "--opencv", "3.0"], "once or twice"),
         (["--opencv", WHEEL, "--json", "no/such/folder/file.json"], "no such folder"),
     ],
@@ -167,6 +169,16 @@ def test_bad_argument_is_told(
     """An argument that makes no sense ends with 2 before anything is run."""
     assert main([*bench, *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_unwritable_file_is_told(
+    bench: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A --json that can't be written ends with 2 before the first round."""
+    (tmp_path / "bench.json").mkdir()
+    arguments = ["--opencv", WHEEL, f"--json={tmp_path / 'bench.json'}"]
+    assert main([*bench, *arguments]) == 2
+    assert "bench.json: can't be written (Is a directory)" in capsys.readouterr().err
 
 
 def test_missing_pack_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,11 +95,11 @@ def test_tensors_are_named_after_the_nodes_they_equal(pack: Pack, importer: str)
     assert len(set(nodes)) < len(pack.manifest.layers)
 
 
-def layer(node: str, values: Any) -> Layer:
+def layer(node: str, values: Any, *inputs: str) -> Layer:
     """Return a node of the shape and the values of one image, all of them sampled."""
     flat = values.reshape(1, -1)
     samples = np.concatenate([flat[0], flat.max(axis=1), flat.min(axis=1)])
-    return Layer(node, "Relu", (), values.shape, samples.astype(np.float32), samples)
+    return Layer(node, "Relu", inputs, values.shape, samples.astype(np.float32), samples)
 
 
 def test_value_decides_over_name() -> None:
@@ -122,6 +122,21 @@ def test_name_decides_between_equal_values() -> None:
         matcher = Matcher([layer("first", value), layer("second", value)])
         matcher.pair({f"{named}:0": value.astype(np.float32)})
         assert matcher.node_of == {f"{named}:0": named}
+
+
+def test_dropped_addition_is_still_spoken_for() -> None:
+    """A tensor stands for the node after its own too, where that adds zeros and has no tensor."""
+    value = np.random.RandomState(0).standard_normal((1, 40))
+    nodes = [layer("MatMul", value), layer("BiasAdd", value, "MatMul")]
+    nodes += [layer("Relu", np.maximum(value, 0), "BiasAdd")]
+    single = value.astype(np.float32)
+    for tensors, expected in (
+        ({"MatMul:0": single}, {"MatMul:0": "BiasAdd"}),
+        ({"MatMul:0": single, "BiasAdd:0": single}, {"MatMul:0": "MatMul", "BiasAdd:0": "BiasAdd"}),
+    ):
+        matcher = Matcher(nodes)
+        matcher.pair(tensors)
+        assert matcher.node_of == expected
 
 
 def test_opencv_agrees_layer_by_layer(pack: Pack, runs: list[CandidateRun]) -> None:

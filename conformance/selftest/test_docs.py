@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,6 +14,8 @@ from typing import Optional
 import pytest
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
+
+from conformance.cli import make_parser
 
 CHECKOUT = Path(__file__).parents[2]
 DOCS = sorted((CHECKOUT / "docs").glob("*.md"))
@@ -120,3 +123,17 @@ def test_a_failing_command_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"status 1:\nbefore\n") as failure:
         example.evaluate()
     assert "\nafter" not in str(failure.value).split("status 1:")[1]
+
+
+def readme_commands() -> list[list[str]]:
+    """Return the arguments of each command of this package in the README, unless abbreviated."""
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"(?:^    |`|time )python -m conformance (\w[^`\n]*)", text, re.MULTILINE)
+    whole = [command for command in found if "..." not in command and "…" not in command]
+    return [shlex.split(command, comments=True) for command in whole]
+
+
+@pytest.mark.parametrize("given", readme_commands(), ids=" ".join)
+def test_readme_names_what_there_is(given: list[str]) -> None:
+    """The README's commands, which may take hours, have names and options that there are."""
+    make_parser().parse_args(given)

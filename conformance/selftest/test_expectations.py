@@ -10,6 +10,7 @@ import pytest
 
 from conformance.errors import ConformanceError
 from conformance.verdict.expectations import (
+    NO_MODEL,
     STAGES,
     Case,
     KnownFailure,
@@ -142,7 +143,7 @@ def test_a_ready_entry_expects_the_case_it_was_made_from(load: Load) -> None:
     assert match_known_failure(entries, replace(_CASE, opencv="4.13.0")) is None
 
 
-_BLOB = replace(_CASE, model="", stage="preprocessing", test="test_x", opencv="4.8.1")
+_BLOB = replace(_CASE, model=NO_MODEL, stage="preprocessing", test="test_x", opencv="4.8.1")
 _BLOB = replace(_BLOB, parameters="grey-swap-NHWC")
 
 

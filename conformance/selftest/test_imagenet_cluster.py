@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def test_lost_worker_costs_only_its_shard(
     found = evaluate(plan, tmp_path, on_dask(cluster.scheduler_address), report=kill)
     assert killed
     assert numbers(found) == numbers(whole)
+
+
+def test_worker_with_another_opencv_is_refused(cluster: Any, plan: Plan, tmp_path: Path) -> None:
+    """A worker whose OpenCV is not the one evaluated ends the run, instead of answering for it."""
+    other = replace(plan, job=replace(plan.job, opencv="4.0.0"))
+    told = rf"has OpenCV {plan.opencv}, and 4\.0\.0 is to be evaluated: install the same"
+    with pytest.raises(ConformanceError, match=told):
+        evaluate(other, tmp_path, on_dask(cluster.scheduler_address))
 
 
 def test_local_workers(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from conformance.cli import main
 from conformance.imagenet import judging, throughput
+from conformance.imagenet.command import progress
 from conformance.imagenet.dataset import Dataset, Entry
-from conformance.imagenet.evaluation import Evaluation, Plan
+from conformance.imagenet.evaluation import Evaluation, Plan, Tally
 from conformance.imagenet.results import read_results
 from conformance.imagenet.shards import Job
 from conformance.imagenet.statistics import compare
@@ -67,7 +68,38 @@ def test_table_has_the_known_accuracy(
     assert ["TensorFlow" in row for row in rows] == [True, False]
     assert ["OpenCV" in row for row in rows] == [False, True]
     files = sorted(path.name for path in (tmp_path / "imagenet").iterdir())
-    assert files == ["TF_mobilenet_log.txt", evaluated.name]
+    assert files == ["TF_mobilenet_log.txt", evaluated.name, f"{evaluated.stem}.png"]
+    picture = (tmp_path / "imagenet" / f"{evaluated.stem}.png").read_bytes()
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_results_do_not_depend_on_their_chart(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where what draws the chart is missing, that is told, and everything else is there."""
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    assert main(command(home, tmp_path, "--subset=8")) == 0
+    told = capsys.readouterr()
+    assert "no chart: " in told.err
+    (path,) = (tmp_path / "imagenet").glob("*.jsonl")
+    assert f"{path.name}: 0 bad images, 0 answered differently" in " ".join(told.out.split())
+    assert read_results(path).summary["images"] == 8
+
+
+def test_progress_is_whole_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the longest name and all images, no figure of the progress bar is cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress("inceptionresnetv2") as report:
+        report(Tally(50_000, 50_000, 50_000, 40_000, 40_001))
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "50000/50000" in line
+    assert line.endswith("top-1 OpenCV 80.00, TF 80.00 %")
+    assert "…" not in line
 
 
 def test_disagreement_fails(
@@ -106,6 +138,7 @@ def test_killed_run_is_resumed(home: Path, evaluated: Path, tmp_path: Path) -> N
     [
         (["--batch-size=0"], "--batch-size 0: give 1 or more"),
         (["--max-bad=101"], "--max-bad 101: give percent"),
+        (["--subset=5", "--seed=-1"], "--seed -1: give a number from 0"),
         (["--subset=121"], "--subset 121: give a number from 1 to 120"),
         (["--engine=newest"], "--engine 'newest': OpenCV "),
         (["--imagenet-dir="], "register at https://image-net.org"),
@@ -122,9 +155,12 @@ def test_bad_option(
 
 def test_pytest_judges_when_asked(home: Path, evaluated: Path, tmp_path: Path) -> None:
     """-m imagenet judges top-1, top-5 and L1, skips what Keras publishes, writes the results."""
-    done = run_suite(home / "packs", "-m", "imagenet", *options(home), f"--results={tmp_path}")
+    given = [*options(home), f"--results={tmp_path}", f"--junit-xml={tmp_path / 'junit.xml'}"]
+    done = run_suite(home / "packs", "-m", "imagenet", *given)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed, 1 skipped" in done.stdout
+    for name in ("model", "opencv", "engine"):
+        assert f'<property name="{name}" value="' in (tmp_path / "junit.xml").read_text()
     assert numbers(read_results(tmp_path / "imagenet" / evaluated.name)) == numbers(
         read_results(evaluated)
     )

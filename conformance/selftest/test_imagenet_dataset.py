@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from conformance.blob_statement import resize
 from conformance.errors import ConformanceError
@@ -60,6 +61,9 @@ def test_synset_folders(images: Path, tmp_path: Path) -> None:
     assert sorted(labels_of(found)) == sorted(LABELS)
     with pytest.raises(ConformanceError, match="4 synsets instead of 1000"):
         read_dataset(images)
+    for synset in synsets():
+        (images / synset).mkdir(exist_ok=True)
+    assert read_dataset(images) == found  # where folders are empty, their names tell all the same
 
 
 def test_development_kit(images: Path, tmp_path: Path) -> None:
@@ -92,6 +96,15 @@ def test_structural_fault(images: Path, tmp_path: Path, fault: str) -> None:
     path.write_text("\n".join(lines))
     with pytest.raises(ConformanceError, match=said):
         read_dataset(images, path)
+
+
+def test_labels_that_cannot_be_read(images: Path, tmp_path: Path) -> None:
+    """A labels file that is missing, or no text, stops at once with its name."""
+    with pytest.raises(ConformanceError, match=r"nowhere\.txt: can't be read \(No such file"):
+        read_dataset(images, tmp_path / "nowhere.txt")
+    (tmp_path / "val.txt").write_bytes(b"ILSVRC2012_val_00000001.JPEG 6\xff\n")
+    with pytest.raises(ConformanceError, match=r"val\.txt: not a text in UTF-8"):
+        read_dataset(images, tmp_path / "val.txt")
 
 
 def test_nothing_there_says_how_to_get_it(tmp_path: Path) -> None:
@@ -168,6 +181,23 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     upper, lower = decode(tmp_path / "a.JPEG", 32, "tutorial")[[4, 27], 16].astype(int)
     assert upper[0] > 240
     assert lower[0] < 12
+
+
+def test_whatever_pillow_raises_is_a_bad_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged EXIF block, of which Pillow makes an error of its own, costs that image only."""
+    files = write_images(tmp_path, 2)
+
+    def damaged(image: Image.Image) -> Image.Image:
+        raise struct.error("required argument is not an integer")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", damaged)
+    pixels, bad = decode_all(tmp_path, files, 16, "tutorial")
+    assert [(one.name, one.reason) for one in bad] == [
+        (name, "required argument is not an integer") for name in files
+    ]
+    assert len(pixels) == 0
 
 
 def test_bad_images_are_listed(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import pytest
 
 from conformance.errors import ConformanceError
 from conformance.imagenet import shards
-from conformance.imagenet.dataset import read_dataset
+from conformance.imagenet.dataset import Dataset, read_dataset
 from conformance.imagenet.evaluation import (
     Evaluation,
     Plan,
@@ -40,8 +40,10 @@ from .imagenet_sample import (
     WRONG,
     numbers,
     sample_plan,
+    synsets,
     true_labels,
     write_images,
+    write_kit,
     write_labels,
 )
 from .tiny import graph_nodes, tiny_pack, tiny_weights
@@ -55,9 +57,38 @@ def test_accuracy_is_known(whole: Evaluation) -> None:
         assert whole.summary[name]["ms_an_image"] > 0
         share = whole.summary[name]["top1"]
         assert share["low"] < share["value"] == (IMAGES - WRONG) / IMAGES < share["high"]
+    assert [sorted(times) for times in whole.times] == [["opencv", "tensorflow"]] * 3
     assert whole.top1.agree
     assert whole.disagreements == []
     assert 0 < whole.summary["l1_mean"] < 1e-5
+
+
+def by_synset(root: Path, flat: Dataset) -> Dataset:
+    """Return the same images in folders named by synset, with the list of all synsets."""
+    for entry in flat.entries:
+        folder = root / "val" / synsets()[entry.label]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / entry.name).symlink_to(flat.folder / entry.name)
+    listed = root / "LOC_synset_mapping.txt"
+    listed.write_text("".join(f"{synset} some words\n" for synset in synsets()))
+    return read_dataset(root / "val", listed)
+
+
+def by_kit(root: Path, flat: Dataset) -> Dataset:
+    """Return the same images with the development kit's labels, in its own order of classes."""
+    return read_dataset(flat.folder, write_kit(root, [entry.label for entry in flat.entries]))
+
+
+@pytest.mark.parametrize("layout", [by_synset, by_kit])
+def test_accuracy_is_known_in_every_layout(
+    layout: Callable[[Path, Dataset], Dataset], plan: Plan, whole: Evaluation, tmp_path: Path
+) -> None:
+    """Folders by synset and the development kit give the accuracy that val.txt gives."""
+    dataset = layout(tmp_path / "data", plan.dataset)
+    job = replace(plan.job, folder=str(dataset.folder))
+    found = evaluate(replace(plan, dataset=dataset, job=job), tmp_path / "run", in_threads(2))
+    for name in ("opencv", "tensorflow"):
+        assert found.summary[name]["top1"] == whole.summary[name]["top1"]
 
 
 def judged_by(plan: Plan, folder: Path, nodes: list[Node]) -> Plan:

@@ -12,7 +12,7 @@ from conformance.cli import main
 from conformance.imagenet.dataset import Dataset, Entry
 from conformance.imagenet.decoding import Bad
 from conformance.imagenet.evaluation import Plan, make_job, summed_up
-from conformance.imagenet.results import write_results
+from conformance.imagenet.results import read_all, write_results
 from conformance.imagenet.shards import ShardResult, compared
 from conformance.opencv.records import RunConfig
 
@@ -46,6 +46,8 @@ def test_section_has_both_accuracies(results: Path, tmp_path: Path) -> None:
     assert "short side to 8/7 of the input size, bicubic" in told
     assert f"{names(4)[3]}: class 1, OpenCV 3 (margin 1), TensorFlow 1 (margin 1)" in told
     assert "&lt;b&gt;truncated&lt;/b&gt;" in told
+    packs = {one.header["pack"] for one in read_all((results / "imagenet").glob("*.jsonl"))}
+    assert [told.count(f"<code>{pack}</code>") for pack in packs] == [2]
     rows = data_of(page)["rows"]["evaluations"]
     assert [(row["who"].split()[0], row["ms"]) for row in rows] == [
         ("OpenCV", 20.0),
@@ -63,6 +65,29 @@ def test_verdicts_and_pictures_beside_it(results: Path, tmp_path: Path) -> None:
     assert 'id="verdicts-heading"' in page
     assert 'id="accuracy-heading"' in page
     assert len(list((tmp_path / "png").glob("imagenet-time*.png"))) == 1
+
+
+def test_evaluations_are_found_however_they_are_named(results: Path, tmp_path: Path) -> None:
+    """Files, their folder, or verdicts beside them: each evaluation is shown, and once."""
+    folder = tmp_path / "both"
+    verdicts = write(folder / "5.0.0-new.jsonl", [case("mobilenet"), run("mobilenet")])
+    (folder / "imagenet").symlink_to(results / "imagenet")
+    files = [str(path) for path in (folder / "imagenet").glob("*.jsonl")]
+    for given in (files, [str(results / "imagenet")], [str(verdicts)], [str(folder), *files]):
+        page = without_scripts(page_of(tmp_path, *given))
+        assert page.count('<td class="n">50.000</td><td class="n">75.000</td>') == 2
+
+
+def test_edited_evaluation_is_named(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An evaluation that was edited ends the command with 2, its name and why."""
+    (original, *_) = (results / "imagenet").glob("*.jsonl")
+    edited = tmp_path / "imagenet" / original.name
+    edited.parent.mkdir()
+    edited.write_text(original.read_text().replace('"bad": 1', '"bad": 0'))
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "r.html")]) == 2
+    assert f"{original.name}: differs from the digest" in capsys.readouterr().err
 
 
 def test_markdown_has_the_accuracies(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

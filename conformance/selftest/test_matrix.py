@@ -59,6 +59,17 @@ def test_machines_are_kept_apart(tmp_path: Path) -> None:
     assert {group.machine for group in matrix.groups} == {"AVX2, 1 thread", "AVX2, 2 threads"}
 
 
+def test_processors_of_the_same_features_are_kept_apart(tmp_path: Path) -> None:
+    """Two processors that can do the same are two machines: their times can't be compared."""
+    heads = [{"environment": {**FEW, "processor": name}} for name in ("AMD EPYC", "Intel Xeon")]
+    matrix = matrix_of(tmp_path, *heads)
+    assert {group.machine for group in matrix.groups} == {
+        "AMD EPYC, AVX2, 1 thread",
+        "Intel Xeon, AVX2, 1 thread",
+    }
+    assert matrix.notes == []
+
+
 def test_other_questions_are_kept_apart(tmp_path: Path) -> None:
     """Files of other weights are a group of their own, named by them, on the same machine."""
     matrix = matrix_of(tmp_path, {}, {"weights": "imagenet"})

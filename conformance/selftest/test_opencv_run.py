@@ -177,7 +177,7 @@ def test_real_crash_of_opencv_is_a_failure(offered: dict[str, Any], tmp_path: Pa
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_crash_at_each_stage_is_told(pack: Pack, stage: str) -> None:
-    """A segmentation fault at any stage is that stage's failure and keeps what came before."""
+    """A segmentation fault at any stage is its failure and keeps what came before, at batch all."""
     run = run_candidate(pack, RunConfig(layers=True), sabotage={"stage": stage, "how": "segv"})
     failure = failure_of(run)
     assert len(run.failures) == 1
@@ -185,8 +185,9 @@ def test_crash_at_each_stage_is_told(pack: Pack, stage: str) -> None:
     done = STAGES.index(stage)
     assert (run.outputs is not None) == (done > STAGES.index("forward"))
     assert (run.batch is not None) == (done > STAGES.index("batch"))
-    assert (run.logits is not None) == (done > STAGES.index("logits"))
-    assert not run.layer_samples
+    without_batch = stage == "batch"
+    assert (run.logits is not None) == (without_batch or done > STAGES.index("logits"))
+    assert bool(run.layer_samples) == without_batch
 
 
 @pytest.mark.parametrize(
@@ -288,14 +289,13 @@ def test_engine_of_the_environment_does_not_win(
 
 
 def test_batch_error_lets_the_logits_be_read() -> None:
-    """An error of the batch alone leaves the run's other arrays usable."""
+    """An error or a crash of the batch alone leaves the run's other arrays usable."""
     run = CandidateRun(RunConfig())
-    run.failures = [Failure("batch", "error", "no batch")]
-    assert run.failure_before("batch") is run.failure
-    assert run.failure_before("logits") is None
-    assert run.failure_before("forward") is None
-    run.failures = [Failure("batch", "crash", "gone")]
-    assert run.failure_before("logits") is run.failure
+    for kind in ("error", "crash"):
+        run.failures = [Failure("batch", kind, "no batch")]
+        assert run.failure_before("batch") is run.failure
+        assert run.failure_before("logits") is None
+        assert run.failure_before("forward") is None
     run.failures = [Failure("layers", "crash", "gone")]
     assert run.failure_before("logits") is run.failure
     run.logits = np.zeros((1, 1))

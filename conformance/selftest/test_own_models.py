@@ -49,6 +49,13 @@ def test_option_given_another_number_of_times_is_refused(home: Path) -> None:
         choose(Asked(["flowers.keras", "cats.pb"], ["tf", "tf", "tf"]), home)
 
 
+def test_option_without_a_model_of_ones_own_is_refused(home: Path) -> None:
+    """The registry's models have their preprocessing: another one would be ignored unseen."""
+    with pytest.raises(ConformanceError, match="--model-preprocess is of models of your own, and"):
+        choose(Asked(["mobilenet"], ["caffe"]), home)
+    assert choose(Asked(["mobilenet", "cats.pb"], ["caffe"]), home).own["cats.pb"]
+
+
 def test_models_file_registers(home: Path) -> None:
     """conformance.toml's models join the registry's; an option of the command line overrides."""
     (home / "conformance.toml").write_text(
@@ -158,6 +165,16 @@ def test_bad_model_is_named(home: Path, model: str, said: str) -> None:
     with pytest.raises(ConformanceError) as caught:
         choose(Asked([model]), home / "packs")
     assert said in str(caught.value)
+
+
+def test_unknown_model_lists_ones_own(home: Path) -> None:
+    """A misspelled name lists what is registered and packed; a folder without a pack is none."""
+    (home / "conformance.toml").write_text('[[model]]\nname = "roses"\npath = "cats.pb"\n')
+    for name in ("packs/roses/1", "packs/tulips.pb/1", "packs/unbuilt.pb", "packs/mobilenet/1"):
+        (home / name).mkdir(parents=True)
+        (home / name / "pack.json").touch()
+    with pytest.raises(ConformanceError, match=r"have roses, tulips\.pb$"):
+        choose(Asked(["rose"]), home / "packs")
 
 
 def test_two_models_of_one_name_are_refused(home: Path) -> None:

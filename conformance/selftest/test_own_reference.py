@@ -16,11 +16,15 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
+from conformance.conversion import FORMATS
 from conformance.errors import ConformanceError
+from conformance.opencv.records import RunConfig
+from conformance.opencv.run import probe_in_child, run_candidate
 from conformance.own_models import OwnModel, own_model
 from conformance.own_preprocessing import OwnPreprocessing
 from conformance.pack import Pack, PackRequest, keras_flavour
 from conformance.reference.build import build_pack
+from conformance.reference.convert import build_conversion
 from conformance.reference.own import load_own
 
 from .own_models import (
@@ -221,9 +225,10 @@ class Doubled(layers.Layer):  # type: ignore[misc]
         return images * 2
 
 
-def _with(layer: Any) -> Any:
+def _with(layer: Any, flat: bool = True) -> Any:
     images = layers.Input((8, 8, 3))
-    return tf.keras.Model(images, layers.Flatten()(layer(images)))
+    features = layer(images)
+    return tf.keras.Model(images, layers.Flatten()(features) if flat else features)
 
 
 class _Trap:
@@ -236,6 +241,11 @@ class _Trap:
 def _pickle(path: Path) -> Path:
     path.write_bytes(pickle.dumps(_Trap()))
     return path
+
+
+def _saved_pickle(path: Path) -> Path:
+    path.mkdir()
+    return _pickle(path / "saved_model.pb")
 
 
 def _archive(path: Path) -> Path:
@@ -259,9 +269,14 @@ _BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: save(_with(layers.Activation(lambda_free)), p),
         "needs a custom object, 'lambda_free'",
     ),
+    "nested.keras": (
+        lambda p: save(_with(_with(layers.Lambda(lambda x: x), flat=False)), p),
+        "has a Lambda layer",
+    ),
     "pickle.keras": (_pickle, "is no Keras file"),
     "pickle.h5": (_pickle, "is no HDF5 file"),
     "pickle.pb": (_pickle, "is no GraphDef"),
+    "saved": (_saved_pickle, "can't load this SavedModel"),
     "archive.keras": (_archive, "is no Keras file"),
     "weights.h5": (_weights_only, "holds weights, but no model"),
     "empty.pb": (lambda p: p.write_bytes(b""), "is no GraphDef: it has no nodes"),
@@ -304,3 +319,26 @@ def test_map_of_values_is_no_row_of_classes(tmp_path: Path) -> None:
     assert pack.kind == "values"
     assert pack.output_shape == [8, 8, 4]
     assert pack.load("outputs_f64").shape == (8, 8 * 8 * 4)
+
+
+@pytest.mark.parametrize("importer", list(FORMATS))
+def test_every_output_is_converted(importer: str, tmp_path: Path) -> None:
+    """TFLite and ONNX files have all outputs, and OpenCV's layers for them, with biases of zeros.
+
+    A new Dense layer's bias is all zeros, so that a converter leaves its addition out.
+    """
+    for package in FORMATS[importer].packages:
+        pytest.importorskip(package)
+    heads = (*TWO_HEADS, ("tags", 5, "sigmoid"))
+    pack = build(own_model(save(model(heads), tmp_path / "net.keras")), tmp_path / "packs")
+    converted = build_conversion(pack, importer)
+    found = {entry["node"] for entry in converted.manifest.tensors}
+    assert {head[key] for head in pack.manifest.heads for key in ("output", "logits")} <= found
+    for engine in probe_in_child()["engines"]:
+        answer = run_candidate(pack, RunConfig(importer=importer, engine=engine))
+        given = [answer.outputs, *(head["outputs"] for head in answer.further)]
+        for head, outputs in zip(pack.heads(), given):
+            truth = head.load("outputs_f64")
+            np.testing.assert_allclose(converted.outputs(head.head), truth, rtol=1e-3, atol=1e-3)
+            assert outputs is not None
+            np.testing.assert_allclose(outputs.reshape(truth.shape), truth, rtol=1e-3, atol=1e-3)

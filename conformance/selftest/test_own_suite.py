@@ -14,7 +14,10 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
+from conformance.benchmarking.commands import bench_packs
 from conformance.checks import judge_run
+from conformance.cli import make_parser
+from conformance.errors import ConformanceError
 from conformance.opencv.run import run_candidate
 from conformance.own_models import own_model
 from conformance.own_preprocessing import OwnPreprocessing
@@ -151,7 +154,20 @@ def test_message_names_output_and_labels() -> None:
     text = failure_message(wrong, context)
     assert "net.keras (output 'classes') on OpenCV 5.0.0" in text
     assert "0.900000 'tulip' (1), 0.100000 'rose' (0)" in text
-    assert "0.900000 class 1" in failure_message(wrong, replace(context, labels=()))
+    unnamed = failure_message(wrong, replace(context, labels=()))
+    assert "0.900000 class 1" in unnamed
+    assert "worst input 'home', class 1" in unnamed
+
+
+def test_message_of_a_map_tells_the_place() -> None:
+    """Where the output is a map, a failure tells row, column and channel, and no best classes."""
+    top = ((70, 0.9),)
+    wrong = Judgement("output_linf", False, 1.0, 0.1, position=70, input="home", values=(1.0, 0.0))
+    wrong = replace(wrong, candidate_top=top, truth_top=top)
+    context = Context("net.keras", "5.0.0", "new", "pytest", labels=(), shape=(16, 16, 4))
+    text = failure_message(wrong, context)
+    assert "worst input 'home', at [1, 1, 2] of 16 x 16 x 4: 1, should be 0" in text
+    assert "top-5" not in text
 
 
 def test_times_are_recorded(home: Path, judged: subprocess.CompletedProcess[str]) -> None:
@@ -164,6 +180,27 @@ def test_times_are_recorded(home: Path, judged: subprocess.CompletedProcess[str]
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 passed, 1 skipped" in done.stdout
     assert "v1.pb: there is no Keras model to call" in done.stdout
+
+
+def test_evaluation_of_own_models_alone_is_refused(home: Path) -> None:
+    """-m imagenet is of the registry's models: asked for own ones alone, it says so."""
+    (home / "val.txt").write_text("a.jpg 1\n")
+    (home / "val").mkdir(exist_ok=True)
+    (home / "val" / "a.jpg").touch()
+    given = ("-m", "imagenet", "--imagenet-dir", "val", "--imagenet-labels", "val.txt")
+    done = suite(home, "--model", "v1.pb", *given)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
+    assert "v1.pb: the evaluation on ImageNet is of models of the registry only" in done.stderr
+
+
+def test_bench_takes_the_model(home: Path, judged: subprocess.CompletedProcess[str]) -> None:
+    """bench compares wheels on an own model's pack; a missing one says how it is built."""
+    model, packs = str(home / "v1.pb"), str(home / "packs")
+    words = ["bench", model, "--opencv", "5.0.0", "--packs", packs, "--model-preprocess"]
+    (pack,) = bench_packs(make_parser().parse_args([*words, "torch"]))
+    assert (pack.model, pack.path.parent) == ("v1.pb", home / "packs" / "v1.pb")
+    with pytest.raises(ConformanceError, match=rf"pack build {model} --model-preprocess caffe"):
+        bench_packs(make_parser().parse_args([*words, "caffe"]))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from conformance.reporting.results import read_results
+from conformance.verdict.expectations import NO_MODEL
 
 from .graphdef import changed
 from .tiny import graph_nodes, tiny_pack, tiny_weights
@@ -142,6 +143,13 @@ def test_known_failure_that_passes_is_an_error(packs: Path, tmp_path: Path) -> N
     assert "XPASS(strict)" in done.stdout
 
 
+def test_other_settings_than_this_ini_s_do_no_harm(packs: Path) -> None:
+    """Where pytest finds no pytest.ini of ours, our markers are known, strictly, too."""
+    done = run_suite(packs, "--collect-only", "-q", "--strict-markers", keyword="top1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PytestUnknownMarkWarning" not in done.stdout
+
+
 def test_junit_names_the_case(packs: Path, tmp_path: Path) -> None:
     """JUnit XML carries model, OpenCV version and engine of each case, and no printed dicts."""
     report = tmp_path / "junit.xml"
@@ -154,6 +162,20 @@ def test_junit_names_the_case(packs: Path, tmp_path: Path) -> None:
     assert properties["opencv"][0].isdigit()
     assert float(properties["observed"]) <= float(properties["allowed"])
     assert [name for name, value in properties.items() if "{" in value] == []
+
+
+def test_blobs_are_recorded_without_a_model(packs: Path, tmp_path: Path) -> None:
+    """What blobFromImage alone does wrong is in the results, as it matters to an upgrade too."""
+    wrong = tmp_path / "wrong.toml"
+    entry = 'stage = "preprocessing"\ntest = "test_uint8_blob"\ncase = "uint8-grey"\n'
+    wrong.write_text(f'schema = 1\n[[failure]]\n{entry}reason = "it is not"\n')
+    arguments = ("--engine=default", f"--results={tmp_path}", f"--known-failures={wrong}")
+    done = run_suite(packs, *arguments, keyword="uint8-grey and not params")
+    (case,) = read_results(next(tmp_path.glob("*.jsonl"))).cases
+    assert (case["model"], case["outcome"]) == (NO_MODEL, "failed")
+    assert case["id"] == "test_preprocessing.py::test_uint8_blob[uint8-grey]"
+    assert "test_uint8_blob[uint8-grey]" in case["command"]
+    assert NO_MODEL in done.stdout
 
 
 def test_broken_graph_fails_one_test_and_errors_the_rest(tmp_path: Path) -> None:

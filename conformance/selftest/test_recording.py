@@ -104,8 +104,12 @@ def test_tensorflow_is_timed_both_ways(packs: Path, tmp_path: Path) -> None:
         require_tensorflow("keras3")
     except ConformanceError as error:
         pytest.skip(str(error))
-    done = record(packs, f"--results={tmp_path}", "--threads=1", rows="tensorflow")
+    junit = tmp_path / "junit.xml"
+    options = (f"--results={tmp_path}", "--threads=1", f"--junit-xml={junit}")
+    done = record(packs, *options, rows="tensorflow")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "PytestWarning" not in done.stdout
+    assert junit.read_text(encoding="utf-8").count('<property name="tensorflow" value="') == 2
     found = benchmarks(next(tmp_path.glob("bench-*.json")))
     assert sorted(found) == [f"{MODEL}-tensorflow", f"{MODEL}-tensorflow-eager"]
     for entry in found.values():
@@ -138,6 +142,14 @@ def test_unfit_recording_is_refused(packs: Path, arguments: tuple[str, ...], sai
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert said in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_recording_without_its_plugin_is_refused(packs: Path) -> None:
+    """Where pytest-benchmark is turned off, the run says so instead of failing inside."""
+    done = run_suite(packs, "-m", "inference_time", "-p", "no:benchmark")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "pytest-benchmark, which is turned off" in done.stderr
+    assert "INTERNALERROR" not in done.stdout + done.stderr
 
 
 def test_network_that_does_not_run_is_a_failure(tmp_path: Path) -> None:

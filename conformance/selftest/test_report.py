@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 
+from conformance.benchmarking.comparison import Comparison, as_json
 from conformance.cli import main
 from conformance.fixtures import fixture_path
+from conformance.reporting.bench_files import read_benchmarks
+from conformance.reporting.matrix import build_matrix
+from conformance.reporting.pictures import pictures
 from conformance.reporting.results import read_results
+from conformance.reporting.sections import Report
 
 from .sample_report import HOSTILE, bench_document, write_matrix
 from .sample_results import case, run, write
+from .test_comparison import timing
 
 FAILED = "mobilenet"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -115,6 +122,15 @@ def test_pictures_have_the_tutorials_chart(results: list[str], tmp_path: Path) -
     assert pictures.keys() >= {"inference-time-mobilenet", "inference-time-resnet50"}
 
 
+def test_pictures_of_times_name_the_machine(tmp_path: Path) -> None:
+    """A picture of times, which may be shown alone, says on which CPU and how many threads."""
+    timings = read_benchmarks([Path(bench(tmp_path))]).timings
+    drawn = pictures(Report(build_matrix([]), timings, [], "", ""))
+    titles = {name: str(spec["title"]) for name, spec in drawn}
+    assert titles.keys() == {f"inference-time{m}" for m in ("", "-mobilenet", "-resnet50")}
+    assert all("AMD EPYC 9R14, 2 threads, batch 1" in title for title in titles.values())
+
+
 def test_benchmarks_keep_the_order_of_their_rounds(tmp_path: Path) -> None:
     """The page has each benchmark's rounds in milliseconds, in the order they were measured."""
     rows = data_of(page_of(tmp_path, "--bench", bench(tmp_path)))["rows"]["iterations"]
@@ -123,6 +139,42 @@ def test_benchmarks_keep_the_order_of_their_rounds(tmp_path: Path) -> None:
     assert len(by_framework) == len(written) == 6
     found = by_framework["mobilenet", "OpenCV 5.0.0 new"]
     assert found == pytest.approx([s * 1e3 for s in written[0]["stats"]["data"]], rel=1e-3)
+
+
+def comparison(folder: Path, rounds: int = 6, cpu: str = "AMD EPYC 9R14") -> str:
+    """Write a file as `bench --json` does, of `rounds` of 8, and return its path."""
+    sides = [timing(10.0), replace(timing(15.0), version="4.1.0")]
+    done = Comparison("mobilenet", "k:d", 8, [(sides[0], sides[1])] * rounds)
+    document = {"kind": "opencv-comparison", "cpu": cpu, "batch": 1, "comparisons": [as_json(done)]}
+    path = folder / "wheels.json"
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "told"), [(8, ("1.500 to 1.500", "8")), (3, ("too few rounds", "3, interrupted"))]
+)
+def test_comparisons_of_wheels_are_shown(
+    tmp_path: Path, rounds: int, told: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `bench --json` kept is in the page and the Markdown, labelled where interrupted."""
+    path = comparison(tmp_path, rounds)
+    page = page_of(tmp_path, "--bench", path)
+    for cell in ("4.0.0 classic", "4.1.0 classic", "10.00", "15.00", *told):
+        assert f">{cell}</td>" in page
+    capsys.readouterr()
+    assert main(["report", "--bench", path, "--format", "md"]) == 0
+    row = f"| 4.0.0 classic | 4.1.0 classic | 1.500 | {told[0]} | {told[1]} |"
+    assert row in capsys.readouterr().out
+
+
+def test_comparison_of_another_machine_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--strict ends with 2 where wheels were compared on another CPU than the benchmarks'."""
+    files = [bench(tmp_path), comparison(tmp_path, cpu="another")]
+    assert main(["report", "-o", str(tmp_path / "r"), "--strict", "--bench", *files]) == 2
+    assert "wheels.json: another, 2 threads, batch 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", [{"cpu": "another"}, {"threads": 1}])
@@ -146,6 +198,7 @@ def test_other_machines_times_are_apart_or_refused(
         ("[]", "no pytest-benchmark file"),
         ('{"benchmarks": [{"name": "b", "stats": {"data": [1]}}]}', "no benchmark of the suite"),
         (json.dumps(bench_document()).replace('"data": [0', '"data": [NaN, 0'), "no seconds"),
+        ('{"kind": "opencv-comparison", "comparisons": [{"rounds": [1]}]}', "bench --json"),
         (None, "can't be read"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,7 @@ def test_cell_leads_to_its_cases(page: Any) -> None:
     """A click on a failed cell shows its cases, observed and allowed, reason and command."""
     page.locator("#verdicts a.mark.failed").first.click()
     dialog = page.locator("#cases")
+    dialog.wait_for()  # the page opens it in an event of its own, after the click
     assert dialog.locator("h2").inner_text() == "mobilenet on OpenCV 4.7.0 classic"
     assert dialog.locator("tbody tr").count() == 26
     article = dialog.locator("article").first.inner_text()
@@ -87,13 +89,14 @@ def test_cell_leads_to_its_cases(page: Any) -> None:
     assert "<script>alert(1)</script>" in article
     assert "test_softmax[mobilenet-metric_0]' --engine=classic" in article
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
 
 
 def test_address_leads_to_a_cell(browser: Any, report: str) -> None:
     """The address of a cell opens the page with that cell's cases."""
     page = browser.new_page()
     drawn(page, report + "#c2/vgg16")
+    page.locator("#cases").wait_for()
     assert page.locator("#cases h2").inner_text() == "vgg16 on OpenCV 4.7.0 classic"
     page.close()
 
@@ -144,7 +147,22 @@ def test_filter_by_version_and_engine(page: Any) -> None:
     assert len(shown(page, "#verdicts .heat tbody tr:first-child td")) == 5
     points = page.locator("#deviation .chart").first.locator(".mark-symbol.role-mark path")
     assert points.count() == 5
-    assert "4 models, 5 of 17 columns" in page.locator("#shown").inner_text()
+    assert "5 models, 5 of 17 columns" in page.locator("#shown").inner_text()
+
+
+def test_filter_without_verdicts(browser: Any, tmp_path: Path) -> None:
+    """A page of benchmarks alone has their models, versions and engines to choose from."""
+    path = tmp_path / "times.html"
+    assert main(["report", "--bench", bench(tmp_path), "-o", str(path)]) == 0
+    page = browser.new_page()
+    drawn(page, path.as_uri())
+    assert page.locator("#shown").inner_text() == "2 models"
+    assert page.locator("#by-engine option").all_inner_texts() == ["all", "new"]
+    page.fill("#by-model", "resnet50")
+    page.wait_for_selector("body[data-drawn]")
+    assert page.locator("#shown").inner_text() == "1 of 2 models"
+    assert set(shown(page, "#times tbody th")) == {"resnet50"}
+    page.close()
 
 
 def test_only_what_is_bad(page: Any) -> None:
@@ -191,6 +209,8 @@ def test_fits_and_is_readable(browser: Any, report: str, width: int, scheme: str
     )
     assert brightness(ink) > brightness(ground) if scheme == "dark" else brightness(ink) < 99
     assert abs(brightness(ink) - brightness(ground)) > 150
+    # A layer's name is not broken into a syllable a line.
+    assert page.locator("#layer-worst tbody th").first.bounding_box()["width"] > 120
     page.locator("#verdicts a.mark.failed").first.click()
     assert page.evaluate("document.getElementById('cases').scrollWidth") <= width
     page.close()

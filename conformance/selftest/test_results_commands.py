@@ -94,7 +94,9 @@ def test_history_is_strict_about_known_failures(
 ) -> None:
     """With --strict an entry that no case of the matrix matches fails the command."""
     known = tmp_path / "known.toml"
-    known.write_text('schema = 1\n[[failure]]\nmodel = "vgg16"\nstage = "parse"\nreason = "r"\n')
+    known.write_text(
+        'schema = 1\n[[failure]]\nmodel = "mobilenet"\nstage = "batch"\nreason = "r"\n'
+    )
     arguments = ["history", old, "--known-failures", str(known)]
     assert main(arguments) == 0
     assert main([*arguments, "--strict"]) == 1

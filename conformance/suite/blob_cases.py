@@ -182,9 +182,10 @@ def resize_tests() -> Iterator[BlobTest]:
             for padding in ("null", "crop_center"):
                 name = f"{dtype}-{padding}-{image}"
                 yield BlobTest(name, replace(call, padding=padding), (image,), dtype=dtype)
-            framed = replace(call, padding="letterbox")
-            name = f"{dtype}-letterbox-{image}"
-            yield BlobTest(name, framed, (image,), 3, dtype, True, needs=("params",))
+            for name, padding in (("letterbox", "letterbox"), ("params_crop", "crop_center")):
+                placed = replace(call, padding=padding)
+                name = f"{dtype}-{name}-{image}"
+                yield BlobTest(name, placed, (image,), 3, dtype, True, needs=("params",))
 
 
 def channel_tests() -> Iterator[BlobTest]:

@@ -13,9 +13,8 @@ from conformance.imagenet.command import evaluated
 from conformance.imagenet.evaluation import Evaluation
 from conformance.imagenet.judging import CHECKS
 from conformance.imagenet.servers import FrameworkError, framework
-from conformance.models import MODELS
 from conformance.pack import Pack
-from conformance.plugin import session_of
+from conformance.plugin import marked, session_of
 from conformance.session import Session
 
 pytestmark = pytest.mark.imagenet
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.imagenet
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Spread the test over the models, the engines that are asked for, and the checks."""
     session = session_of(metafunc.config)
-    models = [name for name in session.models if name in MODELS]
+    models = marked(session, [name for name in session.models if name not in session.own])
     # 50,000 images take hours: one engine, OpenCV's own choice, but where several are named.
     engines = session.capability["engines"][-1:] if session.engines is None else session.engines
     metafunc.parametrize("pack", models, indirect=True, scope="session")
@@ -57,8 +56,12 @@ def evaluation(
     pytest.fail(message, pytrace=False)
 
 
-def test_imagenet(evaluation: Evaluation, pack: Pack, check: str) -> None:
+def test_imagenet(
+    request: pytest.FixtureRequest, evaluation: Evaluation, pack: Pack, engine: str, check: str
+) -> None:
     """OpenCV's accuracy is TensorFlow's within chance, its L1 within tolerance."""
+    told = {"model": pack.model, "opencv": evaluation.plan.opencv, "engine": engine}
+    request.node.user_properties += told.items()
     finding = CHECKS[check](evaluation, pack)
     if finding.passed is None:
         pytest.skip(finding.told)

@@ -48,8 +48,8 @@ STAGES = (
 _AXES = ("importer", "engine", "backend", "target", "graph", "keras", "switches")
 _SPECIFIERS = ("opencv", "python", "numpy")
 _KEYS = ("model", *_AXES, *_SPECIFIERS, "stage", "test", "case", "reason", "link")
-# The one model of the tests of this stage that are about no model, but about OpenCV's blobs.
-NO_MODEL = ""
+# What stands for the model of the preprocessing tests that are about no model, but about OpenCV.
+NO_MODEL = "blobFromImage"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Optional
 
+import numpy as np
+
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 
@@ -23,7 +25,8 @@ class Context:
 
     engine: such as "classic engine", with the importer before it unless that is the usual one;
     empty where OpenCV took no part (freezing).
-    labels: names of the classes, by default ImageNet's; () where they are not known.
+    labels: names of the classes, by default ImageNet's; () where they are not known. shape: of one
+    image's output where it is a map of values, which has no classes.
     """
 
     model: str
@@ -31,6 +34,7 @@ class Context:
     engine: str
     command: str
     labels: Optional[Sequence[str]] = None
+    shape: Optional[Sequence[int]] = None
 
 
 def failure_message(judgement: Judgement, context: Context, diagnosis: Sequence[str] = ()) -> str:
@@ -39,7 +43,8 @@ def failure_message(judgement: Judgement, context: Context, diagnosis: Sequence[
     Several lines; the first is a summary. diagnosis: lines that say which node is to blame.
     """
     names = labels() if context.labels is None else context.labels
-    lines = [_summary(judgement, context), _place(judgement, names), *_tops(judgement, names)]
+    lines = [_summary(judgement, context), _place(judgement, names, context.shape)]
+    lines += [] if context.shape else _tops(judgement, names)
     lines += [_would_pass(judgement), *diagnosis, f"again: {context.command}"]
     return "\n  ".join(line for line in lines if line)
 
@@ -73,12 +78,16 @@ def _summary(judgement: Judgement, context: Context) -> str:
     return f"{text} ({'; '.join(parts)})" if parts else text
 
 
-def _place(judgement: Judgement, names: Sequence[str]) -> str:
+def _place(judgement: Judgement, names: Sequence[str], shape: Optional[Sequence[int]]) -> str:
     if judgement.input is None:
         return ""
     text = f"worst input {judgement.input!r}"
-    if judgement.position is not None:
-        text += f", class {class_name(judgement.position, names)}"
+    if judgement.position is not None and shape:
+        at = np.unravel_index(judgement.position, tuple(shape))
+        text += f", at [{', '.join(map(str, at))}] of {' x '.join(map(str, shape))}"
+    elif judgement.position is not None:
+        name = class_name(judgement.position, names)
+        text += f", {name if judgement.position >= len(names) else f'class {name}'}"
     if judgement.values is not None:
         text += f": {judgement.values[0]:.9g}, should be {judgement.values[1]:.9g}"
     return text

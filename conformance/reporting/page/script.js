@@ -45,9 +45,10 @@ function applyFilter() {
   }
   const models = page.models.filter((model) => matches({ model })).length;
   const columns = page.columns.filter((column) => matches(column)).length;
-  get("shown").textContent = models === page.models.length && columns === page.columns.length
-    ? `${models} models, ${columns} columns`
-    : `${models} of ${page.models.length} models, ${columns} of ${page.columns.length} columns`;
+  const told = (count, of, name) =>
+    `${count === of ? of : `${count} of ${of}`} ${name}${of === 1 ? "" : "s"}`;
+  get("shown").textContent = told(models, page.models.length, "model") +
+    (page.columns.length ? ", " + told(columns, page.columns.length, "column") : "");
   drawAll();
 }
 

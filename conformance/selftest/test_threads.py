@@ -1,0 +1,101 @@
+"""Times of another number of threads than asked for are refused, on each side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from conformance.benchmarking import wheels
+from conformance.benchmarking.environments import Environment
+from conformance.benchmarking.wheels import Plan
+from conformance.building import require_tensorflow
+from conformance.errors import ConformanceError
+from conformance.opencv import timing
+from conformance.opencv.capability import load_cv2
+from conformance.opencv.process import HERE
+from conformance.opencv.records import RunConfig
+from conformance.opencv.timing import Timing, TimingRequest
+from conformance.pack import Pack
+from conformance.suite.test_inference_time import too_busy
+
+from .tiny import tiny_pack
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    """A tiny pack."""
+    return tiny_pack(tmp_path_factory.mktemp("packs"), "mobilenet")
+
+
+class Stubborn:
+    """OpenCV, but that it goes on with seven threads whatever it is told."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what OpenCV has of that name."""
+        return (lambda: 7) if name == "getNumThreads" else getattr(load_cv2(), name)
+
+
+def test_opencv_is_asked_how_many_it_uses(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OpenCV that does not take the number of threads is no inference to be timed."""
+    images, config = pack.load("inputs"), RunConfig(threads=2)
+    threads = load_cv2().getNumThreads()
+    timing.load_inference(pack.graph_path, images, config)
+    monkeypatch.setattr(timing, "load_cv2", Stubborn)
+    with pytest.raises(ValueError, match="asked for 2 threads but OpenCV says it uses 7"):
+        timing.load_inference(pack.graph_path, images, config)
+    load_cv2().setNumThreads(threads)
+
+
+def test_tensorflow_is_asked_how_many_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TensorFlow that already runs with another number of threads is refused."""
+    try:
+        require_tensorflow("keras3")
+    except ConformanceError as error:
+        pytest.skip(str(error))
+    import tensorflow as tf
+
+    from conformance.reference import timing as reference
+
+    threading = tf.config.threading
+
+    def begun(threads: int) -> None:
+        raise RuntimeError("cannot be modified after initialization")
+
+    # Other tests in this process count on it.
+    monkeypatch.setattr(reference, "disable_op_determinism", lambda: None)
+    for name in ("intra", "inter"):
+        monkeypatch.setattr(threading, f"set_{name}_op_parallelism_threads", begun)
+        monkeypatch.setattr(threading, f"get_{name}_op_parallelism_threads", lambda: 5)
+    with pytest.raises(ConformanceError, match=r"5 threads .* instead of 2 and 1"):
+        reference._set_threads(2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cpu", "threads", "told"),
+    [(2.0, 2.2, 1, ""), (2.0, 3.8, 1, "1.90 threads at work, not 1"), (0.1, 0.4, 1, "")],
+)
+def test_work_of_more_threads_is_noticed(
+    seconds: float, cpu: float, threads: int, told: str
+) -> None:
+    """The processor's time betrays threads that neither framework owns up to, if it is enough."""
+    assert too_busy(seconds, cpu, threads) == told
+
+
+def test_wheels_on_other_threads_are_not_compared(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two wheels that choose other numbers of threads end the comparison, which says what to do."""
+    found = {"A": 1, "B": 2}
+
+    def fake(request: TimingRequest, subject: str, *_: Any) -> Timing:
+        return Timing("4", "classic", found[subject[-1]], [1.0], {}, {}, None)
+
+    monkeypatch.setattr(wheels, "time_in_child", fake)
+    environment = Environment("A", HERE, {"version": "A"})
+    both = environment, replace(environment, spec="B", found={"version": "B"})
+    (*_, last) = wheels.run(Plan(both, TimingRequest("", ""), 6), pack)
+    assert last.rounds == []
+    assert "run on 1 and 2 threads by their own choice" in last.error
+    assert "--threads" in last.error
