@@ -142,7 +142,7 @@ def _print_opencv(session: Session, opencv: dict[str, Ratios]) -> None:
             now = getattr(session.tolerances.rules[metric], kind)
             shown = "Winograd" if kind == WINOGRAD else "plain"
             rows.append((metric, shown, f"{ratio:.2f}", model, f"{now:g}", str(_multiple(ratio))))
-    heads = ("metric", "kind", "noise floors", "model", "multiple now", f"{SAFETY} x, rounded up")
+    heads = ("metric", "kind", "floors", "model", "multiple now", f"{SAFETY} x")
     print_rows(f"OpenCV {session.capability['version']}", heads, rows, "table")
 
 
