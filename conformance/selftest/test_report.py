@@ -14,11 +14,13 @@ import pytest
 from conformance.benchmarking.comparison import Comparison, as_json
 from conformance.cli import main
 from conformance.fixtures import fixture_path
+from conformance.models import MODELS
 from conformance.reporting.bench_files import read_benchmarks
 from conformance.reporting.matrix import build_matrix
 from conformance.reporting.pictures import pictures
 from conformance.reporting.results import read_results
 from conformance.reporting.sections import Report
+from conformance.verdict.expectations import NO_MODEL
 
 from .sample_report import HOSTILE, bench_document, write_matrix
 from .sample_results import case, run, write
@@ -246,9 +248,9 @@ def test_answers_that_are_not_finite_are_reported(tmp_path: Path) -> None:
 
 
 def test_committed_baselines_make_a_page(tmp_path: Path) -> None:
-    """The page of the committed results has their 15 models and both of their columns."""
+    """The committed results make a page of 15 models, the blobs, and both of their columns."""
     page = page_of(tmp_path, str(fixture_path("baselines")))
     data = data_of(page)
-    assert len(data["models"]) == 15
+    assert data["models"] == [*MODELS, NO_MODEL]
     assert [column["label"] for column in data["columns"]] == ["4.14.0 classic", "5.0.0 new"]
     assert len(page.encode()) < 5e6
