@@ -99,7 +99,9 @@ class Server:
 def _environment() -> dict[str, str]:
     # Dask has its workers give memory back at once, which costs each inference page faults.
     unwanted = "MALLOC_TRIM_THRESHOLD_"
-    return {name: value for name, value in child_environment().items() if name != unwanted}
+    found = {name: value for name, value in child_environment().items() if name != unwanted}
+    # One heap (of glibc) for all threads of TensorFlow, only one of which works: 50 MiB less each.
+    return {"MALLOC_ARENA_MAX": "1", **found}
 
 
 def _how(ending: Ending) -> str:
