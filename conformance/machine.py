@@ -17,6 +17,11 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def on_threads(machine: str, threads: int) -> str:
+    """Return what times and results are told apart by, such as "AMD EPYC, 2 threads"."""
+    return f"{machine}, {threads} thread{'s' if threads != 1 else ''}"
+
+
 def peak_mib() -> Optional[float]:
     """Return this process's peak memory in MiB, or None where the system doesn't tell.
 

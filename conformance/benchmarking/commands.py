@@ -23,6 +23,7 @@ from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import TimingRequest
 from conformance.pack import Pack, default_packs
 from conformance.reporting.commands import print_rows
+from conformance.reporting.comparisons import KIND
 from conformance.reporting.results import now
 from conformance.session import Session
 
@@ -95,7 +96,7 @@ class _Bench:
     def _document(self) -> dict[str, Any]:
         wheels = [{"spec": wheel.spec, **wheel.found} for wheel in self.plan.wheels]
         return {
-            "kind": "opencv-comparison",
+            "kind": KIND,
             "schema": SCHEMA,
             "created": now(),
             "complete": self.complete,

@@ -29,7 +29,7 @@ from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import noise_floor
 
 from . import onnx, tflite
-from .graphdef import Array, Graph, Head, read_graph
+from .graphdef import Array, Graph, heads_of, read_graph
 from .matching import Matcher
 
 CONVERTERS: dict[str, Any] = {"tflite": tflite, "onnx": onnx}
@@ -76,8 +76,7 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     title, path = FORMATS[importer].title, folder / FORMATS[importer].file
     progress(f"converting to {title}")
     inputs = pack.load("inputs")
-    heads = [Head(**{**head, "shape": tuple(head["shape"])}) for head in pack.manifest.heads]
-    whole = (pack.graph_path, pack.manifest.tensors, tuple(heads))
+    whole = (pack.graph_path, pack.manifest.tensors, heads_of(pack.manifest.heads))
     job = (importer, whole, list(inputs.shape[1:]), path)
     apart = pack.graph_path.stat().st_size > APART
     manifest.input, manifest.output = _in_child(*job) if apart else _convert_file(*job)

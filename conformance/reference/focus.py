@@ -14,7 +14,7 @@ import numpy as np
 
 from conformance.pack import Pack, read_manifest
 
-from .graphdef import Graph, Head, read_graph, with_input_shape
+from .graphdef import Graph, heads_of, read_graph, with_input_shape
 from .oracle import Layer, run
 
 
@@ -37,8 +37,7 @@ def write_samples(pack: Pack, index: int, file: Path) -> None:
 
 def _graph(pack: Pack) -> Graph:
     manifest = pack.manifest
-    heads = tuple(Head(**head) for head in manifest.heads)
-    graph = read_graph(pack.graph_path, manifest.tensors, heads)
+    graph = read_graph(pack.graph_path, manifest.tensors, heads_of(manifest.heads))
     if manifest.own is None:
         return graph
     shape = [manifest.own["batch"], *manifest.own["input_shape"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -38,6 +38,11 @@ class Head:
     logits: str
     kind: str
     shape: tuple[int, ...]
+
+
+def heads_of(entries: Sequence[dict[str, Any]]) -> tuple[Head, ...]:
+    """Return the outputs that a pack's manifest describes in `entries`."""
+    return tuple(Head(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
+from conformance.machine import on_threads
 from conformance.models import model_order
 from conformance.verdict.data import release
 
@@ -139,7 +140,7 @@ def _timing(path: Path, document: dict[str, Any], entry: dict[str, Any]) -> Timi
         version=str(info["opencv"] if opencv else info["tensorflow"]),
         engine=str(info.get("engine") or "") if opencv else "",
         opencv=str(info["opencv"]),
-        machine=f"{info['cpu']}, {info['threads']} thread{'s' if info['threads'] != 1 else ''}",
+        machine=on_threads(info["cpu"], info["threads"]),
         batch=int(info["batch"]),
         seconds=tuple(seconds),
         peak_mib=info.get("peak_mib"),

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
+from conformance.machine import on_threads
 
 KIND = "opencv-comparison"
 
@@ -45,7 +46,6 @@ def _compared(path: Path, document: dict[str, Any], one: dict[str, Any]) -> Comp
     rounds = [tuple(median(side["times_ms"]) for side in pair) for pair in one["rounds"]]
     first, second = one["rounds"][0]
     ordered = sorted(rounds, key=lambda pair: pair[1] / pair[0])
-    threads = first["threads"]
     low, high = one["interval"]
     return Compared(
         model=one["model"],
@@ -56,9 +56,6 @@ def _compared(path: Path, document: dict[str, Any], one: dict[str, Any]) -> Comp
         interval=None if low is None or high is None else (low, high),
         rounds=len(rounds),
         complete=one["complete"],
-        group=(
-            f"{document['cpu']}, {threads} thread{'s' if threads != 1 else ''}, "
-            f"batch {document['batch']}"
-        ),
+        group=f"{on_threads(document['cpu'], first['threads'])}, batch {document['batch']}",
         file=path.name,
     )

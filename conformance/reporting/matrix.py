@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
+from conformance.machine import on_threads
 from conformance.models import model_order
 from conformance.verdict.data import release
 
@@ -122,9 +123,8 @@ def machine(header: Line) -> str:
     """
     environment = header["environment"]
     features = " ".join(sorted(feature.strip("*") for feature in environment["cpu"].split()))
-    threads = environment["threads"]
-    told = f"{features}, {threads} thread{'s' if threads != 1 else ''}"
-    return ", ".join(filter(None, (environment.get("processor", ""), told)))
+    told = ", ".join(filter(None, (environment.get("processor", ""), features)))
+    return on_threads(told, environment["threads"])
 
 
 def python_minor(header: Line) -> str:
