@@ -22,7 +22,7 @@ from typing import IO, Callable, Optional
 from .conversion import locate_conversion
 from .errors import ConformanceError
 from .pack import PackRequest, locate_pack, producer_versions
-from .progress import Event, decode
+from .processes.progress import Event, decode
 
 # Gives the command line that builds some packs under a folder.
 Command = Callable[[list[PackRequest], Path], list[str]]

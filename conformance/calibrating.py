@@ -24,10 +24,10 @@ from .checks import judge_run
 from .commands import OK, chosen_models, models_option, packs_option
 from .errors import ConformanceError
 from .fixtures import fixture_path
-from .machine import cpu_name
-from .opencv.process import child_environment, last_lines
 from .opencv.records import RunConfig
 from .pack import Pack, keras_flavour, producer_versions
+from .processes.child import child_environment, last_lines
+from .processes.machine import cpu_name
 from .reporting.commands import print_rows
 from .session import Session
 from .verdict.metrics import METRICS

@@ -30,7 +30,7 @@ from .pack import (
     weights_identity,
 )
 from .pack_identity import GRAPHS
-from .progress import STYLES, reporter
+from .processes.progress import STYLES, reporter
 from .scheduling import Convert, build_packs
 from .session import Session
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from .building import require_tensorflow
 from .errors import ConformanceError
-from .opencv.process import child_environment, last_lines
 from .pack import LAYERS, Pack, keras_flavour
+from .processes.child import child_environment, last_lines
 
 
 def focus_pack(pack: Pack, index: int, folder: Path, timeout: float = 600) -> Pack:

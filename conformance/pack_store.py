@@ -20,13 +20,7 @@ from filelock import FileLock
 from .errors import ConformanceError
 from .models import EXTENDED, MODELS, get_model
 from .pack_format import MANIFEST, Manifest, Pack, manifest_text, open_pack, read_manifest
-from .pack_identity import (
-    PackRequest,
-    describe_request,
-    file_digest,
-    pack_key,
-    producer_versions,
-)
+from .pack_identity import PackRequest, describe_request, file_digest, pack_key, producer_versions
 
 TEMPORARY = ".tmp-"
 # Quotas and file size limits stop a writer as a full disk does.

@@ -11,14 +11,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from .benchmarking import recording
-from .cases import (
-    findings,
-    is_batch_of_one,
-    mark_known_failure,
-    model_of,
-    name_case,
-    parameters_of,
-)
+from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
 from .checks import diagnose
 from .conversion import FORMATS, Conversion, require_conversion
 from .errors import ConformanceError
@@ -27,7 +20,7 @@ from .models import EXTENDED, model_order
 from .opencv.records import CandidateRun, RunConfig
 from .options import add_options, asked_models, new_session, rerun_command
 from .pack import Pack
-from .progress import Event
+from .processes.progress import Event
 from .reporting.recorder import Recorder
 from .reporting.terminal import verdict_table
 from .session import Session, switches

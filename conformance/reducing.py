@@ -22,9 +22,9 @@ from .checks import judge_run
 from .conversion import FORMATS, require_conversion
 from .errors import ConformanceError
 from .opencv.capability import ENGINES, IMPORTERS
-from .opencv.process import child_environment, last_lines
 from .opencv.records import BATCH, DOING, CandidateRun, RunConfig
 from .pack import SAMPLED, Pack, keras_flavour
+from .processes.child import child_environment, last_lines
 from .session import Session
 from .verdict.data import release
 from .verdict.localize import NodeDeviation, first_bad

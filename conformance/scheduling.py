@@ -20,7 +20,7 @@ from .conversion import find_conversion
 from .errors import ConformanceError
 from .pack import Pack, PackRequest, find_pack, pack_lock
 from .pack_store import unwritable
-from .progress import Event, Report
+from .processes.progress import Event, Report
 
 # Builds one pack and returns it; the last argument is called with the name of each step.
 Build = Callable[[PackRequest, Path, Callable[[str], None]], Pack]

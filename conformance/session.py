@@ -16,22 +16,16 @@ import numpy as np
 
 from . import __version__
 from .building import missing_packs, run_builder
-from .conversion import (
-    FORMATS,
-    question,
-    require_conversion,
-    require_converter,
-    takes_batches,
-)
+from .conversion import FORMATS, question, require_conversion, require_converter, takes_batches
 from .errors import ConformanceError
 from .focusing import focus_pack
-from .machine import cpu_name
 from .models import EXTENDED, MODELS
 from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
 from .own_models import OwnModel
 from .pack import Pack, PackRequest, find_pack, keras_flavour, locate_pack
-from .progress import Event
+from .processes.machine import cpu_name
+from .processes.progress import Event
 from .verdict.expectations import Case, KnownFailure, match_known_failure
 from .verdict.localize import METRIC as LAYER_METRIC
 from .verdict.localize import NodeDeviation, profile

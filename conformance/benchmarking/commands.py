@@ -17,11 +17,12 @@ from rich.console import Console
 
 from conformance.commands import chosen, own_options
 from conformance.errors import ConformanceError
-from conformance.machine import cpu_name
 from conformance.models import get_model
 from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import TimingRequest
 from conformance.pack import Pack, default_packs
+from conformance.processes.environments import Environment, copy_package, default_root, prepare
+from conformance.processes.machine import cpu_name
 from conformance.reporting.commands import print_rows
 from conformance.reporting.comparisons import KIND
 from conformance.reporting.results import now
@@ -30,7 +31,6 @@ from conformance.session import Session
 from . import comparison as compared
 from . import overhead
 from .comparison import LEAST_ROUNDS, Comparison, Estimate, Part
-from .environments import Environment, copy_package, default_root, prepare
 from .wheels import Plan, run
 
 OK, SLOWER, ERROR, INTERRUPTED = 0, 1, 2, 130

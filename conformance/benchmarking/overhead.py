@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.inference import Infer, warm_up
-from conformance.opencv.process import child_environment
+from conformance.processes.child import child_environment
+from conformance.processes.inference import Infer, warm_up
 
 FILE, REPEATS = "--overhead-file", "--overhead-repeats"
 # Of pytest-benchmark's rounds, and of the bare loop, before the test and again after it.

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
+from conformance.processes.server import close_servers
 
 from .evaluation import Runner, Shard
-from .servers import close_servers
 from .shards import Job, ShardResult, run_shard
 
 INSTALL = "python -m pip install 'opencv-dnn-conformance[cluster]'"

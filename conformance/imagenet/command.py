@@ -24,6 +24,7 @@ from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.opencv.capability import probe_in_child
 from conformance.pack import Pack, PackRequest, keras_flavour, require_pack
+from conformance.processes.server import OPENCV, FrameworkError
 from conformance.reporting.pictures import draw_evaluation
 
 from .asking import Asked, add_options, results_folder
@@ -32,7 +33,6 @@ from .evaluation import Evaluation, Plan, Tally, evaluate
 from .folder import RunFolder
 from .judging import CHECKS
 from .results import results_name, write_results
-from .servers import OPENCV, FrameworkError
 
 
 def evaluate_options(parser: argparse.ArgumentParser) -> None:

@@ -15,12 +15,12 @@ from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
+from conformance.processes.server import close_servers
 
 from . import statistics
 from .dataset import Dataset, Entry
 from .decoding import RECIPES, Bad, require_pillow
 from .folder import RunFolder
-from .servers import close_servers
 from .shards import Array, Job, ShardResult, run_shard
 
 # So many batches of TensorFlow are a shard: what a lost worker or an interruption costs.

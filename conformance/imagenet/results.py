@@ -18,8 +18,8 @@ import fastjsonschema
 
 from conformance import __version__
 from conformance.errors import ConformanceError
-from conformance.machine import cpu_name
 from conformance.pack import read_manifest
+from conformance.processes.machine import cpu_name
 from conformance.reporting.results import json_number, now
 from conformance.verdict.data import release
 

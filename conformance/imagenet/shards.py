@@ -22,16 +22,11 @@ import numpy as np
 from conformance.errors import ConformanceError
 from conformance.opencv.records import RunConfig
 from conformance.pack_format import GRAPH
-from conformance.pack_identity import (
-    file_digest,
-    json_digest,
-    keras_flavour,
-    producer_versions,
-)
+from conformance.pack_identity import file_digest, json_digest, keras_flavour, producer_versions
+from conformance.processes.server import OPENCV, TENSORFLOW, server
 
 from .dataset import Entry
 from .decoding import Bad, decode_all
-from .servers import OPENCV, TENSORFLOW, server
 
 Array = np.ndarray[Any, Any]
 TOP = 5

@@ -23,13 +23,7 @@ from conformance import commands
 from conformance.errors import ConformanceError
 from conformance.opencv.capability import probe_in_child
 from conformance.opencv.records import RunConfig
-
-from .asking import cores
-from .command import find_model_pack
-from .dataset import Dataset, Entry, read_dataset
-from .decoding import decode_all, require_pillow
-from .evaluation import Shard, make_job
-from .servers import (
+from conformance.processes.server import (
     OPENCV,
     TENSORFLOW,
     FrameworkError,
@@ -37,6 +31,12 @@ from .servers import (
     server,
     servers_closed,
 )
+
+from .asking import cores
+from .command import find_model_pack
+from .dataset import Dataset, Entry, read_dataset
+from .decoding import decode_all, require_pillow
+from .evaluation import Shard, make_job
 from .shards import Job, opencv_request, run_shard, tensorflow_request
 
 BATCH = 50

@@ -17,9 +17,9 @@ from typing import Any, Callable, Union
 import numpy as np
 
 from conformance.errors import ConformanceError
+from conformance.processes.child import last_lines, run_module
 
 from .capability import load_cv2
-from .process import last_lines, run_module
 from .records import Array
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.errors import ConformanceError
-
-from .process import HERE, Interpreter, last_lines, run_module
+from conformance.processes.child import HERE, Interpreter, last_lines, run_module
 
 # Attribute of cv2.dnn that a build with the importer has; later versions drop some.
 IMPORTERS = {

@@ -26,7 +26,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from conformance.machine import peak_mib
+from conformance.processes.machine import peak_mib
 from conformance.sampling import SAMPLED
 
 from . import layers, net

@@ -1,7 +1,7 @@
 """OpenCV as the evaluation's child: ``python -m conformance.opencv.evaluating REQUEST``.
 
 REQUEST is JSON: model, graph (a path), config (of RunConfig), mode, size, classes, batch; each
-line of stdin then names a shard's pixels and outputs (see conformance.imagenet.serving).
+line of stdin then names a shard's pixels and outputs (see conformance.processes.serve).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Callable
 
 import numpy as np
 
-from conformance.imagenet.serving import Request, answer_shard, serve
 from conformance.preprocessing import preprocess
+from conformance.processes.serve import Request, answer_shard, serve
 
 from . import net
 from .capability import load_cv2

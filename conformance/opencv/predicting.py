@@ -2,7 +2,7 @@
 
 REQUEST is JSON: model, graph (a path in its pack), config (of RunConfig; engine "default" is what
 this OpenCV takes by itself), classes, head (which of the outputs, None for a model with one). Each
-line of stdin then asks for one thing (see _DOING); conformance.imagenet.serving is the protocol.
+line of stdin then asks for one thing (see _DOING); conformance.processes.serve is the protocol.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any, Callable
 
 import numpy as np
 
-from conformance.imagenet.serving import Request, serve
 from conformance.pack_format import read_manifest
 from conformance.predicting.settings import Settings, from_request
 from conformance.preprocessing import divide_by_std
+from conformance.processes.serve import Request, serve
 
 from . import layers, net
 from .capability import engines, load_cv2

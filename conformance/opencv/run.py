@@ -14,10 +14,10 @@ import numpy as np
 from conformance.conversion import FORMATS, require_conversion, takes_batches
 from conformance.errors import ConformanceError
 from conformance.pack_format import Pack
+from conformance.processes.child import Ending, last_lines, run_module
 
 from .blobs import BlobCase, run_blobs
 from .capability import probe_in_child
-from .process import Ending, last_lines, run_module
 from .records import BATCH, DOING, REPEATS, STAGES, Array, CandidateRun, Failure, RunConfig
 
 __all__ = [

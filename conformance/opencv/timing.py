@@ -19,12 +19,12 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.errors import ConformanceError
-from conformance.inference import Infer, repeated, warm_up
-from conformance.machine import peak_mib
+from conformance.processes.child import HERE, Ending, Interpreter, last_lines, run_module
+from conformance.processes.inference import Infer, repeated, warm_up
+from conformance.processes.machine import peak_mib
 
 from . import net
 from .capability import engines, load_cv2
-from .process import HERE, Ending, Interpreter, last_lines, run_module
 from .records import Array, RunConfig
 
 

@@ -12,10 +12,10 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.errors import ConformanceError
-from conformance.imagenet.servers import FrameworkError, Server
 from conformance.opencv.records import RunConfig
 from conformance.own_models import OwnModel
 from conformance.pack import Pack
+from conformance.processes.server import FrameworkError, Server
 
 from .answers import Answer, Array, best_classes
 from .explaining import Explanation, Levels, explain

@@ -14,7 +14,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
-from conformance.machine import cpu_name
 from conformance.models import ModelSpec, get_model
 from conformance.pack import (
     GRAPH,
@@ -30,6 +29,7 @@ from conformance.pack import (
     producer_versions,
     write_pack,
 )
+from conformance.processes.machine import cpu_name
 
 from . import keras_flavour
 from .freeze import Traced, freeze, freeze_raw, trace, write_frozen

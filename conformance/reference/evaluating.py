@@ -2,7 +2,7 @@
 
 REQUEST is JSON: pack (its folder), mode, size, classes, batch, threads, and weights where the
 eager Keras model is wanted instead of the frozen function; each line of stdin then names a shard's
-pixels and outputs (see conformance.imagenet.serving).
+pixels and outputs (see conformance.processes.serve).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 
-from conformance.imagenet.serving import Request, answer_shard, serve
-from conformance.inference import Array
 from conformance.models import get_model
 from conformance.pack import read_manifest
 from conformance.preprocessing import preprocess
+from conformance.processes.inference import Array
+from conformance.processes.serve import Request, answer_shard, serve
 
 from .timing import frozen_function
 from .weights import build_model

@@ -2,7 +2,7 @@
 
 REQUEST is JSON: pack (its folder), head (which of the outputs), weights (as for build_model), own
 (a user's model as OwnModel.as_dict has it, or None), threads. Each line of stdin then asks for one
-thing (see `prepare`); conformance.imagenet.serving is the protocol.
+thing (see `prepare`); conformance.processes.serve is the protocol.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 
-from conformance.imagenet.serving import Request, serve
-from conformance.inference import Array
 from conformance.models import get_model
 from conformance.own_models import own_from
 from conformance.pack import read_manifest
 from conformance.predicting.settings import Settings, from_request
+from conformance.processes.inference import Array
+from conformance.processes.serve import Request, serve
 
 from .loading import keras_preprocess, load
 from .own import load_own

@@ -18,10 +18,10 @@ import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
 
 from conformance.errors import ConformanceError
-from conformance.inference import Array, Infer, repeated, warm_up
-from conformance.machine import peak_mib
 from conformance.models import get_model
 from conformance.pack import GRAPH, read_manifest
+from conformance.processes.inference import Array, Infer, repeated, warm_up
+from conformance.processes.machine import peak_mib
 
 from .keras_files import load_keras
 from .weights import build_model

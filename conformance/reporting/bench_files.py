@@ -12,8 +12,8 @@ from statistics import median
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
-from conformance.machine import on_threads
 from conformance.models import model_order
+from conformance.processes.machine import on_threads
 from conformance.verdict.data import release
 
 from .comparisons import KIND, Compared, read_comparison

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
-from conformance.machine import on_threads
+from conformance.processes.machine import on_threads
 
 KIND = "opencv-comparison"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
-from conformance.machine import on_threads
 from conformance.models import model_order
+from conformance.processes.machine import on_threads
 from conformance.verdict.data import release
 
 from .results import Line, Results

@@ -11,15 +11,7 @@ from .bench_files import Timing
 from .charts import PAGE_CHARTS, coloured
 from .matrix import Cell, Column, Matrix
 from .results import Line
-from .sections import (
-    Data,
-    Report,
-    case_name,
-    deviation_rows,
-    iteration_rows,
-    number,
-    time_rows,
-)
+from .sections import Data, Report, case_name, deviation_rows, iteration_rows, number, time_rows
 
 # A reason longer than this is cut in the page; the results file has all of it.
 LONGEST_REASON = 1500

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from conformance.benchmarking import commands, environments
+from conformance.benchmarking import commands
 from conformance.cli import main
 from conformance.errors import ConformanceError
+from conformance.processes import environments
 
 from .tiny import tiny_pack
 

@@ -25,9 +25,10 @@ from conformance.pack import (
     pack_lock,
     producer_versions,
 )
-from conformance.progress import Event, decode
+from conformance.processes.progress import Event, decode
 from conformance.scheduling import Build, build_packs
-from conformance.selftest.tiny_pack import PRODUCER, build_tiny, write_tiny
+
+from .tiny_pack import PRODUCER, build_tiny, write_tiny
 
 MODELS = ("mobilenet", "resnet50", "xception")
 REQUESTS = [PackRequest(model) for model in MODELS]
@@ -198,7 +199,7 @@ def test_events_of_the_child_arrive(tmp_path: Path) -> None:
 
 _DIES_AT = """
 import os, signal, sys
-from conformance.progress import Event, encode
+from conformance.processes.progress import Event, encode
 
 for model in sys.argv[2:]:
     print(encode(Event(model, "calibrating", 1.5)), flush=True)
@@ -239,7 +240,7 @@ def test_builder_that_does_not_start_fails_every_model(tmp_path: Path) -> None:
 def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:
     """A parent that stops listening, as at Ctrl-C, ends the child."""
     script = (
-        "import os, time; from conformance.progress import Event, encode; "
+        "import os, time; from conformance.processes.progress import Event, encode; "
         "print(encode(Event('mobilenet', str(os.getpid()), 0.0)), flush=True); time.sleep(60)"
     )
     events = run_builder(REQUESTS, tmp_path, command=lambda *_: [sys.executable, "-c", script])

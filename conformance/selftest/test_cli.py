@@ -14,7 +14,8 @@ from conformance.cli import COMMANDS, Command, main, make_parser
 from conformance.errors import ConformanceError
 from conformance.models import MODELS
 from conformance.pack import SCHEMA, default_packs
-from conformance.selftest.tiny_pack import write_tiny
+
+from .tiny_pack import write_tiny
 
 
 def test_list_prints_every_model_in_80_columns() -> None:

@@ -35,11 +35,12 @@ from conformance.pack import Layer, Pack, open_pack
 from conformance.reference import convert, graphdef, onnx
 from conformance.reference.convert import build_conversion
 from conformance.reference.matching import Matcher
-from conformance.selftest.graphdef import constant
-from conformance.selftest.test_localize import wrong_scale
-from conformance.selftest.tiny import graph_nodes, tiny_pack, tiny_weights
 from conformance.session import Session
 from conformance.verdict.localize import first_bad
+
+from .graphdef import constant
+from .test_localize import wrong_scale
+from .tiny import graph_nodes, tiny_pack, tiny_weights
 
 IMPORTERS = tuple(FORMATS)
 # What the converters leave of the tiny network's 12 nodes, each in a tensor of its own.

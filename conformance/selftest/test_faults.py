@@ -24,16 +24,11 @@ from conformance.preprocessing import preprocess
 from conformance.reference.graphdef import Graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED, run
-from conformance.selftest.call_faults import CALL_KINDS, call_faults
-from conformance.selftest.fault_report import read, report
-from conformance.selftest.fault_run import Outcome, beyond_opencv_limits, top1_differs
-from conformance.selftest.faults import (
-    KINDS,
-    generator,
-    graph_faults,
-    value_of,
-    with_value,
-)
+
+from .call_faults import CALL_KINDS, call_faults
+from .fault_report import read, report
+from .fault_run import Outcome, beyond_opencv_limits, top1_differs
+from .faults import KINDS, generator, graph_faults, value_of, with_value
 
 CLASSES = 1000
 

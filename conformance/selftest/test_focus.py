@@ -20,10 +20,11 @@ from conformance.focusing import focus_pack
 from conformance.opencv.records import CandidateRun, RunConfig
 from conformance.opencv.run import run_candidate
 from conformance.pack import GRAPH, SAMPLED, Pack, node_seed, sampled_values
-from conformance.selftest.graphdef import changed, write_graph
-from conformance.selftest.tiny import activations, graph_nodes, tiny_inputs, tiny_pack, tiny_weights
 from conformance.session import Session
 from conformance.verdict.localize import first_bad
+
+from .graphdef import changed, write_graph
+from .tiny import activations, graph_nodes, tiny_inputs, tiny_pack, tiny_weights
 
 # The one input that has values above 6 before the ReLU6, and not one of SAMPLED.
 BRIGHT = 5

@@ -28,9 +28,9 @@ from conformance.imagenet.evaluation import (
     in_threads,
 )
 from conformance.imagenet.results import read_results, results_name, write_results
-from conformance.imagenet.servers import OPENCV, FrameworkError, server, servers_closed
 from conformance.imagenet.shards import Job, ShardResult
 from conformance.imagenet.statistics import require_scipy
+from conformance.processes.server import OPENCV, FrameworkError, server, servers_closed
 
 from .graphdef import Node, changed
 from .imagenet_sample import (

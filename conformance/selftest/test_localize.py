@@ -17,10 +17,11 @@ from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child
 from conformance.pack import SAMPLED, Pack
 from conformance.reporting.profile_chart import draw_profile
 from conformance.reporting.results import read_results
-from conformance.selftest.graphdef import constant
-from conformance.selftest.tiny import graph_nodes, tiny_pack, tiny_weights
 from conformance.session import Session
 from conformance.verdict.localize import NodeDeviation, first_bad, judge_layers, layers_line
+
+from .graphdef import constant
+from .tiny import graph_nodes, tiny_pack, tiny_weights
 
 Diagnosed = tuple[Session, Pack, CandidateRun]
 

@@ -26,8 +26,9 @@ from conformance.opencv.run import (
     run_candidate,
 )
 from conformance.pack import SAMPLED, Pack
-from conformance.selftest.graphdef import changed, constant, encode_graph, operation, write_graph
-from conformance.selftest.tiny import graph_nodes, tiny_inputs, tiny_pack, tiny_weights
+
+from .graphdef import changed, constant, encode_graph, operation, write_graph
+from .tiny import graph_nodes, tiny_inputs, tiny_pack, tiny_weights
 
 RIGHT = graph_nodes(tiny_weights())
 

@@ -30,15 +30,8 @@ from conformance.pack import (
     weights_identity,
     write_pack,
 )
-from conformance.selftest.tiny_pack import (
-    CLASSES,
-    INPUTS,
-    LAYER_SHAPE,
-    PRODUCER,
-    fill_tiny,
-    tiny_manifest,
-    write_tiny,
-)
+
+from .tiny_pack import CLASSES, INPUTS, LAYER_SHAPE, PRODUCER, fill_tiny, tiny_manifest, write_tiny
 
 
 @pytest.fixture

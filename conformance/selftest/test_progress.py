@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from conformance.progress import Event, decode, encode, reporter
+from conformance.processes.progress import Event, decode, encode, reporter
 
 EVENTS = [
     Event("mobilenet", "freezing [1/2]", 0.5),
@@ -19,7 +19,7 @@ EVENTS = [
 ]
 _NOISY = """
 import os
-from conformance.progress import reporter
+from conformance.processes.progress import reporter
 from conformance.selftest.test_progress import EVENTS
 
 with reporter({style!r}, 2) as report:

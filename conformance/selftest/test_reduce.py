@@ -20,9 +20,10 @@ from conformance.pack import Pack
 from conformance.reducing import write_reproducer
 from conformance.reference.graphdef import read_frozen
 from conformance.reference.reduce import cut
-from conformance.selftest.graphdef import changed, constant, operation
-from conformance.selftest.tiny import graph_nodes, tiny_pack, tiny_weights
 from conformance.session import Session
+
+from .graphdef import changed, constant, operation
+from .tiny import graph_nodes, tiny_pack, tiny_weights
 
 CONV = "conv1/Conv2D"
 

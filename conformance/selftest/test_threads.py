@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from conformance.benchmarking import wheels
-from conformance.benchmarking.environments import Environment
 from conformance.benchmarking.wheels import Plan
 from conformance.building import require_tensorflow
 from conformance.errors import ConformanceError
 from conformance.opencv import timing
 from conformance.opencv.capability import load_cv2
-from conformance.opencv.process import HERE
 from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import Timing, TimingRequest
 from conformance.pack import Pack
+from conformance.processes.child import HERE
+from conformance.processes.environments import Environment
 from conformance.suite.test_inference_time import too_busy
 
 from .tiny import tiny_pack

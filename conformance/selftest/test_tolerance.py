@@ -12,7 +12,6 @@ from conformance.calibrating import PLAIN, WINOGRAD, configured
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.opencv.records import RunConfig
-from conformance.selftest.tiny import tiny_pack
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import (
     EPS32,
@@ -25,6 +24,8 @@ from conformance.verdict.tolerance import (
     softmax_noise,
     winograd_ran,
 )
+
+from .tiny import tiny_pack
 
 Edit = Callable[[str, str], Path]
 

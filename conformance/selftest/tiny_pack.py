@@ -28,7 +28,7 @@ from conformance.pack import (
     sampled_values,
     write_pack,
 )
-from conformance.progress import reporter
+from conformance.processes.progress import reporter
 from conformance.scheduling import build_packs
 
 PRODUCER = {"tensorflow": "2.0", "keras": "3.0", "numpy": "2.0", "recipe": "tiny"}

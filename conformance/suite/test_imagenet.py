@@ -12,9 +12,9 @@ from conformance.imagenet import asking, selecting
 from conformance.imagenet.command import evaluated
 from conformance.imagenet.evaluation import Evaluation
 from conformance.imagenet.judging import CHECKS
-from conformance.imagenet.servers import FrameworkError, framework
 from conformance.pack import Pack
 from conformance.plugin import marked, session_of
+from conformance.processes.server import FrameworkError, framework
 from conformance.session import Session
 
 pytestmark = pytest.mark.imagenet

@@ -13,12 +13,12 @@ from typing import Any, Optional
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.inference import Infer, repeated, warm_up
-from conformance.machine import cpu_name
 from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
 from conformance.pack import Pack, producer_versions
 from conformance.plugin import marked, session_of
+from conformance.processes.inference import Infer, repeated, warm_up
+from conformance.processes.machine import cpu_name
 from conformance.session import Session, switches
 
 pytestmark = pytest.mark.inference_time

@@ -1,7 +1,7 @@
 """The child's end of a framework that answers shard after shard in a process of its own.
 
 Requests and answers are lines of JSON on the child's stdin and stdout; pixels and outputs pass as
-.npy files. servers.py is the parent's end. Imports neither cv2 nor TensorFlow:
+.npy files. server.py is the parent's end. Imports neither cv2 nor TensorFlow:
 conformance.opencv.evaluating and conformance.reference.evaluating do.
 """
 

@@ -20,7 +20,8 @@ from packaging.version import InvalidVersion, Version
 import conformance
 from conformance.errors import ConformanceError
 from conformance.opencv.capability import probe_in_child
-from conformance.opencv.process import Interpreter
+
+from .child import Interpreter
 
 DISTRIBUTION = "opencv-python-headless"
 # What old wheels need. Those before 4.5.4 are for one minor version of Python each, up to 3.9.

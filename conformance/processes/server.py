@@ -1,4 +1,4 @@
-"""The parent's end of the frameworks, each in a process of its own (serving.py is the child's)."""
+"""The parent's end of the frameworks, each in a process of its own (serve.py is the child's)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from conformance.opencv.process import Ending, child_environment, last_lines, read_log
-
-from .serving import Request
+from .child import Ending, child_environment, last_lines, read_log
+from .serve import Request
 
 OPENCV, TENSORFLOW = "conformance.opencv.evaluating", "conformance.reference.evaluating"
 
