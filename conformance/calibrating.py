@@ -19,12 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from conformance.verdict.checks import judge_run
+
 from .building import require_tensorflow
-from .checks import judge_run
+from .candidate import RunConfig
 from .commands import OK, chosen_models, models_option, packs_option
 from .errors import ConformanceError
 from .fixtures import fixture_path
-from .opencv.records import RunConfig
 from .pack import Pack, keras_flavour, producer_versions
 from .processes.child import child_environment, last_lines
 from .processes.machine import cpu_name
@@ -120,7 +121,7 @@ def _required(session: Session, pack: Pack, config: RunConfig) -> dict[str, floa
     run = session.run(pack, config)
     if run.failures:
         raise ConformanceError(f"no tolerances from a run that fails: {run.failures[0]}")
-    judged = judge_run(session, pack, run)
+    judged = judge_run(session.limits, pack, run)
     needed = {j.metric: j.required for j in judged if j.metric in METRICS}
     return {metric: value for metric, value in needed.items() if value is not None}
 
@@ -139,7 +140,7 @@ def _print_opencv(session: Session, opencv: dict[str, Ratios]) -> None:
     rows = []
     for kind, ratios in opencv.items():
         for metric, (ratio, model) in ratios.items():
-            now = getattr(session.tolerances.rules[metric], kind)
+            now = getattr(session.limits.tolerances.rules[metric], kind)
             shown = "Winograd" if kind == WINOGRAD else "plain"
             rows.append((metric, shown, f"{ratio:.2f}", model, f"{now:g}", str(_multiple(ratio))))
     heads = ("metric", "kind", "floors", "model", "multiple now", f"{SAFETY} x")

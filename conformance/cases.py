@@ -8,9 +8,9 @@ from typing import Any, Optional
 import pytest
 
 from .benchmarking import recording
+from .candidate import RunConfig
 from .conversion import takes_batches
 from .imagenet import selecting
-from .opencv.records import RunConfig
 from .options import rerun_command
 from .session import Session, switches
 

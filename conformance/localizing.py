@@ -12,7 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .checks import diagnose, judge_run, where_bad
+from conformance.verdict.checks import judge_run
+
+from .candidate import CandidateRun, RunConfig
+from .checks import diagnose, where_bad
 from .commands import (
     BAD,
     OK,
@@ -24,12 +27,11 @@ from .commands import (
     weights_option,
 )
 from .errors import ConformanceError
-from .opencv.records import CandidateRun, RunConfig
 from .pack import SAMPLED, Pack
 from .pack_identity import GRAPHS
 from .session import Session
-from .verdict.judge import Judgement
-from .verdict.localize import NodeDeviation, first_bad
+from .verdict.judgement import Judgement
+from .verdict.nodes import NodeDeviation, first_bad
 
 _SWITCHES = {"on": True, "off": False}
 
@@ -78,7 +80,7 @@ def run_localize(arguments: argparse.Namespace) -> int:
     session.check_conversion(pack, config.importer)
     run = session.run(pack, config)
     shown, shown_run = _shown(session, pack, run)
-    nodes = session.profile(shown, shown_run) if shown_run.layer_samples else []
+    nodes = session.limits.profile(shown, shown_run) if shown_run.layer_samples else []
     if nodes:
         inputs = " and ".join(shown.manifest.inputs[SAMPLED])
         print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.title}", inputs)
@@ -133,7 +135,9 @@ def _figures(node: NodeDeviation) -> tuple[str, str, str, str]:
 
 def _tell(session: Session, pack: Pack, run: CandidateRun) -> bool:
     """Print what is wrong, or that nothing is, and return whether nothing is."""
-    wrong = [judgement for judgement in judge_run(session, pack, run) if not judgement.passed]
+    wrong = [
+        judgement for judgement in judge_run(session.limits, pack, run) if not judgement.passed
+    ]
     if not run.failures and not wrong:
         print(f"{pack.model}: nothing strays farther than it may")
         return True

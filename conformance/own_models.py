@@ -12,7 +12,7 @@ from typing import Any, Optional
 from .errors import ConformanceError
 from .models import EXTENDED, MODELS, get_model
 from .own_preprocessing import OwnPreprocessing, preprocessing_from, read_preprocessing, read_size
-from .verdict.data import check_keys, parse_toml, text, texts
+from .tables import check_keys, parse_toml, text, texts
 
 MODELS_FILE = "conformance.toml"
 SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")

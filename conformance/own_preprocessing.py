@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import ConformanceError
 from .preprocessing import MODES, BlobArguments, blob_arguments, preprocess
-from .verdict.data import check_keys, parse_toml
+from .tables import check_keys, parse_toml
 
 if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
     from numpy.typing import NDArray

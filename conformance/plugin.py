@@ -11,13 +11,13 @@ from typing import Any, Callable, Optional
 import pytest
 
 from .benchmarking import recording
+from .candidate import CandidateRun, RunConfig
 from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
 from .checks import diagnose
 from .conversion import FORMATS, Conversion, require_conversion
 from .errors import ConformanceError
 from .imagenet import selecting
 from .models import EXTENDED, model_order
-from .opencv.records import CandidateRun, RunConfig
 from .options import add_options, asked_models, new_session, rerun_command
 from .pack import Pack
 from .processes.progress import Event
@@ -25,7 +25,8 @@ from .reporting.recorder import Recorder
 from .reporting.terminal import verdict_table
 from .session import Session, switches
 from .verdict.expectations import NO_MODEL
-from .verdict.judge import Context, Judgement, failure_message
+from .verdict.judgement import Judgement
+from .verdict.message import Context, failure_message
 from .verdict.tolerance import Allowance, Tolerances
 
 # Tests of models of the user's only.
@@ -289,7 +290,7 @@ def record_line(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], No
 @pytest.fixture(scope="session")
 def tolerances(conformance_session: Session) -> Tolerances:
     """The content of the tolerances file."""
-    return conformance_session.tolerances
+    return conformance_session.limits.tolerances
 
 
 @pytest.fixture
@@ -299,7 +300,7 @@ def allowance(
     """What a metric may reach on each of the pack's inputs, in this OpenCV as configured."""
 
     def allowance(metric: str, output: Optional[Pack] = None) -> Allowance:
-        return conformance_session.allow(output or pack, variant, metric)
+        return conformance_session.limits.allow(output or pack, variant, metric)
 
     return allowance
 

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from conformance.verdict.checks import judge_run
+
 from .building import require_tensorflow
-from .checks import judge_run
+from .candidate import BATCH, DOING, CandidateRun, RunConfig
 from .conversion import FORMATS, require_conversion
 from .errors import ConformanceError
 from .opencv.capability import ENGINES, IMPORTERS
-from .opencv.records import BATCH, DOING, CandidateRun, RunConfig
 from .pack import SAMPLED, Pack, keras_flavour
 from .processes.child import child_environment, last_lines
 from .session import Session
-from .verdict.data import release
-from .verdict.localize import NodeDeviation, first_bad
+from .tables import release
+from .verdict.nodes import NodeDeviation, first_bad
 from .verdict.tolerance import Allowance
 
 if TYPE_CHECKING:
@@ -160,7 +161,9 @@ def _starts(pack: Pack, config: RunConfig) -> Optional[set[str]]:
 def _fails_in_batches(session: Session, pack: Pack, run: CandidateRun) -> bool:
     """Return whether a batch is all that the run got wrong."""
     wrong = [
-        judgement.metric for judgement in judge_run(session, pack, run) if not judgement.passed
+        judgement.metric
+        for judgement in judge_run(session.limits, pack, run)
+        if not judgement.passed
     ]
     stages = {failure.stage for failure in run.failures}
     return (stages == {"batch"} and not wrong) or (not stages and wrong == ["batch_linf"])
@@ -175,7 +178,7 @@ def _last_node(pack: Pack) -> NodeDeviation:
 
 def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
     """Return the node to reduce to: the first out of the noise, or the one OpenCV's error names."""
-    nodes = session.profile(pack, run) if run.layer_samples else []
+    nodes = session.limits.profile(pack, run) if run.layer_samples else []
     found = first_bad(nodes)
     if found is not None:
         return found
@@ -236,7 +239,7 @@ def _attempt(case: _Case, part: Part) -> Optional[str]:
 
 def _allowance(case: _Case, part: Part) -> Allowance:
     single, expected = part.single.reshape(1, -1), part.expected.reshape(1, -1)
-    return case.session.allow_node(case.pack, case.config, single, expected)
+    return case.session.limits.allow_node(case.pack, case.config, single, expected)
 
 
 def _script(case: _Case, allowance: Allowance, title: str) -> str:

@@ -16,21 +16,18 @@ import numpy as np
 
 from . import __version__
 from .building import missing_packs, run_builder
+from .candidate import CandidateRun, RunConfig
 from .conversion import FORMATS, question, require_conversion, require_converter, takes_batches
 from .errors import ConformanceError
 from .focusing import focus_pack
 from .models import EXTENDED, MODELS
-from .opencv.records import CandidateRun, RunConfig
 from .opencv.run import probe_in_child, run_candidate
 from .own_models import OwnModel
 from .pack import Pack, PackRequest, find_pack, keras_flavour, locate_pack
 from .processes.machine import cpu_name
 from .processes.progress import Event
 from .verdict.expectations import Case, KnownFailure, match_known_failure
-from .verdict.localize import METRIC as LAYER_METRIC
-from .verdict.localize import NodeDeviation, profile
-from .verdict.metrics import METRICS
-from .verdict.tolerance import Allowance, Tolerances, allow, load_tolerances, typical_logit_noise
+from .verdict.limits import Limits
 
 
 @dataclass
@@ -91,55 +88,9 @@ class Session:
         return found
 
     @cached_property
-    def tolerances(self) -> Tolerances:
-        """The content of the tolerances file."""
-        return load_tolerances()
-
-    def allow(self, pack: Pack, config: RunConfig, metric: str) -> Allowance:
-        """Return what `metric` may reach on each of the pack's inputs."""
-        arrays = METRICS[metric].arrays
-        sigmoid = pack.kind == "sigmoid"
-        logits = (pack.load("logits_f32"), pack.load("logits_f64"), sigmoid)
-        squeezed = arrays == "outputs" and pack.kind != "values"
-        return allow(
-            self.tolerances,
-            metric,
-            pack.load(f"{arrays}_f32"),
-            pack.load(f"{arrays}_f64"),
-            model=pack.model,
-            opencv=self.capability["version"],
-            engine=config.engine,
-            winograd=_winograd(pack, config),
-            logit_noise=typical_logit_noise(*logits) if squeezed else None,
-            sigmoid=sigmoid,
-        )
-
-    def profile(self, pack: Pack, run: CandidateRun) -> list[NodeDeviation]:
-        """Return how far each node of the graph strays in a run that read the layers."""
-
-        def allowed(float32: Any, float64: Any) -> Allowance:
-            return self.allow_node(pack, run.config, float32, float64)
-
-        return profile(pack.layers(), run, allowed)
-
-    def allow_node(self, pack: Pack, config: RunConfig, float32: Any, float64: Any) -> Allowance:
-        """Return what a node with these samples, [1, S], may stray.
-
-        The classic engine reads nodes without Winograd convolution unless it was switched on; the
-        new one with it, where the graph has a convolution that could run so.
-        """
-        ran = _winograd(pack, config)
-        return allow(
-            self.tolerances,
-            LAYER_METRIC,
-            float32,
-            float64,
-            model=pack.model,
-            opencv=self.capability["version"],
-            engine=config.engine,
-            winograd=ran if config.engine == "new" else bool(ran),
-            estimated=True,
-        )
+    def limits(self) -> Limits:
+        """What the installed OpenCV may stray."""
+        return Limits(self.capability["version"])
 
     def variants(self) -> list[RunConfig]:
         """Return one configuration for each importer, engine and switch setting to be judged."""
@@ -346,12 +297,6 @@ class Session:
             f"conformance: CPU {found['cpu_features']}",
             f"conformance: packs {self.packs_root} (weights {self.weights}, graph {self.graph})",
         ]
-
-
-def _winograd(pack: Pack, config: RunConfig) -> Optional[bool]:
-    """Return whether Winograd convolution ran; None where the OpenCV version decides."""
-    # Whatever the switch, the graph may have no convolution that could run so.
-    return False if pack.manifest.winograd == 0 else config.winograd
 
 
 def switches(config: RunConfig) -> str:

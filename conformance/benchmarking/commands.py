@@ -15,10 +15,10 @@ from typing import Any, Optional
 
 from rich.console import Console
 
+from conformance.candidate import RunConfig
 from conformance.commands import chosen, own_options
 from conformance.errors import ConformanceError
 from conformance.models import get_model
-from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import TimingRequest
 from conformance.pack import Pack, default_packs
 from conformance.processes.environments import Environment, copy_package, default_root, prepare

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
 
 from .cluster import on_dask

@@ -11,9 +11,9 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.models import get_model
-from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
 from conformance.processes.server import close_servers
 

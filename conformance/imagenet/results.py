@@ -21,7 +21,7 @@ from conformance.errors import ConformanceError
 from conformance.pack import read_manifest
 from conformance.processes.machine import cpu_name
 from conformance.reporting.results import json_number, now
-from conformance.verdict.data import release
+from conformance.tables import release
 
 from .decoding import RECIPES
 from .evaluation import Evaluation, Plan

@@ -19,8 +19,8 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.records import RunConfig
 from conformance.pack_format import GRAPH
 from conformance.pack_identity import file_digest, json_digest, keras_flavour, producer_versions
 from conformance.processes.server import OPENCV, TENSORFLOW, server

@@ -20,9 +20,9 @@ from typing import Optional
 import numpy as np
 
 from conformance import commands
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.opencv.capability import probe_in_child
-from conformance.opencv.records import RunConfig
 from conformance.processes.server import (
     OPENCV,
     TENSORFLOW,

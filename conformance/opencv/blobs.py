@@ -16,11 +16,11 @@ from typing import Any, Callable, Union
 
 import numpy as np
 
+from conformance.candidate import Array
 from conformance.errors import ConformanceError
 from conformance.processes.child import last_lines, run_module
 
 from .capability import load_cv2
-from .records import Array
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from conformance.candidate import BATCH, REPEATS, Array, Failure, RunConfig
 from conformance.processes.machine import peak_mib
 from conformance.sampling import SAMPLED
 
 from . import layers, net
 from .capability import load_cv2
 from .importers import converted_absent, converted_carriers
-from .records import BATCH, REPEATS, Array, Failure, RunConfig
 
 
 class Session:

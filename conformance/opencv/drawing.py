@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .records import Array
+from conformance.candidate import Array
 
 # Pixels. A picture smaller than this is enlarged, if that keeps its longer side below the second.
 _WIDTH, _LONGEST = 320, 1024

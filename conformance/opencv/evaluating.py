@@ -13,12 +13,12 @@ from typing import Any, Callable
 
 import numpy as np
 
+from conformance.candidate import Array, RunConfig
 from conformance.preprocessing import preprocess
 from conformance.processes.serve import Request, answer_shard, serve
 
 from . import net
 from .capability import load_cv2
-from .records import Array, RunConfig
 
 
 def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:

@@ -16,10 +16,10 @@ from typing import Any, Optional
 
 import numpy as np
 
+from conformance.candidate import Array, RunConfig
 from conformance.sampling import node_seed, sample_positions
 
 from .net import configure, read, set_fusion, to_blob
-from .records import Array, RunConfig
 
 # tf_importer.cpp: parseConvolution, parseMatMul, parseMul, parseDepthwiseConv2dNative.
 _FOLDED_SECOND = ("Add", "AddV2", "BiasAdd")

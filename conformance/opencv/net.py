@@ -17,8 +17,9 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from conformance.candidate import DOING, Array, Failure, RunConfig
+
 from .capability import ENGINES, IMPORTERS, available_targets, dnn_constants, engines
-from .records import DOING, Array, Failure, RunConfig
 from .taps import write_tapped
 
 # OpenCV goes on with the CPU and says so on stderr only: net_impl.cpp (setUpNet),

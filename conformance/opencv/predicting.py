@@ -18,6 +18,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from conformance.candidate import Array, RunConfig
 from conformance.pack_format import read_manifest
 from conformance.predicting.settings import Settings, from_request
 from conformance.preprocessing import divide_by_std
@@ -26,7 +27,6 @@ from conformance.processes.serve import Request, serve
 from . import layers, net
 from .capability import engines, load_cv2
 from .drawing import caption
-from .records import Array, RunConfig
 
 # The limit: CV_IO_MAX_IMAGE_PIXELS in modules/imgcodecs/src/loadsave.cpp.
 _UNREADABLE = (

@@ -11,6 +11,16 @@ from typing import Any, Optional
 
 import numpy as np
 
+from conformance.candidate import (
+    BATCH,
+    DOING,
+    REPEATS,
+    STAGES,
+    Array,
+    CandidateRun,
+    Failure,
+    RunConfig,
+)
 from conformance.conversion import FORMATS, require_conversion, takes_batches
 from conformance.errors import ConformanceError
 from conformance.pack_format import Pack
@@ -18,7 +28,6 @@ from conformance.processes.child import Ending, last_lines, run_module
 
 from .blobs import BlobCase, run_blobs
 from .capability import probe_in_child
-from .records import BATCH, DOING, REPEATS, STAGES, Array, CandidateRun, Failure, RunConfig
 
 __all__ = [
     "BATCH",

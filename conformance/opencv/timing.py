@@ -18,6 +18,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from conformance.candidate import Array, RunConfig
 from conformance.errors import ConformanceError
 from conformance.processes.child import HERE, Ending, Interpreter, last_lines, run_module
 from conformance.processes.inference import Infer, repeated, warm_up
@@ -25,7 +26,6 @@ from conformance.processes.machine import peak_mib
 
 from . import net
 from .capability import engines, load_cv2
-from .records import Array, RunConfig
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Any, Optional
 
 import numpy as np
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.models import get_model
-from conformance.opencv.records import RunConfig
 from conformance.own_models import OPTIONS, Asked, OwnModel, choose
 from conformance.own_preprocessing import preprocessing_from
 from conformance.pack import (

@@ -11,8 +11,8 @@ from typing import Any, Optional
 
 import numpy as np
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.records import RunConfig
 from conformance.own_models import OwnModel
 from conformance.pack import Pack
 from conformance.processes.server import FrameworkError, Server

@@ -24,8 +24,8 @@ from conformance.conversion import (
 from conformance.errors import ConformanceError
 from conformance.pack import SAMPLED, Pack
 from conformance.pack_format import array_file
-from conformance.verdict.localize import METRIC
 from conformance.verdict.metrics import METRICS
+from conformance.verdict.nodes import METRIC
 from conformance.verdict.tolerance import noise_floor
 
 from . import onnx, tflite

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from conformance.imagenet.results import Accuracies, read_all
 from conformance.models import model_order
-from conformance.verdict.data import release
+from conformance.tables import release
 
 from .commands import results_files
 

@@ -14,7 +14,7 @@ from typing import Any, Optional
 from conformance.errors import ConformanceError
 from conformance.models import model_order
 from conformance.processes.machine import on_threads
-from conformance.verdict.data import release
+from conformance.tables import release
 
 from .comparisons import KIND, Compared, read_comparison
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance.errors import ConformanceError
-from conformance.verdict.data import release
+from conformance.tables import release
 from conformance.verdict.expectations import load_known_failures, ready_entry
 
 from .gate import compare, is_regression

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from conformance.verdict.data import release
+from conformance.tables import release
 from conformance.verdict.expectations import Case, KnownFailure, match_known_failure
 
 from .gate import DEVIATION

@@ -9,7 +9,7 @@ from typing import Optional
 
 from conformance.models import model_order
 from conformance.processes.machine import on_threads
-from conformance.verdict.data import release
+from conformance.tables import release
 
 from .results import Line, Results
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conformance.errors import ConformanceError
-from conformance.verdict.localize import NodeDeviation, first_bad
+from conformance.verdict.nodes import NodeDeviation, first_bad
 
 from .charts import Spec, layer_chart, with_rows
 from .html import vl_convert

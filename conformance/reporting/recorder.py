@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.opencv.records import CandidateRun, RunConfig
+from conformance.candidate import CandidateRun, RunConfig
 from conformance.pack import SAMPLED, Pack
 from conformance.session import Session
 from conformance.verdict.metrics import METRICS

@@ -22,8 +22,8 @@ from typing import IO, Any, Callable, Optional
 import fastjsonschema
 import filelock
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.records import RunConfig
 
 SCHEMA = 1
 Line = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 
 from conformance.imagenet.results import Accuracies
 from conformance.models import model_order
-from conformance.verdict.data import release
+from conformance.tables import release
 
 from .accuracy import accuracy_data
 from .bench_files import Timing

@@ -12,10 +12,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Optional
 
+from conformance.candidate import RunConfig
 from conformance.commands import BAD, OK, chosen_models
 from conformance.errors import ConformanceError
 from conformance.models import MODELS
-from conformance.opencv.records import RunConfig
 from conformance.reporting.commands import print_rows
 from conformance.session import Session
 

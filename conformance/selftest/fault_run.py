@@ -16,7 +16,7 @@ from typing import Optional
 import numpy as np
 
 from conformance.blob_statement import blob
-from conformance.checks import judge_run, unread_input
+from conformance.checks import unread_input
 from conformance.fixtures import fixture_path
 from conformance.models import ModelSpec, get_model
 from conformance.opencv.run import CandidateRun, RunConfig, run_blobs, run_candidate
@@ -29,7 +29,8 @@ from conformance.reference.oracle import REFUSED
 from conformance.reference.oracle import run as run_tensorflow
 from conformance.reference.weights import build_model
 from conformance.session import Session
-from conformance.verdict.localize import first_bad
+from conformance.verdict.checks import judge_run
+from conformance.verdict.nodes import first_bad
 from conformance.verdict.tolerance import EPS32
 
 from .call_faults import CallFault, call_faults, right_call
@@ -113,7 +114,7 @@ def _copied_pack(pack: Pack, without: str) -> Iterator[Pack]:
 
 def _judged(bench: Bench, run: CandidateRun, fault: Optional[Fault] = None) -> Outcome:
     pack = bench.pack
-    failed = [j.metric for j in judge_run(bench.session, pack, run) if not j.passed]
+    failed = [j.metric for j in judge_run(bench.session.limits, pack, run) if not j.passed]
     located = _located(bench, run, fault)
     return Outcome(
         model=pack.model,
@@ -133,12 +134,12 @@ def _located(bench: Bench, run: CandidateRun, fault: Optional[Fault]) -> str:
     """Return the node that a failure's message names, "" where it names none."""
     if not (run.carriers and (run.layer_samples or run.layers_wrong)):
         return (run.failure.node or "") if run.failure else ""
-    bad = first_bad(bench.session.profile(bench.pack, run))
+    bad = first_bad(bench.session.limits.profile(bench.pack, run))
     index = None if bad else unread_input(bench.session, bench.pack, run)
     if fault and index is not None:
         # As where_bad does it, but that the pack's own graph is not the one that OpenCV gets.
         alone = bench.session.focus(bench.pack, index)
-        bad = first_bad(bench.session.profile(alone, _run_faulty(bench, alone, fault)))
+        bad = first_bad(bench.session.limits.profile(alone, _run_faulty(bench, alone, fault)))
     return bad.node if bad else ""
 
 

@@ -15,13 +15,13 @@ from typing import Any, Union
 import numpy as np
 from PIL import Image
 
+from conformance.candidate import RunConfig
 from conformance.fixtures import fixture_path
 from conformance.imagenet.dataset import Dataset
 from conformance.imagenet.decoding import decode
 from conformance.imagenet.evaluation import Evaluation, Plan, make_job
 from conformance.imagenet.results import Accuracies
 from conformance.opencv.capability import probe_in_child
-from conformance.opencv.records import RunConfig
 from conformance.pack import Pack, PackRequest, find_pack
 from conformance.preprocessing import preprocess
 

@@ -16,6 +16,7 @@ pytest.importorskip("onnxruntime")
 import numpy as np
 
 from conformance import conversion
+from conformance.candidate import RunConfig
 from conformance.conversion import (
     FORMATS,
     Conversion,
@@ -28,7 +29,6 @@ from conformance.conversion import (
     write_conversion,
 )
 from conformance.errors import ConformanceError
-from conformance.opencv.records import RunConfig
 from conformance.opencv.run import CandidateRun, probe_in_child, run_candidate
 from conformance.opencv.taps import write_tapped
 from conformance.pack import Layer, Pack, open_pack
@@ -36,7 +36,7 @@ from conformance.reference import convert, graphdef, onnx
 from conformance.reference.convert import build_conversion
 from conformance.reference.matching import Matcher
 from conformance.session import Session
-from conformance.verdict.localize import first_bad
+from conformance.verdict.nodes import first_bad
 
 from .graphdef import constant
 from .test_localize import wrong_scale
@@ -159,7 +159,7 @@ def test_every_node_is_spoken_for(pack: Pack, runs: list[CandidateRun]) -> None:
     for run in runs:
         assert run.layers_absent
         assert all("is folded into" in reason for reason in run.layers_absent.values())
-        assert first_bad(session.profile(pack, run)) is None
+        assert first_bad(session.limits.profile(pack, run)) is None
 
 
 def test_fused_activation_hides_nothing(runs: list[CandidateRun]) -> None:
@@ -182,7 +182,7 @@ def test_fault_is_found_at_its_node(tmp_path: Path, importer: str) -> None:
     session = Session(tmp_path, importers=[importer])
     for config in session.variants():
         run = session.run(pack, config)
-        bad = first_bad(session.profile(pack, run))
+        bad = first_bad(session.limits.profile(pack, run))
         assert bad is not None
         assert bad.node in ("bn/mul", "bn/add", "conv2/Relu6")
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from conformance.building import require_tensorflow
+from conformance.candidate import RunConfig
 from conformance.cli import main
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.opencv.records import RunConfig
 from conformance.pack import PackRequest, require_pack
 from conformance.predicting.answers import difference, read_labels
 from conformance.predicting.explaining import Explanation, Levels, explain

@@ -14,14 +14,14 @@ pytest.importorskip("tensorflow")
 import numpy as np
 
 from conformance import focusing, session
+from conformance.candidate import CandidateRun, RunConfig
 from conformance.checks import diagnose, unread_input, where_bad
 from conformance.errors import ConformanceError
 from conformance.focusing import focus_pack
-from conformance.opencv.records import CandidateRun, RunConfig
 from conformance.opencv.run import run_candidate
 from conformance.pack import GRAPH, SAMPLED, Pack, node_seed, sampled_values
 from conformance.session import Session
-from conformance.verdict.localize import first_bad
+from conformance.verdict.nodes import first_bad
 
 from .graphdef import changed, write_graph
 from .tiny import activations, graph_nodes, tiny_inputs, tiny_pack, tiny_weights
@@ -52,10 +52,10 @@ def test_fault_on_an_unread_input_is_localised(
 ) -> None:
     """A missing clip that shows on one input only, whose nodes the pack has not, is named."""
     asked, pack, run = clipless
-    assert first_bad(asked.profile(pack, run)) is None
+    assert first_bad(asked.limits.profile(pack, run)) is None
     assert unread_input(asked, pack, run) == BRIGHT
     focused, alone = where_bad(asked, pack, run)
-    bad = first_bad(asked.profile(focused, alone))
+    bad = first_bad(asked.limits.profile(focused, alone))
     assert bad is not None
     assert bad.node == "conv2/Relu6"
     text = "\n".join(diagnose(asked, pack, run.config))

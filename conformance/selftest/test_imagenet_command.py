@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conformance.candidate import RunConfig
 from conformance.cli import main
 from conformance.imagenet import judging, throughput
 from conformance.imagenet.command import progress
@@ -21,7 +22,6 @@ from conformance.imagenet.results import read_results
 from conformance.imagenet.shards import Job
 from conformance.imagenet.statistics import compare
 from conformance.opencv.capability import probe_in_child
-from conformance.opencv.records import RunConfig
 
 from .imagenet_sample import numbers
 from .test_plugin import run_suite

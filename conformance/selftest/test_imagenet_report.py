@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conformance.candidate import RunConfig
 from conformance.cli import main
 from conformance.imagenet.dataset import Dataset, Entry
 from conformance.imagenet.decoding import Bad
 from conformance.imagenet.evaluation import Plan, make_job, summed_up
 from conformance.imagenet.results import read_all, write_results
 from conformance.imagenet.shards import ShardResult, compared
-from conformance.opencv.records import RunConfig
 
 from .imagenet_sample import names, sample_pack
 from .sample_results import case, run, write

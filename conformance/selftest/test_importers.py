@@ -183,9 +183,10 @@ def test_reproducer_of_a_converted_file(tmp_path: Path, importer: str) -> None:
     pack = tiny_pack(tmp_path / "packs")
     build_conversion(pack, importer)
     session = Session(tmp_path / "packs", importers=[importer], engines=["classic"])
-    rule = replace(session.tolerances.rules["layer_rms"], multiple=1e-6, floor_eps=1e-6)
-    rules = {**session.tolerances.rules, "layer_rms": replace(rule, multiple_winograd=1e-6)}
-    session.__dict__["tolerances"] = replace(session.tolerances, rules=rules)
+    rule = replace(session.limits.tolerances.rules["layer_rms"], multiple=1e-6, floor_eps=1e-6)
+    rules = {**session.limits.tolerances.rules, "layer_rms": replace(rule, multiple_winograd=1e-6)}
+    tolerances = replace(session.limits.tolerances, rules=rules)
+    session.__dict__["limits"] = replace(session.limits, tolerances=tolerances)
     folder = tmp_path / "out"
     write_reproducer(folder, session, pack, session.variants()[0])
     assert (folder / FORMATS[importer].file).stat().st_size < 1 << 20

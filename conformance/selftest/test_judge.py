@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 
 from conformance.verdict.judge import (
-    Context,
-    Judgement,
     Sides,
-    failure_message,
     judge_batch,
     judge_distance,
     judge_dtype,
@@ -24,6 +21,8 @@ from conformance.verdict.judge import (
     judge_sums_to_one,
     judge_top,
 )
+from conformance.verdict.judgement import Judgement
+from conformance.verdict.message import Context, failure_message
 from conformance.verdict.tolerance import Allowance, allow, load_tolerances
 
 if TYPE_CHECKING:

@@ -11,14 +11,15 @@ from typing import Any, Callable, Optional
 import numpy as np
 import pytest
 
-from conformance.checks import diagnose, is_clean, judge_run, localize_command
+from conformance.checks import diagnose, localize_command
 from conformance.errors import ConformanceError
 from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child
 from conformance.pack import SAMPLED, Pack
 from conformance.reporting.profile_chart import draw_profile
 from conformance.reporting.results import read_results
 from conformance.session import Session
-from conformance.verdict.localize import NodeDeviation, first_bad, judge_layers, layers_line
+from conformance.verdict.checks import is_clean, judge_run
+from conformance.verdict.nodes import NodeDeviation, first_bad, judge_layers, layers_line
 
 from .graphdef import constant
 from .tiny import graph_nodes, tiny_pack, tiny_weights
@@ -51,7 +52,7 @@ def test_first_bad_node_is_the_changed_one(
     """A scale off by a thousandth is found at the addition it is folded into, on each engine."""
     has_engine(engine)
     session, pack, run = diagnosed(tmp_path, engine, **wrong_scale())
-    nodes = session.profile(pack, run)
+    nodes = session.limits.profile(pack, run)
     bad = first_bad(nodes)
     assert bad is not None
     assert (bad.node, bad.layer) == ("bn/add", "bn/mul")
@@ -91,15 +92,15 @@ def test_nodes_are_allowed_winograds_rounding_only_where_it_ran(
     session.__dict__["capability"] = {"version": "5.0.0"}
     config = RunConfig(engine=engine, winograd=switched)
     samples = np.ones((1, 50), np.float32), np.ones((1, 50)) + 1e-7
-    rule = session.tolerances.rules["layer_rms"]
-    found = session.allow_node(pack, config, *samples).multiple
+    rule = session.limits.tolerances.rules["layer_rms"]
+    found = session.limits.allow_node(pack, config, *samples).multiple
     assert found == (rule.multiple_winograd if wide else rule.multiple)
 
 
 def test_softmax_is_measured_by_its_own_rounding(tmp_path: Path) -> None:
     """A softmax's deviation, noise and allowance are all of the softmax alone, given its logits."""
     session, pack, run = diagnosed(tmp_path, **wrong_scale())
-    *_, logits, softmax = session.profile(pack, run)
+    *_, logits, softmax = session.limits.profile(pack, run)
     assert (softmax.op, softmax.bad, logits.bad) == ("Softmax", False, True)
     assert softmax.observed is not None
     assert max(softmax.observed, softmax.noise) < softmax.allowed < 1e-4
@@ -109,9 +110,9 @@ def test_softmax_is_measured_by_its_own_rounding(tmp_path: Path) -> None:
 def test_right_network_has_no_bad_node(tmp_path: Path) -> None:
     """Each node of the right network stays in the noise, and each is held, folded or moved."""
     session, pack, run = diagnosed(tmp_path)
-    assert first_bad(session.profile(pack, run)) is None
-    assert judge_layers(session.profile(pack, run)).passed
-    assert is_clean(session, pack, run)
+    assert first_bad(session.limits.profile(pack, run)) is None
+    assert judge_layers(session.limits.profile(pack, run)).passed
+    assert is_clean(session.limits, pack, run)
 
 
 def test_diagnosis_names_node_inputs_and_command(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_wrong_shape_is_bad(tmp_path: Path) -> None:
     """A node whose output has another shape is named, with both shapes."""
     session, pack, run = diagnosed(tmp_path)
     run.layers_wrong = {"conv2/Relu6": "shape [1, 12, 4, 4] in OpenCV, [4, 8, 8, 12] in TensorFlow"}
-    bad = first_bad(session.profile(pack, run))
+    bad = first_bad(session.limits.profile(pack, run))
     assert bad is not None
     assert bad.node == "conv2/Relu6"
     assert "[1, 12, 4, 4]" in bad.absent
@@ -166,7 +167,7 @@ def test_extremes_are_compared(tmp_path: Path) -> None:
     samples = run.layer_samples["conv1/Relu"]
     layer = next(layer for layer in pack.layers() if layer.node == "conv1/Relu")
     samples[len(layer.positions())] += 0.01
-    bad = first_bad(session.profile(pack, run))
+    bad = first_bad(session.limits.profile(pack, run))
     assert bad is not None
     assert bad.node == "conv1/Relu"
 
@@ -182,9 +183,9 @@ def test_suite_and_judge_run_agree(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     (file,) = tmp_path.glob("*.jsonl")
     recorded = {case["metric"] for case in read_results(file).cases if "metric" in case}
-    assert recorded - {"frozen_l1_sum"} == {j.metric for j in judge_run(session, pack, run)}
+    assert recorded - {"frozen_l1_sum"} == {j.metric for j in judge_run(session.limits, pack, run)}
     (line,) = read_results(file).layers
-    assert line == layers_line(pack.model, "", session.profile(pack, run))
+    assert line == layers_line(pack.model, "", session.limits.profile(pack, run))
 
 
 def test_command_repeats_the_settings(tmp_path: Path) -> None:

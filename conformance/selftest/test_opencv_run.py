@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance.candidate import STAGES, Failure
 from conformance.opencv import net
-from conformance.opencv.records import STAGES, Failure
 from conformance.opencv.run import (
     BATCH,
     REPEATS,
@@ -333,7 +333,7 @@ def test_missing_importer_is_gated_on_the_attribute(tmp_path: Path) -> None:
     code = (
         "import cv2; from pathlib import Path; del cv2.dnn.readNetFromTensorflow\n"
         "from conformance.opencv import capability, net\n"
-        "from conformance.opencv.records import RunConfig\n"
+        "from conformance.candidate import RunConfig\n"
         "assert 'tensorflow' not in capability.probe()['importers']\n"
         "net.read(cv2, Path('graph.pb'), RunConfig())\n"
     )

@@ -16,9 +16,9 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
+from conformance.candidate import RunConfig
 from conformance.conversion import FORMATS
 from conformance.errors import ConformanceError
-from conformance.opencv.records import RunConfig
 from conformance.opencv.run import probe_in_child, run_candidate
 from conformance.own_models import OwnModel, own_model
 from conformance.own_preprocessing import OwnPreprocessing

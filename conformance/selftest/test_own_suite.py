@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from conformance.benchmarking.commands import bench_packs
-from conformance.checks import judge_run
 from conformance.cli import make_parser
 from conformance.errors import ConformanceError
 from conformance.opencv.run import run_candidate
@@ -24,8 +23,10 @@ from conformance.own_preprocessing import OwnPreprocessing
 from conformance.pack import Pack, PackRequest, find_pack, keras_flavour
 from conformance.reporting.results import read_results
 from conformance.session import Session
+from conformance.verdict.checks import judge_run
 from conformance.verdict.expectations import NO_MODEL
-from conformance.verdict.judge import Context, Judgement, failure_message
+from conformance.verdict.judgement import Judgement
+from conformance.verdict.message import Context, failure_message
 
 from .own_models import TWO_HEADS, classifier_v1, graph_v1, layers, model, save
 
@@ -137,11 +138,13 @@ def test_every_output_is_judged(two: Pack, home: Path) -> None:
     session = Session(home / "packs", engines=["default"])
     config = session.variants()[0]
     answer = run_candidate(two, config)
-    assert all(judgement.passed for judgement in judge_run(session, two, answer))
+    assert all(judgement.passed for judgement in judge_run(session.limits, two, answer))
     box = answer.further[0]["outputs"]
     assert box is not None
     answer.further[0]["outputs"] = box + np.float32(1e-2)
-    failed = [judgement for judgement in judge_run(session, two, answer) if not judgement.passed]
+    failed = [
+        judgement for judgement in judge_run(session.limits, two, answer) if not judgement.passed
+    ]
     assert {"output_l1_sum", "output_linf"} <= {judgement.metric for judgement in failed}
     assert {judgement.output for judgement in failed} == {"box"}
 

@@ -14,8 +14,8 @@ pytest.importorskip("tensorflow")
 
 import numpy as np
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
 from conformance.reducing import write_reproducer
 from conformance.reference.graphdef import read_frozen
@@ -33,9 +33,10 @@ def strict(tmp_path: Path) -> tuple[Session, Pack, RunConfig]:
     """The tiny network, and a session that allows a node nothing but a millionth of its noise."""
     pack = tiny_pack(tmp_path / "packs")
     session = Session(tmp_path / "packs", engines=["classic"])
-    rule = replace(session.tolerances.rules["layer_rms"], multiple=1e-6, floor_eps=1e-6)
-    rules = {**session.tolerances.rules, "layer_rms": replace(rule, multiple_winograd=1e-6)}
-    session.__dict__["tolerances"] = replace(session.tolerances, rules=rules)
+    rule = replace(session.limits.tolerances.rules["layer_rms"], multiple=1e-6, floor_eps=1e-6)
+    rules = {**session.limits.tolerances.rules, "layer_rms": replace(rule, multiple_winograd=1e-6)}
+    tolerances = replace(session.limits.tolerances, rules=rules)
+    session.__dict__["limits"] = replace(session.limits, tolerances=tolerances)
     return session, pack, session.variants()[0]
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from conformance.calibrating import PLAIN, WINOGRAD, configured
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.opencv.records import RunConfig
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import (
     EPS32,

@@ -8,11 +8,11 @@ from typing import Callable, Optional, Protocol
 import numpy as np
 import pytest
 
-from conformance.checks import Output, outputs_of
-from conformance.opencv.records import BATCH, CandidateRun
+from conformance.candidate import BATCH, CandidateRun
 from conformance.pack import SAMPLED, Pack
 from conformance.verdict import judge
-from conformance.verdict.judge import Judgement
+from conformance.verdict.checks import Output, outputs_of
+from conformance.verdict.judgement import Judgement, worst_of
 from conformance.verdict.tolerance import Allowance, Tolerances
 
 Verify = Callable[[Judgement], None]
@@ -35,7 +35,7 @@ def outputs(pack: Pack, answered: CandidateRun) -> list[Output]:
 
 def each(outputs: Iterable[Output], judge_one: Callable[[Output], Judgement]) -> Judgement:
     """Return the judgement of the worst of the outputs."""
-    return judge.worst_of([output.named(judge_one(output)) for output in outputs])
+    return worst_of([output.named(judge_one(output)) for output in outputs])
 
 
 def those(outputs: list[Output], fit: Callable[[Output], object], why: str) -> list[Output]:

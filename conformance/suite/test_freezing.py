@@ -7,11 +7,12 @@ from typing import Callable
 
 import pytest
 
+from conformance.candidate import RunConfig
 from conformance.conversion import FORMATS, Conversion
-from conformance.opencv.records import RunConfig
 from conformance.pack import Pack
 from conformance.session import Session
-from conformance.verdict.judge import Judgement, Sides, judge_distance, worst_of
+from conformance.verdict.judge import Sides, judge_distance
+from conformance.verdict.judgement import Judgement, worst_of
 
 pytestmark = pytest.mark.stage("freeze")
 
@@ -24,7 +25,9 @@ def test_frozen_graph_equals_keras(
     def judged(output: Pack) -> Judgement:
         arrays = output.load("frozen_f32"), output.load("outputs_f64")
         sides = Sides(pack.manifest.inputs, *arrays, "the frozen graph")
-        allowance = conformance_session.allow(output, RunConfig(winograd=False), "frozen_l1_sum")
+        allowance = conformance_session.limits.allow(
+            output, RunConfig(winograd=False), "frozen_l1_sum"
+        )
         return replace(judge_distance(sides, allowance), output=output.output_name)
 
     verify(worst_of([judged(output) for output in pack.heads()]))
@@ -46,7 +49,9 @@ def test_conversion_equals_keras(
     def judged(output: Pack) -> Judgement:
         arrays = conversion.outputs(output.head), output.load("outputs_f64")
         sides = Sides(pack.manifest.inputs, *arrays, who)
-        allowance = conformance_session.allow(output, RunConfig(winograd=False), "frozen_l1_sum")
+        allowance = conformance_session.limits.allow(
+            output, RunConfig(winograd=False), "frozen_l1_sum"
+        )
         return replace(judge_distance(sides, allowance), output=output.output_name)
 
     verify(worst_of([judged(output) for output in pack.heads()]))

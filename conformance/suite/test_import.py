@@ -6,7 +6,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from conformance.opencv.records import CandidateRun
+from conformance.candidate import CandidateRun
 from conformance.pack import Pack
 from conformance.reporting.recorder import run_line
 from conformance.session import switches

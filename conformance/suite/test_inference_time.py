@@ -12,8 +12,8 @@ from typing import Any, Optional
 
 import pytest
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.records import RunConfig
 from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
 from conformance.pack import Pack, producer_versions
 from conformance.plugin import marked, session_of

@@ -6,11 +6,11 @@ from typing import Any, Callable
 
 import pytest
 
-from conformance.opencv.records import CandidateRun
+from conformance.candidate import CandidateRun
 from conformance.pack import Pack
 from conformance.session import Session, switches
-from conformance.verdict.judge import Judgement
-from conformance.verdict.localize import NodeDeviation, judge_layers, layers_line
+from conformance.verdict.judgement import Judgement
+from conformance.verdict.nodes import NodeDeviation, judge_layers, layers_line
 
 pytestmark = pytest.mark.stage("layers")
 
@@ -21,7 +21,7 @@ def nodes(answered: CandidateRun, pack: Pack, conformance_session: Session) -> l
     failure = answered.failure_before("layers")
     if failure is not None:
         pytest.fail(str(failure), pytrace=False)
-    return conformance_session.profile(pack, answered)
+    return conformance_session.limits.profile(pack, answered)
 
 
 def test_nodes_stay_in_the_noise(

@@ -20,7 +20,7 @@ from conformance.opencv.run import BlobCase, run_blobs
 from conformance.pack import Pack
 from conformance.preprocessing import MODES, blob_arguments, divide_by_std, preprocess
 from conformance.session import Session
-from conformance.verdict.data import release
+from conformance.tables import release
 
 from .blob_cases import (
     EPS,

@@ -13,8 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-
-from .data import (
+from conformance.tables import (
     Table,
     check_keys,
     check_model,

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Optional
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from .message import Context, failure_message
+from .judgement import Judgement, Top
 from .metrics import METRICS, deviation, inversions, linf, set_inversion, top_k
 from .tolerance import EPS32
 
 if TYPE_CHECKING:
     from .metrics import Array, Floats, Indices
     from .tolerance import Allowance
-
-    Top = tuple[tuple[int, float], ...]
-
-__all__ = ["Context", "Judgement", "Sides", "failure_message"]
 
 # Below this, relative to the greatest logit, a float32 softmax underflows: no order is left to see.
 _UNDERFLOW = math.log(np.finfo(np.float32).tiny)
@@ -45,49 +41,6 @@ class Sides:
             candidate=self.candidate[part],
             truth=self.truth[part],
         )
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One metric's verdict, at the input that comes closest to, or goes farthest past, the limit.
-
-    observed, allowed: in the metric's own unit; observed is inf where a value is not finite.
-    input: its name. position: the class that differs most. values: candidate's and truth's there.
-    noise, multiple: what `allowed` was made of. required: the multiple that would have passed.
-    reason: why it failed or what allowed it. notes: worth telling although it passed, or empty.
-    output: which one of the model's, where it has several.
-    """
-
-    metric: str
-    passed: bool
-    observed: float
-    allowed: float
-    reason: str = ""
-    notes: str = ""
-    input: Optional[str] = None
-    position: Optional[int] = None
-    values: Optional[tuple[float, float]] = None
-    noise: Optional[float] = None
-    multiple: Optional[float] = None
-    required: Optional[float] = None
-    who: str = "OpenCV"
-    candidate_top: Top = ()
-    truth_top: Top = ()
-    output: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON allows them: numbers that are not finite become strings."""
-        return {key: _json(value) for key, value in asdict(self).items()}
-
-
-def worst_of(judgements: Sequence[Judgement]) -> Judgement:
-    """Return the one to tell of several: the first that failed, else the nearest to its limit."""
-    failed = [judgement for judgement in judgements if not judgement.passed]
-    return failed[0] if failed else max(judgements, key=_share)
-
-
-def _share(judgement: Judgement) -> float:
-    return judgement.observed / judgement.allowed if judgement.allowed else 0.0
 
 
 def judge_shape(sides: Sides) -> Judgement:
@@ -299,9 +252,3 @@ def _bits(values: Array) -> Indices:
 
 def _top(row: Array) -> Top:
     return tuple((int(index), float(row[index])) for index in top_k(row[None], 5)[0])
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_json(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

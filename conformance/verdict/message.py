@@ -6,15 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 
-if TYPE_CHECKING:
-    from .judge import Judgement, Top
+from .judgement import Judgement, Top
 
 _LABELS = "labels/classification_classes_ILSVRC2012.txt"
 

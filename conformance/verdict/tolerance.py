@@ -14,8 +14,18 @@ from packaging.specifiers import SpecifierSet
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.tables import (
+    Table,
+    check_keys,
+    check_model,
+    holds,
+    nearest,
+    read_toml,
+    specifier,
+    text,
+    texts,
+)
 
-from .data import Table, check_keys, check_model, holds, nearest, read_toml, specifier, text, texts
 from .metrics import METRICS
 
 if TYPE_CHECKING:

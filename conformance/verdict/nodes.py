@@ -10,12 +10,12 @@ import numpy as np
 
 from conformance.sampling import MAX_SAMPLES
 
-from .judge import Judgement
+from .judgement import Judgement
 from .metrics import METRICS
 from .tolerance import EPS32
 
 if TYPE_CHECKING:
-    from conformance.opencv.records import CandidateRun
+    from conformance.candidate import CandidateRun
     from conformance.pack import Layer
 
     from .metrics import Array

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.sampling import SAMPLED
+from .sampling import SAMPLED
 
 Array = np.ndarray[Any, Any]
 

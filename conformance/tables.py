@@ -12,8 +12,8 @@ from typing import Any, Optional
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
-from conformance.errors import ConformanceError
-from conformance.models import get_model
+from .errors import ConformanceError
+from .models import get_model
 
 if sys.version_info >= (3, 11):
     import tomllib
