@@ -19,18 +19,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conformance.verdict.checks import judge_run
-
-from .building import require_tensorflow
 from .candidate import RunConfig
 from .commands import OK, chosen_models, models_option, packs_option
 from .errors import ConformanceError
 from .fixtures import fixture_path
-from .pack import Pack, keras_flavour, producer_versions
+from .pack.builder import require_tensorflow
+from .pack.format import Pack
+from .pack.request import keras_flavour, producer_versions
 from .processes.child import child_environment, last_lines
 from .processes.machine import cpu_name
 from .reporting.commands import print_rows
 from .session import Session
+from .verdict.checks import judge_run
 from .verdict.metrics import METRICS
 
 # What an allowed multiple is, in greatest ratios measured.

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .sampling import SAMPLED
+from .pack.sampling import SAMPLED
 
 Array = np.ndarray[Any, Any]
 

@@ -9,9 +9,9 @@ import pytest
 
 from .benchmarking import recording
 from .candidate import RunConfig
-from .conversion import takes_batches
 from .imagenet import selecting
 from .options import rerun_command
+from .pack.conversion import takes_batches
 from .session import Session, switches
 
 _FINDINGS = pytest.StashKey[dict[str, Any]]()

@@ -9,7 +9,9 @@ from typing import Optional
 
 from .candidate import CandidateRun, RunConfig
 from .errors import ConformanceError
-from .pack import SAMPLED, Pack, default_packs
+from .pack.format import Pack
+from .pack.sampling import SAMPLED
+from .pack.store import default_packs
 from .session import Session, switches
 from .verdict import judge
 from .verdict.checks import OUTPUT_METRICS, is_clean, judge_run, outputs_of

@@ -15,23 +15,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .building import require_tensorflow
-from .conversion import FORMATS, open_conversion, require_converter
 from .errors import ConformanceError
 from .models import EXTENDED, MODELS, ModelSpec, get_model
 from .own_models import OPTIONS, Asked, Chosen, by_name, choose, own_from
-from .pack import (
-    PackRequest,
-    default_packs,
-    keras_flavour,
-    list_packs,
-    open_pack,
-    read_manifest,
-    weights_identity,
-)
-from .pack_identity import GRAPHS
+from .pack.builder import require_tensorflow
+from .pack.conversion import FORMATS, open_conversion, require_converter
+from .pack.format import open_pack, read_manifest
+from .pack.request import GRAPHS, PackRequest, keras_flavour, weights_identity
+from .pack.schedule import Convert, build_packs
+from .pack.store import default_packs, list_packs
 from .processes.progress import STYLES, reporter
-from .scheduling import Convert, build_packs
 from .session import Session
 
 # Exit statuses: fine; a check found something bad; the command could not be carried out.

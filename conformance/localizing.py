@@ -12,8 +12,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from conformance.verdict.checks import judge_run
-
 from .candidate import CandidateRun, RunConfig
 from .checks import diagnose, where_bad
 from .commands import (
@@ -27,9 +25,11 @@ from .commands import (
     weights_option,
 )
 from .errors import ConformanceError
-from .pack import SAMPLED, Pack
-from .pack_identity import GRAPHS
+from .pack.format import Pack
+from .pack.request import GRAPHS
+from .pack.sampling import SAMPLED
 from .session import Session
+from .verdict.checks import judge_run
 from .verdict.judgement import Judgement
 from .verdict.nodes import NodeDeviation, first_bad
 

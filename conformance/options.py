@@ -14,7 +14,8 @@ from .commands import importer_list
 from .errors import ConformanceError
 from .imagenet import asking
 from .own_models import FORMATS, MODELS_FILE, OPTIONS, Asked, Chosen, OwnModel, choose
-from .pack import default_packs, keras_flavour
+from .pack.request import keras_flavour
+from .pack.store import default_packs
 from .session import Session
 from .verdict.expectations import load_known_failures
 

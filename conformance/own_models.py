@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from .errors import ConformanceError
+from .inputs.own import OwnPreprocessing, preprocessing_from, read_preprocessing, read_size
 from .models import EXTENDED, MODELS, get_model
-from .own_preprocessing import OwnPreprocessing, preprocessing_from, read_preprocessing, read_size
 from .tables import check_keys, parse_toml, text, texts
 
 MODELS_FILE = "conformance.toml"

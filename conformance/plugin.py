@@ -14,12 +14,12 @@ from .benchmarking import recording
 from .candidate import CandidateRun, RunConfig
 from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
 from .checks import diagnose
-from .conversion import FORMATS, Conversion, require_conversion
 from .errors import ConformanceError
 from .imagenet import selecting
 from .models import EXTENDED, model_order
 from .options import add_options, asked_models, new_session, rerun_command
-from .pack import Pack
+from .pack.conversion import FORMATS, Conversion, require_conversion
+from .pack.format import Pack
 from .processes.progress import Event
 from .reporting.recorder import Recorder
 from .reporting.terminal import verdict_table

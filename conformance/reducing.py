@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from conformance.verdict.checks import judge_run
-
-from .building import require_tensorflow
 from .candidate import BATCH, DOING, CandidateRun, RunConfig
-from .conversion import FORMATS, require_conversion
 from .errors import ConformanceError
 from .opencv.capability import ENGINES, IMPORTERS
-from .pack import SAMPLED, Pack, keras_flavour
+from .pack.builder import require_tensorflow
+from .pack.conversion import FORMATS, require_conversion
+from .pack.format import Pack
+from .pack.request import keras_flavour
+from .pack.sampling import SAMPLED
 from .processes.child import child_environment, last_lines
 from .session import Session
 from .tables import release
+from .verdict.checks import judge_run
 from .verdict.nodes import NodeDeviation, first_bad
 from .verdict.tolerance import Allowance
 

@@ -15,15 +15,17 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from . import __version__
-from .building import missing_packs, run_builder
 from .candidate import CandidateRun, RunConfig
-from .conversion import FORMATS, question, require_conversion, require_converter, takes_batches
 from .errors import ConformanceError
-from .focusing import focus_pack
 from .models import EXTENDED, MODELS
 from .opencv.run import probe_in_child, run_candidate
 from .own_models import OwnModel
-from .pack import Pack, PackRequest, find_pack, keras_flavour, locate_pack
+from .pack.builder import missing_packs, run_builder
+from .pack.conversion import FORMATS, question, require_conversion, require_converter, takes_batches
+from .pack.focus import focus_pack
+from .pack.format import Pack
+from .pack.request import PackRequest, keras_flavour
+from .pack.store import find_pack, locate_pack
 from .processes.machine import cpu_name
 from .processes.progress import Event
 from .verdict.expectations import Case, KnownFailure, match_known_failure

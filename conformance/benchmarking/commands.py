@@ -20,7 +20,8 @@ from conformance.commands import chosen, own_options
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.opencv.timing import TimingRequest
-from conformance.pack import Pack, default_packs
+from conformance.pack.format import Pack
+from conformance.pack.store import default_packs
 from conformance.processes.environments import Environment, copy_package, default_root, prepare
 from conformance.processes.machine import cpu_name
 from conformance.reporting.commands import print_rows

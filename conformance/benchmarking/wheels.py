@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from conformance.errors import ConformanceError
 from conformance.opencv.timing import Timing, TimingRequest, time_in_child
-from conformance.pack import Pack
+from conformance.pack.format import Pack
 from conformance.processes.environments import Environment
 
 from .comparison import Comparison

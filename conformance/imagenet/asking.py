@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.pack import Pack
+from conformance.pack.format import Pack
 
 from .cluster import on_dask
 from .dataset import HOW_TO_GET, Dataset, read_dataset, subset

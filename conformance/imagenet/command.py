@@ -23,7 +23,9 @@ from conformance import commands
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.opencv.capability import probe_in_child
-from conformance.pack import Pack, PackRequest, keras_flavour, require_pack
+from conformance.pack.format import Pack
+from conformance.pack.request import PackRequest, keras_flavour
+from conformance.pack.store import require_pack
 from conformance.processes.server import OPENCV, FrameworkError
 from conformance.reporting.pictures import draw_evaluation
 

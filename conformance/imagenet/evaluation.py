@@ -14,7 +14,7 @@ import numpy as np
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.models import get_model
-from conformance.pack import Pack
+from conformance.pack.format import Pack
 from conformance.processes.server import close_servers
 
 from . import statistics

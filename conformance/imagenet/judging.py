@@ -7,7 +7,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from conformance.pack import Pack
+from conformance.pack.format import Pack
 from conformance.verdict.tolerance import allow, load_tolerances, typical_logit_noise
 
 from .evaluation import Evaluation, published

@@ -18,7 +18,7 @@ import fastjsonschema
 
 from conformance import __version__
 from conformance.errors import ConformanceError
-from conformance.pack import read_manifest
+from conformance.pack.format import read_manifest
 from conformance.processes.machine import cpu_name
 from conformance.reporting.results import json_number, now
 from conformance.tables import release

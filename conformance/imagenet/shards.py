@@ -21,8 +21,8 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.pack_format import GRAPH
-from conformance.pack_identity import file_digest, json_digest, keras_flavour, producer_versions
+from conformance.pack.format import GRAPH
+from conformance.pack.request import file_digest, json_digest, keras_flavour, producer_versions
 from conformance.processes.server import OPENCV, TENSORFLOW, server
 
 from .dataset import Entry

@@ -27,8 +27,8 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from conformance.candidate import BATCH, REPEATS, Array, Failure, RunConfig
+from conformance.pack.sampling import SAMPLED
 from conformance.processes.machine import peak_mib
-from conformance.sampling import SAMPLED
 
 from . import layers, net
 from .capability import load_cv2

@@ -14,7 +14,7 @@ from typing import Any, Callable
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.preprocessing import preprocess
+from conformance.inputs.modes import preprocess
 from conformance.processes.serve import Request, answer_shard, serve
 
 from . import net

@@ -17,7 +17,7 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.sampling import node_seed, sample_positions
+from conformance.pack.sampling import node_seed, sample_positions
 
 from .net import configure, read, set_fusion, to_blob
 

@@ -19,9 +19,9 @@ from typing import Any, Callable
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.pack_format import read_manifest
-from conformance.predicting.settings import Settings, from_request
-from conformance.preprocessing import divide_by_std
+from conformance.inputs.modes import divide_by_std
+from conformance.inputs.settings import Settings, from_request
+from conformance.pack.format import read_manifest
 from conformance.processes.serve import Request, serve
 
 from . import layers, net

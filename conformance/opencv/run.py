@@ -21,9 +21,9 @@ from conformance.candidate import (
     Failure,
     RunConfig,
 )
-from conformance.conversion import FORMATS, require_conversion, takes_batches
 from conformance.errors import ConformanceError
-from conformance.pack_format import Pack
+from conformance.pack.conversion import FORMATS, require_conversion, takes_batches
+from conformance.pack.format import Pack
 from conformance.processes.child import Ending, last_lines, run_module
 
 from .blobs import BlobCase, run_blobs

@@ -16,26 +16,20 @@ import numpy as np
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.inputs.modes import blob_arguments
+from conformance.inputs.own import preprocessing_from
+from conformance.inputs.settings import Settings
 from conformance.models import get_model
 from conformance.own_models import OPTIONS, Asked, OwnModel, choose
-from conformance.own_preprocessing import preprocessing_from
-from conformance.pack import (
-    Pack,
-    PackRequest,
-    default_packs,
-    keras_flavour,
-    locate_pack,
-    producer_versions,
-    require_pack,
-)
-from conformance.preprocessing import blob_arguments
+from conformance.pack.format import Pack
+from conformance.pack.request import PackRequest, keras_flavour, producer_versions
+from conformance.pack.store import default_packs, locate_pack, require_pack
 
-from . import printing, settings
+from . import options, printing
 from .answers import Answer, difference, read_labels
 from .explaining import Explanation
 from .frameworks import Frameworks, PictureError
 from .pictures import find_pictures, output_paths, refusal
-from .settings import Settings
 
 OK, ERROR = 0, 2  # as conformance.commands has them, which is not imported as it costs time
 
@@ -63,7 +57,7 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a label a line, one for each class (default: ImageNet's for 1000 classes)",
     )
-    settings.add_options(parser)
+    options.add_options(parser)
     group = parser.add_argument_group("models of your own", "Given as for `pytest --model`.")
     for name, how in OPTIONS.items():
         group.add_argument(name, **how)
@@ -111,7 +105,7 @@ def run_predict(given: argparse.Namespace) -> int:
     outputs = output_paths(pictures, given.output) if given.output else []
     missing = _tensorflow_missing(given)
     pack = _answering(_pack(given, name, own))
-    chosen = settings.settings_of(given, name, _default(pack))
+    chosen = options.settings_of(given, name, _default(pack))
     if given.explain and chosen.grey:
         raise ConformanceError(f"--explain: {name} takes grey images, it explains colour ones only")
     classes = pack.load("outputs_f32").shape[-1]
@@ -184,7 +178,7 @@ def _pack(given: argparse.Namespace, name: str, own: Optional[OwnModel]) -> Pack
     request = PackRequest(name, weights, "opencv", flavour, own)
     can_build = producer_versions(flavour) is not None and (own is None or own.path is not None)
     if can_build and locate_pack(given.packs, request) is None:
-        from conformance.building import run_builder
+        from conformance.pack.builder import run_builder
 
         for event in run_builder([request], given.packs):
             if event.state == "failed":

@@ -13,13 +13,13 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
+from conformance.inputs.settings import Settings
 from conformance.own_models import OwnModel
-from conformance.pack import Pack
+from conformance.pack.format import Pack
 from conformance.processes.server import FrameworkError, Server
 
 from .answers import Answer, Array, best_classes
 from .explaining import Explanation, Levels, explain
-from .settings import Settings
 
 OPENCV, TENSORFLOW = "conformance.opencv.predicting", "conformance.reference.predicting"
 # A window stays open as long as its user likes: a week, in seconds.

@@ -15,20 +15,19 @@ from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
 from conformance.models import ModelSpec, get_model
-from conformance.pack import (
+from conformance.pack.format import (
     GRAPH,
     LABELS,
     LAYERS,
     PREPROCESSING,
-    SAMPLED,
     Manifest,
     Pack,
-    PackRequest,
     array_file,
     new_manifest,
-    producer_versions,
-    write_pack,
 )
+from conformance.pack.request import PackRequest, producer_versions
+from conformance.pack.sampling import SAMPLED
+from conformance.pack.store import write_pack
 from conformance.processes.machine import cpu_name
 
 from . import keras_flavour

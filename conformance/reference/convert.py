@@ -13,7 +13,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.conversion import (
+from conformance.errors import ConformanceError
+from conformance.pack.conversion import (
     FORMATS,
     OUTPUTS,
     Conversion,
@@ -21,9 +22,8 @@ from conformance.conversion import (
     require_converter,
     write_conversion,
 )
-from conformance.errors import ConformanceError
-from conformance.pack import SAMPLED, Pack
-from conformance.pack_format import array_file
+from conformance.pack.format import Pack, array_file
+from conformance.pack.sampling import SAMPLED
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.nodes import METRIC
 from conformance.verdict.tolerance import noise_floor

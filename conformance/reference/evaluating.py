@@ -15,9 +15,9 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 
+from conformance.inputs.modes import preprocess
 from conformance.models import get_model
-from conformance.pack import read_manifest
-from conformance.preprocessing import preprocess
+from conformance.pack.format import read_manifest
 from conformance.processes.inference import Array
 from conformance.processes.serve import Request, answer_shard, serve
 

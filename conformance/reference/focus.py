@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.pack import Pack, read_manifest
+from conformance.pack.format import Pack, read_manifest
 
 from .graphdef import Graph, heads_of, read_graph, with_input_shape
 from .oracle import Layer, run

@@ -11,9 +11,9 @@ from PIL import Image
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.inputs.modes import preprocess
+from conformance.inputs.own import OwnPreprocessing
 from conformance.models import ModelSpec
-from conformance.own_preprocessing import OwnPreprocessing
-from conformance.preprocessing import preprocess
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.pack import Layer
+from conformance.pack.format import Layer
 
 from .graphdef import Array
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from conformance.pack import open_pack
+from conformance.pack.format import open_pack
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import noise_floor, typical_logit_noise
 

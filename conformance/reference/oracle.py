@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from conformance.sampling import node_seed, sample_positions
+from conformance.pack.sampling import node_seed, sample_positions
 
 from .graphdef import Array, Graph, NodeDef, constant, dependents, placeholder, sources
 from .precision import promoted

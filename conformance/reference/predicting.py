@@ -17,10 +17,10 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 
+from conformance.inputs.settings import Settings, from_request
 from conformance.models import get_model
 from conformance.own_models import own_from
-from conformance.pack import read_manifest
-from conformance.predicting.settings import Settings, from_request
+from conformance.pack.format import read_manifest
 from conformance.processes.inference import Array
 from conformance.processes.serve import Request, serve
 

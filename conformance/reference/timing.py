@@ -19,7 +19,7 @@ from tensorflow.python.framework.config import disable_op_determinism
 
 from conformance.errors import ConformanceError
 from conformance.models import get_model
-from conformance.pack import GRAPH, read_manifest
+from conformance.pack.format import GRAPH, read_manifest
 from conformance.processes.inference import Array, Infer, repeated, warm_up
 from conformance.processes.machine import peak_mib
 

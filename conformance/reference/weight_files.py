@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
 from conformance.models import ModelSpec
-from conformance.pack import PackRequest, weights_file
+from conformance.pack.request import PackRequest, weights_file
 
 from . import keras_flavour
 

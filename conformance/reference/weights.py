@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from conformance.inputs.modes import MODES
 from conformance.models import ModelSpec
-from conformance.preprocessing import MODES
 
 from .images import calibration_inputs
 from .weight_files import imagenet_model, load_weights

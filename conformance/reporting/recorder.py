@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from conformance.candidate import CandidateRun, RunConfig
-from conformance.pack import SAMPLED, Pack
+from conformance.pack.format import Pack
+from conformance.pack.sampling import SAMPLED
 from conformance.session import Session
 from conformance.verdict.metrics import METRICS
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from conformance.inputs.modes import BlobArguments, blob_arguments
 from conformance.models import ModelSpec
 from conformance.opencv.run import BlobCase
-from conformance.preprocessing import BlobArguments, blob_arguments
 from conformance.reference.graphdef import Array
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from conformance.building import require_tensorflow
 from conformance.errors import ConformanceError
 from conformance.imagenet.dataset import read_dataset
 from conformance.imagenet.evaluation import Evaluation, Plan, evaluate, in_threads
+from conformance.pack.builder import require_tensorflow
 
 from .imagenet_sample import labelled_sample, sample_plan
 

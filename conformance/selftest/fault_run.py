@@ -15,13 +15,13 @@ from typing import Optional
 
 import numpy as np
 
-from conformance.blob_statement import blob
 from conformance.checks import unread_input
 from conformance.fixtures import fixture_path
+from conformance.inputs.blob import blob
+from conformance.inputs.modes import MODES, blob_arguments, divide_by_std
 from conformance.models import ModelSpec, get_model
 from conformance.opencv.run import CandidateRun, RunConfig, run_blobs, run_candidate
-from conformance.pack import GRAPH, Pack
-from conformance.preprocessing import MODES, blob_arguments, divide_by_std
+from conformance.pack.format import GRAPH, Pack
 from conformance.reference.freeze import trace
 from conformance.reference.graphdef import Array, Graph, read_frozen, sources, write_graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo

@@ -21,9 +21,11 @@ from conformance.imagenet.dataset import Dataset
 from conformance.imagenet.decoding import decode
 from conformance.imagenet.evaluation import Evaluation, Plan, make_job
 from conformance.imagenet.results import Accuracies
+from conformance.inputs.modes import preprocess
 from conformance.opencv.capability import probe_in_child
-from conformance.pack import Pack, PackRequest, find_pack
-from conformance.preprocessing import preprocess
+from conformance.pack.format import Pack
+from conformance.pack.request import PackRequest
+from conformance.pack.store import find_pack
 
 from .tiny import OUTPUT, activations, tiny_pack, tiny_weights
 

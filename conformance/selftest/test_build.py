@@ -17,18 +17,12 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.inputs.modes import preprocess
 from conformance.models import get_model
-from conformance.pack import (
-    REQUIRED_FILES,
-    SAMPLED,
-    Pack,
-    PackRequest,
-    list_packs,
-    node_seed,
-    open_pack,
-    sampled_values,
-)
-from conformance.preprocessing import preprocess
+from conformance.pack.format import REQUIRED_FILES, Pack, open_pack
+from conformance.pack.request import PackRequest
+from conformance.pack.sampling import SAMPLED, node_seed, sampled_values
+from conformance.pack.store import list_packs
 from conformance.reference import images, keras_flavour
 from conformance.reference.build import build_pack, check_outputs
 from conformance.reference.graphdef import read_frozen
@@ -40,7 +34,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from typing import Any
-from conformance.pack import PackRequest
+from conformance.pack.request import PackRequest
 from conformance.reference import keras_flavour
 from conformance.reference.build import build_pack
 

@@ -12,21 +12,14 @@ from typing import Callable
 
 import pytest
 
-from conformance import pack_store
-from conformance.building import build_command, missing_packs, run_builder
 from conformance.errors import ConformanceError
-from conformance.pack import (
-    SCHEMA,
-    Pack,
-    PackRequest,
-    find_pack,
-    list_packs,
-    open_pack,
-    pack_lock,
-    producer_versions,
-)
+from conformance.pack import store as pack_store
+from conformance.pack.builder import build_command, missing_packs, run_builder
+from conformance.pack.format import Pack, open_pack
+from conformance.pack.request import SCHEMA, PackRequest, producer_versions
+from conformance.pack.schedule import Build, build_packs
+from conformance.pack.store import find_pack, list_packs, pack_lock
 from conformance.processes.progress import Event, decode
-from conformance.scheduling import Build, build_packs
 
 from .tiny_pack import PRODUCER, build_tiny, write_tiny
 
@@ -38,7 +31,7 @@ REQUESTS = [PackRequest(model) for model in MODELS]
 def _tiny_producer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process believe that the tiny packs' producer is installed."""
     monkeypatch.setattr(pack_store, "producer_versions", lambda flavour: PRODUCER)
-    monkeypatch.setattr("conformance.building.producer_versions", lambda flavour: PRODUCER)
+    monkeypatch.setattr("conformance.pack.builder.producer_versions", lambda flavour: PRODUCER)
 
 
 def run(
@@ -163,7 +156,7 @@ def test_lock_may_be_taken_twice_by_one_process(tmp_path: Path) -> None:
 def test_lock_of_a_dead_builder_is_free(tmp_path: Path) -> None:
     """A lock held by a process that was killed does not block the next builder."""
     script = (
-        "import sys, time; from pathlib import Path; from conformance.pack import pack_lock\n"
+        "import sys, time; from pathlib import Path; from conformance.pack.store import pack_lock\n"
         "with pack_lock(Path(sys.argv[1]), 'mobilenet'): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -254,7 +247,7 @@ def test_building_without_tensorflow_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where TensorFlow is absent no child is started and the error names the extra."""
-    monkeypatch.setattr("conformance.building.producer_versions", lambda flavour: None)
+    monkeypatch.setattr("conformance.pack.builder.producer_versions", lambda flavour: None)
     with pytest.raises(ConformanceError, match=r"\[tensorflow\]"):
         list(run_builder(REQUESTS, tmp_path))
     legacy = [PackRequest("mobilenet", keras="legacy")]

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from conformance import building, commands
+from conformance import commands
 from conformance.cli import COMMANDS, Command, main, make_parser
 from conformance.errors import ConformanceError
 from conformance.models import MODELS
-from conformance.pack import SCHEMA, default_packs
+from conformance.pack import builder as building
+from conformance.pack.request import SCHEMA
+from conformance.pack.store import default_packs
 
 from .tiny_pack import write_tiny
 

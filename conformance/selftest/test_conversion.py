@@ -15,9 +15,12 @@ pytest.importorskip("onnxruntime")
 
 import numpy as np
 
-from conformance import conversion
 from conformance.candidate import RunConfig
-from conformance.conversion import (
+from conformance.errors import ConformanceError
+from conformance.opencv.run import CandidateRun, probe_in_child, run_candidate
+from conformance.opencv.taps import write_tapped
+from conformance.pack import conversion
+from conformance.pack.conversion import (
     FORMATS,
     Conversion,
     find_conversion,
@@ -28,10 +31,7 @@ from conformance.conversion import (
     takes_batches,
     write_conversion,
 )
-from conformance.errors import ConformanceError
-from conformance.opencv.run import CandidateRun, probe_in_child, run_candidate
-from conformance.opencv.taps import write_tapped
-from conformance.pack import Layer, Pack, open_pack
+from conformance.pack.format import Layer, Pack, open_pack
 from conformance.reference import convert, graphdef, onnx
 from conformance.reference.convert import build_conversion
 from conformance.reference.matching import Matcher
@@ -247,7 +247,7 @@ def test_conversion_of_another_graph_does_not_count(own: Pack) -> None:
     files = {**own.manifest.files, "frozen_graph.pb": {"sha256": "0" * 64, "bytes": 1}}
     assert find_conversion(own, "onnx") is not None
     manifest = replace(own.manifest, files=files)
-    from conformance.pack_format import manifest_text
+    from conformance.pack.format import manifest_text
 
     (own.path / "pack.json").write_text(manifest_text(manifest))
     assert find_conversion(Pack(own.path, manifest), "onnx") is None

@@ -12,18 +12,19 @@ import cv2
 import numpy as np
 import pytest
 
-from conformance.building import require_tensorflow
 from conformance.candidate import RunConfig
 from conformance.cli import main
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.pack import PackRequest, require_pack
+from conformance.inputs.modes import BlobArguments, blob_arguments
+from conformance.inputs.settings import TUTORIAL, Settings
+from conformance.pack.builder import require_tensorflow
+from conformance.pack.request import PackRequest
+from conformance.pack.store import require_pack
 from conformance.predicting.answers import difference, read_labels
 from conformance.predicting.explaining import Explanation, Levels, explain
 from conformance.predicting.frameworks import Frameworks
 from conformance.predicting.printing import explanation_lines
-from conformance.predicting.settings import TUTORIAL, Settings
-from conformance.preprocessing import BlobArguments, blob_arguments
 
 from .test_predict import read
 

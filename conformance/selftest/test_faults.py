@@ -19,8 +19,8 @@ import tensorflow as tf
 from conformance.cli import main
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.inputs.modes import preprocess
 from conformance.models import get_model
-from conformance.preprocessing import preprocess
 from conformance.reference.graphdef import Graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED, run

@@ -13,13 +13,15 @@ pytest.importorskip("tensorflow")
 
 import numpy as np
 
-from conformance import focusing, session
+from conformance import session
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.checks import diagnose, unread_input, where_bad
 from conformance.errors import ConformanceError
-from conformance.focusing import focus_pack
 from conformance.opencv.run import run_candidate
-from conformance.pack import GRAPH, SAMPLED, Pack, node_seed, sampled_values
+from conformance.pack import focus as focusing
+from conformance.pack.focus import focus_pack
+from conformance.pack.format import GRAPH, Pack
+from conformance.pack.sampling import SAMPLED, node_seed, sampled_values
 from conformance.session import Session
 from conformance.verdict.nodes import first_bad
 

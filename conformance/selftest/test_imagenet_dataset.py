@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from conformance.blob_statement import resize
 from conformance.errors import ConformanceError
 from conformance.imagenet.dataset import Dataset, Entry, read_dataset, subset
 from conformance.imagenet.decoding import decode, decode_all
+from conformance.inputs.blob import resize
 
 from .imagenet_sample import names, synsets, write_images, write_kit, write_labels
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from conformance import session as session_module
 from conformance.checks import localize_command
-from conformance.conversion import FORMATS, write_conversion
 from conformance.errors import ConformanceError
 from conformance.opencv.run import probe_in_child
-from conformance.pack import Pack
+from conformance.pack.conversion import FORMATS, write_conversion
+from conformance.pack.format import Pack
 from conformance.reducing import write_reproducer
 from conformance.reference import convert
 from conformance.reference.convert import build_conversion

@@ -9,7 +9,8 @@ import pytest
 
 from conformance.opencv.layers import LayerSamples, absent, carriers, layer_holding
 from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child, run_candidate
-from conformance.pack import Pack, node_seed, sampled_values
+from conformance.pack.format import Pack
+from conformance.pack.sampling import node_seed, sampled_values
 
 from .tiny import tiny_pack
 

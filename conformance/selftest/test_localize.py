@@ -14,7 +14,8 @@ import pytest
 from conformance.checks import diagnose, localize_command
 from conformance.errors import ConformanceError
 from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child
-from conformance.pack import SAMPLED, Pack
+from conformance.pack.format import Pack
+from conformance.pack.sampling import SAMPLED
 from conformance.reporting.profile_chart import draw_profile
 from conformance.reporting.results import read_results
 from conformance.session import Session

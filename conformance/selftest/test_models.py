@@ -11,7 +11,7 @@ import pytest
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.models import EXTENDED, MODELS, get_model
-from conformance.pack import producer_versions
+from conformance.pack.request import producer_versions
 
 NAMES = (
     "vgg16 vgg19 resnet50 resnet101 resnet152 densenet121 densenet169 densenet201 "

@@ -25,7 +25,8 @@ from conformance.opencv.run import (
     run_blobs,
     run_candidate,
 )
-from conformance.pack import SAMPLED, Pack
+from conformance.pack.format import Pack
+from conformance.pack.sampling import SAMPLED
 
 from .graphdef import changed, constant, encode_graph, operation, write_graph
 from .tiny import graph_nodes, tiny_inputs, tiny_pack, tiny_weights

@@ -17,12 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from conformance.models import get_model
+from conformance.pack.sampling import MAX_SAMPLES, node_seed, sampled_values
 from conformance.reference.freeze import Traced, freeze, trace
 from conformance.reference.graphdef import Graph, source
 from conformance.reference.images import pack_inputs
 from conformance.reference.oracle import MEMORY_BUDGET, chunk_size, list_layers, live_elements, run
 from conformance.reference.weights import build_model, new_model
-from conformance.sampling import MAX_SAMPLES, node_seed, sampled_values
 
 MOBILENET = get_model("mobilenet")
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.blob_statement import blob
 from conformance.errors import ConformanceError
+from conformance.inputs.blob import blob
+from conformance.inputs.modes import divide_by_std
+from conformance.inputs.own import OwnPreprocessing, read_preprocessing
 from conformance.own_models import Asked, choose, own_from, own_model, read_models_file
-from conformance.own_preprocessing import OwnPreprocessing, read_preprocessing
-from conformance.pack import PackRequest, describe_request
-from conformance.preprocessing import divide_by_std
+from conformance.pack.request import PackRequest, describe_request
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ import tensorflow as tf
 from conformance.benchmarking.commands import bench_packs
 from conformance.cli import make_parser
 from conformance.errors import ConformanceError
+from conformance.inputs.own import OwnPreprocessing
 from conformance.opencv.run import run_candidate
 from conformance.own_models import own_model
-from conformance.own_preprocessing import OwnPreprocessing
-from conformance.pack import Pack, PackRequest, find_pack, keras_flavour
+from conformance.pack.format import Pack
+from conformance.pack.request import PackRequest, keras_flavour
+from conformance.pack.store import find_pack
 from conformance.reporting.results import read_results
 from conformance.session import Session
 from conformance.verdict.checks import judge_run

@@ -14,22 +14,11 @@ from typing import Any, Callable, Optional
 import numpy as np
 import pytest
 
-from conformance import pack_store
 from conformance.errors import ConformanceError
-from conformance.pack import (
-    GRAPH,
-    MANIFEST,
-    REQUIRED_FILES,
-    SCHEMA,
-    Pack,
-    PackRequest,
-    find_pack,
-    list_packs,
-    open_pack,
-    pack_key,
-    weights_identity,
-    write_pack,
-)
+from conformance.pack import store as pack_store
+from conformance.pack.format import GRAPH, MANIFEST, REQUIRED_FILES, Pack, open_pack
+from conformance.pack.request import SCHEMA, PackRequest, pack_key, weights_identity
+from conformance.pack.store import find_pack, list_packs, write_pack
 
 from .tiny_pack import CLASSES, INPUTS, LAYER_SHAPE, PRODUCER, fill_tiny, tiny_manifest, write_tiny
 
@@ -226,7 +215,7 @@ def _assert_only_the_lock_is_left(root: Path) -> None:
 _HALF_WRITTEN = """
 import sys, time
 from pathlib import Path
-from conformance.pack import write_pack
+from conformance.pack.store import write_pack
 from conformance.selftest.tiny_pack import tiny_manifest
 
 def fill(folder):

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from conformance.blob_statement import BlobCall, resize, state_blob
 from conformance.cli import main
 from conformance.fixtures import fixture_path
+from conformance.inputs.blob import BlobCall, resize, state_blob
 from conformance.opencv.drawing import caption
 from conformance.predicting.answers import IMAGENET
 

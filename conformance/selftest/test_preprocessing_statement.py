@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from conformance.blob_statement import BlobCall, blob, resize, state_blob
 from conformance.errors import ConformanceError
-from conformance.preprocessing import MODES, blob_arguments, divide_by_std, preprocess
+from conformance.inputs.blob import BlobCall, blob, resize, state_blob
+from conformance.inputs.modes import MODES, blob_arguments, divide_by_std, preprocess
 
 if TYPE_CHECKING:
-    from conformance.preprocessing import Array
+    from conformance.inputs.modes import Array
 
 # One channel of a 4 x 3 image and what cv2.resize gives for it (OpenCV 4.5.1 and 5.0.0 agree).
 _PIXELS = np.array([[10, 3, 32, 100], [6, 91, 13, 0], [255, 45, 172, 67]], np.uint8)

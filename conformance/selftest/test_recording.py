@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from conformance.building import require_tensorflow
 from conformance.errors import ConformanceError
-from conformance.pack import open_pack
+from conformance.pack.builder import require_tensorflow
+from conformance.pack.format import open_pack
 
 from .graphdef import changed
 from .test_plugin import MODEL, run_suite

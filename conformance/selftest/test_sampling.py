@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from conformance.pack import MAX_SAMPLES, node_seed, sample_positions
+from conformance.pack.sampling import MAX_SAMPLES, node_seed, sample_positions
 
 
 def test_positions_do_not_depend_on_versions() -> None:

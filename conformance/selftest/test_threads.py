@@ -9,13 +9,13 @@ import pytest
 
 from conformance.benchmarking import wheels
 from conformance.benchmarking.wheels import Plan
-from conformance.building import require_tensorflow
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.opencv import timing
 from conformance.opencv.capability import load_cv2
 from conformance.opencv.timing import Timing, TimingRequest
-from conformance.pack import Pack
+from conformance.pack.builder import require_tensorflow
+from conformance.pack.format import Pack
 from conformance.processes.child import HERE
 from conformance.processes.environments import Environment
 from conformance.suite.test_inference_time import too_busy

@@ -13,20 +13,11 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.pack import (
-    GRAPH,
-    LAYERS,
-    PREPROCESSING,
-    SAMPLED,
-    Pack,
-    PackRequest,
-    new_manifest,
-    node_seed,
-    producer_versions,
-    sampled_values,
-    write_pack,
-)
-from conformance.preprocessing import preprocess
+from conformance.inputs.modes import preprocess
+from conformance.pack.format import GRAPH, LAYERS, PREPROCESSING, Pack, new_manifest
+from conformance.pack.request import PackRequest, producer_versions
+from conformance.pack.sampling import SAMPLED, node_seed, sampled_values
+from conformance.pack.store import write_pack
 
 from .graphdef import (
     DT_FLOAT,

@@ -14,22 +14,21 @@ from unittest import mock
 
 import numpy as np
 
-from conformance import pack_store
-from conformance.pack import (
+from conformance.pack import store as pack_store
+from conformance.pack.format import (
     ARRAYS,
     GRAPH,
     LAYERS,
     PREPROCESSING,
     Manifest,
     Pack,
-    PackRequest,
     new_manifest,
-    node_seed,
-    sampled_values,
-    write_pack,
 )
+from conformance.pack.request import PackRequest
+from conformance.pack.sampling import node_seed, sampled_values
+from conformance.pack.schedule import build_packs
+from conformance.pack.store import write_pack
 from conformance.processes.progress import reporter
-from conformance.scheduling import build_packs
 
 PRODUCER = {"tensorflow": "2.0", "keras": "3.0", "numpy": "2.0", "recipe": "tiny"}
 INPUTS = 8

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from conformance.fixtures import fixture_path
-from conformance.pack import default_packs
+from conformance.pack.store import default_packs
 
 ROUNDS = 5
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from conformance.blob_statement import BlobCall, state_blob
+from conformance.inputs.blob import BlobCall, state_blob
+from conformance.inputs.modes import MODES, blob_arguments
 from conformance.opencv.blobs import VIEWS, BlobCase
-from conformance.preprocessing import MODES, blob_arguments
 
 Array = np.ndarray[Any, Any]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from conformance.candidate import BATCH, CandidateRun
-from conformance.pack import SAMPLED, Pack
+from conformance.pack.format import Pack
+from conformance.pack.sampling import SAMPLED
 from conformance.verdict import judge
 from conformance.verdict.checks import Output, outputs_of
 from conformance.verdict.judgement import Judgement, worst_of

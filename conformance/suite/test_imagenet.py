@@ -12,7 +12,7 @@ from conformance.imagenet import asking, selecting
 from conformance.imagenet.command import evaluated
 from conformance.imagenet.evaluation import Evaluation
 from conformance.imagenet.judging import CHECKS
-from conformance.pack import Pack
+from conformance.pack.format import Pack
 from conformance.plugin import marked, session_of
 from conformance.processes.server import FrameworkError, framework
 from conformance.session import Session

@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from conformance.candidate import CandidateRun
-from conformance.pack import Pack
+from conformance.pack.format import Pack
 from conformance.reporting.recorder import run_line
 from conformance.session import switches
 from conformance.verdict.expectations import CHAIN

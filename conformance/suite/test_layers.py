@@ -7,7 +7,7 @@ from typing import Any, Callable
 import pytest
 
 from conformance.candidate import CandidateRun
-from conformance.pack import Pack
+from conformance.pack.format import Pack
 from conformance.session import Session, switches
 from conformance.verdict.judgement import Judgement
 from conformance.verdict.nodes import NodeDeviation, judge_layers, layers_line

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from conformance.inputs.modes import divide_by_std
+from conformance.inputs.own import preprocessing_from
 from conformance.opencv.run import BlobCase, run_blobs
-from conformance.own_preprocessing import preprocessing_from
-from conformance.pack import Pack
-from conformance.preprocessing import divide_by_std
+from conformance.pack.format import Pack
 
 pytestmark = [pytest.mark.stage("preprocessing"), pytest.mark.own]
 

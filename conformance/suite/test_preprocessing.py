@@ -1,7 +1,7 @@
 """What OpenCV makes of an image is what the network expects: blobFromImage, NumPy and Keras agree.
 
-Links of a chain: Keras' preprocess_input equals the NumPy statement (conformance/preprocessing.py),
-the NumPy statement of the blobFromImage functions (conformance/blob_statement.py) equals what
+Links of a chain: Keras' preprocess_input equals the NumPy statement (conformance/inputs/modes.py),
+the NumPy statement of the blobFromImage functions (conformance/inputs/blob.py) equals what
 OpenCV does, resizing and cropping included, and both load an image as Keras does where they can.
 blob_cases.py has the calls.
 """
@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from conformance.fixtures import fixture_path
+from conformance.inputs.modes import MODES, blob_arguments, divide_by_std, preprocess
 from conformance.models import get_model
 from conformance.opencv.run import BlobCase, run_blobs
-from conformance.pack import Pack
-from conformance.preprocessing import MODES, blob_arguments, divide_by_std, preprocess
+from conformance.pack.format import Pack
 from conformance.session import Session
 from conformance.tables import release
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from conformance.candidate import BATCH, CandidateRun
-from conformance.pack import SAMPLED, Pack
+from conformance.pack.format import Pack
+from conformance.pack.sampling import SAMPLED
 
 from . import judge
 from .judge import Sides

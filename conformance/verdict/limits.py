@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional
 
 from conformance.candidate import CandidateRun, RunConfig
-from conformance.pack import Pack
+from conformance.pack.format import Pack
 
 from .metrics import METRICS
 from .nodes import METRIC as LAYER_METRIC

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 import numpy as np
 
-from conformance.sampling import MAX_SAMPLES
+from conformance.pack.sampling import MAX_SAMPLES
 
 from .judgement import Judgement
 from .metrics import METRICS
@@ -16,7 +16,7 @@ from .tolerance import EPS32
 
 if TYPE_CHECKING:
     from conformance.candidate import CandidateRun
-    from conformance.pack import Layer
+    from conformance.pack.format import Layer
 
     from .metrics import Array
     from .tolerance import Allowance

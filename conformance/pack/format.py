@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from .errors import ConformanceError
-from .pack_identity import SCHEMA, PackRequest, describe_request, file_digest, json_digest, pack_key
+from conformance.errors import ConformanceError
+
+from .request import SCHEMA, PackRequest, describe_request, file_digest, json_digest, pack_key
 from .sampling import node_seed, sample_positions
 
 if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from .errors import ConformanceError
-from .preprocessing import MODES, BlobArguments, blob_arguments, preprocess
-from .tables import check_keys, parse_toml
+from conformance.errors import ConformanceError
+from conformance.tables import check_keys, parse_toml
+
+from .modes import MODES, BlobArguments, blob_arguments, preprocess
 
 if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
     from numpy.typing import NDArray
 
-    from .preprocessing import Triple
+    from .modes import Triple
 
     Array = NDArray[Any]
 

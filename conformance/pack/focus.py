@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .building import require_tensorflow
-from .errors import ConformanceError
-from .pack import LAYERS, Pack, keras_flavour
-from .processes.child import child_environment, last_lines
+from conformance.errors import ConformanceError
+from conformance.processes.child import child_environment, last_lines
+
+from .builder import require_tensorflow
+from .format import LAYERS, Pack
+from .request import keras_flavour
 
 
 def focus_pack(pack: Pack, index: int, folder: Path, timeout: float = 600) -> Pack:

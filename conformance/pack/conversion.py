@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
-from .errors import ConformanceError
-from .pack_format import GRAPH, Pack, array_file, file_problem, read_manifest
-from .pack_identity import GRAPHS, json_digest, producer_versions
-from .pack_store import (
+from conformance.errors import ConformanceError
+
+from .format import GRAPH, Pack, array_file, file_problem, read_manifest
+from .request import GRAPHS, json_digest, producer_versions
+from .store import (
     TEMPORARY,
     disk_errors_explained,
     fsync,

@@ -19,10 +19,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Callable, Optional
 
+from conformance.errors import ConformanceError
+from conformance.processes.progress import Event, decode
+
 from .conversion import locate_conversion
-from .errors import ConformanceError
-from .pack import PackRequest, locate_pack, producer_versions
-from .processes.progress import Event, decode
+from .request import PackRequest, producer_versions
+from .store import locate_pack
 
 # Gives the command line that builds some packs under a folder.
 Command = Callable[[list[PackRequest], Path], list[str]]
@@ -197,7 +199,7 @@ def build_command(
 def _environment(flavour: str) -> dict[str, str]:
     environment = dict(os.environ)
     environment["TF_USE_LEGACY_KERAS"] = "1" if flavour == "legacy" else "0"
-    home = Path(__file__).resolve().parent.parent
+    home = Path(__file__).resolve().parents[2]
     if home.name not in ("site-packages", "dist-packages"):
         # A checkout that pytest put on its own path; the child has to find it as well.
         paths = [str(home), environment.get("PYTHONPATH", "")]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
 
-from .errors import ConformanceError
-from .preprocessing import BlobArguments
+from conformance.errors import ConformanceError
+
+from .modes import BlobArguments
 
 if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
     from numpy.typing import NDArray

@@ -1,6 +1,6 @@
 """What each model's input must be, stated in NumPy, and the blobFromImage call that gives it.
 
-blob_statement.py states that call itself.
+blob.py states that call itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from .errors import ConformanceError
+from conformance.errors import ConformanceError
 
 if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
     from numpy.typing import NDArray

@@ -16,11 +16,13 @@ from typing import Callable, Optional
 
 import filelock
 
+from conformance.errors import ConformanceError
+from conformance.processes.progress import Event, Report
+
 from .conversion import find_conversion
-from .errors import ConformanceError
-from .pack import Pack, PackRequest, find_pack, pack_lock
-from .pack_store import unwritable
-from .processes.progress import Event, Report
+from .format import Pack
+from .request import PackRequest
+from .store import find_pack, pack_lock, unwritable
 
 # Builds one pack and returns it; the last argument is called with the name of each step.
 Build = Callable[[PackRequest, Path, Callable[[str], None]], Pack]

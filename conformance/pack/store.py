@@ -17,10 +17,11 @@ from typing import Any, Callable, Optional
 import platformdirs
 from filelock import FileLock
 
-from .errors import ConformanceError
-from .models import EXTENDED, MODELS, get_model
-from .pack_format import MANIFEST, Manifest, Pack, manifest_text, open_pack, read_manifest
-from .pack_identity import PackRequest, describe_request, file_digest, pack_key, producer_versions
+from conformance.errors import ConformanceError
+from conformance.models import EXTENDED, MODELS, get_model
+
+from .format import MANIFEST, Manifest, Pack, manifest_text, open_pack, read_manifest
+from .request import PackRequest, describe_request, file_digest, pack_key, producer_versions
 
 TEMPORARY = ".tmp-"
 # Quotas and file size limits stop a writer as a full disk does.

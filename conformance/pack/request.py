@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
-from .errors import ConformanceError
-from .fixtures import fixture_path
-from .models import get_model
-from .own_models import OwnModel
+from conformance.errors import ConformanceError
+from conformance.fixtures import fixture_path
+from conformance.models import get_model
+from conformance.own_models import OwnModel
 
 SCHEMA = 1
 # Raised with every change that alters what is built from the same request and versions.

@@ -1,0 +1,1 @@
+"""The door between the two sides: what a pack is, where it is kept, who builds it."""
