@@ -1,3 +1,3 @@
 """Registers the suite's pytest plugin; nothing else."""
 
-pytest_plugins = ["conformance.plugin"]
+pytest_plugins = ["conformance.plugin.hooks"]

@@ -19,7 +19,9 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from conformance import commands
+from conformance.cli import BAD, OK
+from conformance.cli.options import chosen_models, packs_option, weights_option
+from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.opencv.capability import probe_in_child
@@ -27,21 +29,21 @@ from conformance.pack.format import Pack
 from conformance.pack.request import PackRequest, keras_flavour
 from conformance.pack.store import require_pack
 from conformance.processes.server import OPENCV, FrameworkError
-from conformance.reporting.pictures import draw_evaluation
 
-from .asking import Asked, add_options, results_folder
+from .chart import draw_evaluation
+from .checks import CHECKS
 from .dataset import Dataset
 from .evaluation import Evaluation, Plan, Tally, evaluate
+from .files import results_name, write_results
 from .folder import RunFolder
-from .judging import CHECKS
-from .results import results_name, write_results
+from .options import Asked, add_options, results_folder
 
 
 def evaluate_options(parser: argparse.ArgumentParser) -> None:
     """Add what `evaluate` takes."""
     parser.add_argument("models", nargs="+", metavar="MODEL")
-    commands.packs_option(parser)
-    commands.weights_option(parser)
+    packs_option(parser)
+    weights_option(parser)
     add_options(parser.add_argument)
     parser.add_argument(
         "--engine", default="default", help="classic, new, or default: OpenCV's own"
@@ -60,7 +62,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate the models; 0 where the frameworks agree, 1 where not or OpenCV failed."""
     asked = Asked(vars(arguments))
     asked.check()
-    packs = [find_model_pack(name, arguments) for name in commands.chosen_models(arguments.models)]
+    packs = [find_model_pack(name, arguments) for name in chosen_models(arguments.models)]
     dataset = asked.dataset()
     opencv = probe_in_child()
     engine = _engine(arguments.engine, opencv)
@@ -78,7 +80,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     bad += [text for one, pack in zip(outcomes, packs) for text in _findings(one, pack)]
     for text in bad:
         print(f"failed: {text}", file=sys.stderr)
-    return commands.BAD if bad else commands.OK
+    return BAD if bad else OK
 
 
 def find_model_pack(model: str, arguments: argparse.Namespace) -> Pack:
@@ -181,7 +183,7 @@ def _print(dataset: Dataset, plan: Plan, found: list[Evaluation]) -> None:
         f"top-1 with its interval; ms an image on one thread, without decoding"
     )
     if rows:
-        commands.print_table(title, columns, rows)
+        print_table(title, columns, rows)
 
 
 def _print_files(folder: Path, found: Evaluation) -> None:

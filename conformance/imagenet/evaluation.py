@@ -19,7 +19,7 @@ from conformance.processes.server import close_servers
 
 from . import statistics
 from .dataset import Dataset, Entry
-from .decoding import RECIPES, Bad, require_pillow
+from .decoder import RECIPES, Bad, require_pillow
 from .folder import RunFolder
 from .shards import Array, Job, ShardResult, run_shard
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 
-from .decoding import Bad
+from .decoder import Bad
 from .shards import ShardResult, disk_error, write_whole
 
 _RUN = "run.json"

@@ -26,7 +26,7 @@ from conformance.pack.request import file_digest, json_digest, keras_flavour, pr
 from conformance.processes.server import OPENCV, TENSORFLOW, server
 
 from .dataset import Entry
-from .decoding import Bad, decode_all
+from .decoder import Bad, decode_all
 
 Array = np.ndarray[Any, Any]
 TOP = 5
@@ -139,7 +139,7 @@ _SECONDS_OF_NONE = {"opencv": 0.0, "tensorflow": 0.0}
 
 
 def opencv_request(job: Job) -> dict[str, Any]:
-    """Return what starts OpenCV's process (conformance.opencv.evaluating)."""
+    """Return what starts OpenCV's process (conformance.opencv.evaluation)."""
     return {
         **{name: getattr(job, name) for name in ("model", "mode", "size", "classes")},
         "graph": str(Path(job.pack, GRAPH)),
@@ -149,7 +149,7 @@ def opencv_request(job: Job) -> dict[str, Any]:
 
 
 def tensorflow_request(job: Job) -> dict[str, Any]:
-    """Return what starts TensorFlow's process (conformance.reference.evaluating)."""
+    """Return what starts TensorFlow's process (conformance.reference.evaluation)."""
     names = ("pack", "mode", "size", "classes", "batch", "threads")
     return {name: getattr(job, name) for name in names}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 
-from .decoding import INSTALL
+from .decoder import INSTALL
 
 Array = np.ndarray[Any, Any]
 CONFIDENCE = 0.95

@@ -2,7 +2,7 @@
 
 Requests and answers are lines of JSON on the child's stdin and stdout; pixels and outputs pass as
 .npy files. server.py is the parent's end. Imports neither cv2 nor TensorFlow:
-conformance.opencv.evaluating and conformance.reference.evaluating do.
+conformance.opencv.evaluation and conformance.reference.evaluation do.
 """
 
 from __future__ import annotations

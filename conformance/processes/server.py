@@ -16,7 +16,7 @@ from typing import Any
 from .child import Ending, child_environment, last_lines, read_log
 from .serve import Request
 
-OPENCV, TENSORFLOW = "conformance.opencv.evaluating", "conformance.reference.evaluating"
+OPENCV, TENSORFLOW = "conformance.opencv.evaluation", "conformance.reference.evaluation"
 
 
 def framework(module: str) -> str:

@@ -34,7 +34,7 @@ from . import keras_flavour
 from .freeze import Traced, freeze, freeze_raw, trace, write_frozen
 from .graphdef import Graph, Head, constant_value, read_graph, source, with_input_shape
 from .images import own_inputs, pack_inputs
-from .loading import keras_preprocess
+from .loader import keras_preprocess
 from .oracle import Answers, Layer, chunk_size, list_layers, run
 from .own import Subject, explained, load_own
 from .weights import build_model

@@ -30,7 +30,7 @@ from conformance.verdict.tolerance import noise_floor
 
 from . import onnx, tflite
 from .graphdef import Array, Graph, heads_of, read_graph
-from .matching import Matcher
+from .match import Matcher
 
 CONVERTERS: dict[str, Any] = {"tflite": tflite, "onnx": onnx}
 

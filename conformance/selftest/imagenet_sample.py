@@ -18,14 +18,14 @@ from PIL import Image
 from conformance.candidate import RunConfig
 from conformance.fixtures import fixture_path
 from conformance.imagenet.dataset import Dataset
-from conformance.imagenet.decoding import decode
+from conformance.imagenet.decoder import decode
 from conformance.imagenet.evaluation import Evaluation, Plan, make_job
-from conformance.imagenet.results import Accuracies
 from conformance.inputs.modes import preprocess
 from conformance.opencv.capability import probe_in_child
 from conformance.pack.format import Pack
 from conformance.pack.request import PackRequest
 from conformance.pack.store import find_pack
+from conformance.results.evaluations import Accuracies
 
 from .tiny import OUTPUT, activations, tiny_pack, tiny_weights
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.models import MODELS
-from conformance.reporting.gate import DEVIATION
+from conformance.results.gate import DEVIATION
 
 from .sample_results import write
 

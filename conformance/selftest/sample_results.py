@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from conformance.reporting.gate import DEVIATION
-from conformance.reporting.results import writing
+from conformance.results.cases import writing
+from conformance.results.gate import DEVIATION
 
 PACKS = {"mobilenet": "k1:c1", "resnet50": "k2:c2"}
 

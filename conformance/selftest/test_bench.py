@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from conformance.benchmarking import commands
-from conformance.cli import main
+from conformance.bench import command as commands
+from conformance.cli.main import main
 from conformance.errors import ConformanceError
 from conformance.processes import environments
 
+from .benchmarks.__main__ import BENCHMARKS
 from .tiny import tiny_pack
 
 MODEL = "mobilenet"
@@ -78,9 +79,9 @@ def test_interrupted_comparison_keeps_its_rounds(cache: Path, tmp_path: Path) ->
     """Ctrl-C ends with 130; the rounds there are stay in the file, labelled as incomplete."""
     file = tmp_path / "bench.json"
     code = (
-        "from pathlib import Path; from conformance.benchmarking import commands; "
-        f"commands.default_root = lambda: Path({str(cache / 'environments')!r}); "
-        "from conformance.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
+        "from pathlib import Path; from conformance.bench import command; "
+        f"command.default_root = lambda: Path({str(cache / 'environments')!r}); "
+        "from conformance.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["bench", MODEL, "--packs", str(cache / "packs"), "--opencv", WHEEL]
     arguments += ["--seconds=0.02", "--rounds=500", f"--json={file}"]
@@ -197,8 +198,8 @@ def test_error_of_opencv_is_told(bench: list[str], capsys: pytest.CaptureFixture
 
 
 def test_overhead_is_told_side_by_side(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """bench-overhead prints the recorded and the bare median, their ratio and its interval."""
-    main(["bench-overhead", MODEL, "--packs", str(cache / "packs"), "--repeats", "6"])
+    """The benchmark of the recording prints the recorded and the bare median, their ratio and its interval."""
+    main(["recording", MODEL, "--packs", str(cache / "packs"), "--repeats", "6"], BENCHMARKS)
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if " to " in line).split()
     recorded, bare, ratio, low, _, high = (float(cell) if cell != "to" else 0 for cell in row)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conformance import commands
-from conformance.cli import COMMANDS, Command, main, make_parser
+from conformance.cli.main import COMMANDS, Command, main, make_parser
+from conformance.cli.options import chosen_models, no_options
 from conformance.errors import ConformanceError
 from conformance.models import MODELS
 from conformance.pack import builder as building
@@ -34,7 +34,7 @@ def test_list_prints_every_model_in_80_columns() -> None:
 def test_light_commands_import_neither_side() -> None:
     """Starting the command line imports neither TensorFlow nor OpenCV."""
     script = (
-        "import sys; from conformance.cli import main; main(['list']); "
+        "import sys; from conformance.cli.main import main; main(['list']); "
         "sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'cv2')))"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
@@ -125,7 +125,7 @@ def test_pack_commands_take_a_folder(command: Command) -> None:
 
 def test_a_command_is_one_entry() -> None:
     """A table with one more entry gives a parser that runs it, in a group of its own too."""
-    entry = Command("far out", "help", commands.no_options, lambda arguments: 1)
+    entry = Command("far out", "help", no_options, lambda arguments: 1)
     parsed = make_parser([*COMMANDS, entry]).parse_args(["far", "out"])
     assert parsed.run(parsed) == 1
 
@@ -166,7 +166,7 @@ def test_reader_that_leaves_is_no_error() -> None:
 
 def test_models_are_chosen_once_each() -> None:
     """No names means all models, and a name given twice counts once."""
-    assert commands.chosen_models([]) == list(MODELS)
-    assert commands.chosen_models(["xception", "vgg16", "xception"]) == ["xception", "vgg16"]
+    assert chosen_models([]) == list(MODELS)
+    assert chosen_models(["xception", "vgg16", "xception"]) == ["xception", "vgg16"]
     with pytest.raises(ConformanceError, match="vgg"):
-        commands.chosen_models(["vgg"])
+        chosen_models(["vgg"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conformance.benchmarking.comparison import (
+from conformance.bench.comparison import (
     Comparison,
     alarm,
     as_json,

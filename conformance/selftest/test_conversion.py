@@ -34,7 +34,7 @@ from conformance.pack.conversion import (
 from conformance.pack.format import Layer, Pack, open_pack
 from conformance.reference import convert, graphdef, onnx
 from conformance.reference.convert import build_conversion
-from conformance.reference.matching import Matcher
+from conformance.reference.match import Matcher
 from conformance.session import Session
 from conformance.verdict.nodes import first_bad
 

@@ -15,7 +15,7 @@ import pytest
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
-from conformance.cli import make_parser
+from conformance.cli.main import make_parser
 
 CHECKOUT = Path(__file__).parents[2]
 DOCS = sorted((CHECKOUT / "docs").glob("*.md"))

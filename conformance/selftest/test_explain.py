@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from conformance.candidate import RunConfig
-from conformance.cli import main
+from conformance.cli.main import main
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.inputs.modes import BlobArguments, blob_arguments
@@ -21,10 +21,10 @@ from conformance.inputs.settings import TUTORIAL, Settings
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import PackRequest
 from conformance.pack.store import require_pack
-from conformance.predicting.answers import difference, read_labels
-from conformance.predicting.explaining import Explanation, Levels, explain
-from conformance.predicting.frameworks import Frameworks
-from conformance.predicting.printing import explanation_lines
+from conformance.predict.answers import difference, read_labels
+from conformance.predict.explanation import Explanation, Levels, explain
+from conformance.predict.frameworks import Frameworks
+from conformance.predict.printing import explanation_lines
 
 from .test_predict import read
 
@@ -139,7 +139,7 @@ def test_keras_still_loads_as_the_fixture_says(frameworks: Frameworks) -> None:
     Within a level: another Pillow may round otherwise, and another JPEG decoder, too.
     """
     code = (
-        "import sys, numpy; from conformance.reference.loading import fixture_arrays; "
+        "import sys, numpy; from conformance.reference.loader import fixture_arrays; "
         "numpy.savez(sys.argv[1], **fixture_arrays())"
     )
     path = frameworks.folder / "loaded.npz"

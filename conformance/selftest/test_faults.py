@@ -16,19 +16,19 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
-from conformance.cli import main
+from conformance.cli.main import main
 from conformance.errors import ConformanceError
+from conformance.faults.call import CALL_KINDS, call_faults
+from conformance.faults.command import read, report
+from conformance.faults.graph import KINDS, generator, graph_faults, value_of, with_value
+from conformance.faults.outcome import Outcome
+from conformance.faults.run import beyond_opencv_limits, top1_differs
 from conformance.fixtures import fixture_path
 from conformance.inputs.modes import preprocess
 from conformance.models import get_model
 from conformance.reference.graphdef import Graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED, run
-
-from .call_faults import CALL_KINDS, call_faults
-from .fault_report import read, report
-from .fault_run import Outcome, beyond_opencv_limits, top1_differs
-from .faults import KINDS, generator, graph_faults, value_of, with_value
 
 CLASSES = 1000
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from conformance import session
 from conformance.candidate import CandidateRun, RunConfig
-from conformance.checks import diagnose, unread_input, where_bad
 from conformance.errors import ConformanceError
+from conformance.localize.diagnosis import diagnose, unread_input, where_bad
 from conformance.opencv.run import run_candidate
 from conformance.pack import focus as focusing
 from conformance.pack.focus import focus_pack

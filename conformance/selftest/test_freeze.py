@@ -18,13 +18,15 @@ import tensorflow as tf
 
 from conformance.errors import ConformanceError
 from conformance.models import get_model
-from conformance.reference import freeze_benchmark, keras_flavour
+from conformance.reference import keras_flavour
 from conformance.reference.freeze import Frozen, Traced, freeze, freeze_raw, trace, write_frozen
 from conformance.reference.graphdef import Graph, GraphDef, constant, read_frozen, write_graph
 from conformance.reference.images import pack_inputs
 from conformance.reference.oracle import list_layers, run
 from conformance.reference.passes import apply_passes
 from conformance.reference.weights import build_model
+
+from .benchmarks import freezing as freeze_benchmark
 
 # Folding regroups nothing: only the order of float32 sums inside a kernel may differ.
 ROUNDING = 2e-4

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.reporting.gate import Change, compare, is_regression
-from conformance.reporting.results import Results, read_results
+from conformance.results.cases import Results, read_results
+from conformance.results.gate import Change, compare, is_regression
 
 from .sample_results import case, run, write
 

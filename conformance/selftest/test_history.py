@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from conformance.reporting.history import history, unmatched
-from conformance.reporting.results import Results, read_results
+from conformance.results.cases import Results, read_results
+from conformance.results.history import history, unmatched
 from conformance.verdict.expectations import load_known_failures
 
 from .sample_results import case, run, write

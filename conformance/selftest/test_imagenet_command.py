@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 
 from conformance.candidate import RunConfig
-from conformance.cli import main
-from conformance.imagenet import judging, throughput
+from conformance.cli.main import main
+from conformance.imagenet import checks as judging
 from conformance.imagenet.command import progress
 from conformance.imagenet.dataset import Dataset, Entry
 from conformance.imagenet.evaluation import Evaluation, Plan, Tally
-from conformance.imagenet.results import read_results
 from conformance.imagenet.shards import Job
 from conformance.imagenet.statistics import compare
 from conformance.opencv.capability import probe_in_child
+from conformance.results.evaluations import read_results
 
+from .benchmarks import evaluation as throughput
+from .benchmarks.__main__ import BENCHMARKS
 from .imagenet_sample import numbers
 from .test_plugin import run_suite
 
@@ -189,7 +191,7 @@ def test_throughput_prints_three_rates(
 
     monkeypatch.setattr(throughput, "measure", measured)
     given = options(home)[:3]
-    assert main(["throughput", "mobilenet", *given, "--images=300", "--rounds=2"]) == 0
+    assert main(["evaluation", "mobilenet", *given, "--images=300", "--rounds=2"], BENCHMARKS) == 0
     assert asked == [300, 300]
     told = capsys.readouterr().out
     for part in (r"this evaluation +45\.0", r"25\.0 +1\.80 x", r"50\.0 +0\.90 x", r"w 1 +20\.00"):

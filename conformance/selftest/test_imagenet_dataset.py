@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from conformance.errors import ConformanceError
 from conformance.imagenet.dataset import Dataset, Entry, read_dataset, subset
-from conformance.imagenet.decoding import decode, decode_all
+from conformance.imagenet.decoder import decode, decode_all
 from conformance.inputs.blob import resize
 
 from .imagenet_sample import names, synsets, write_images, write_kit, write_labels

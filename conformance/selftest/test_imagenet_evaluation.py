@@ -27,10 +27,11 @@ from conformance.imagenet.evaluation import (
     evaluate,
     in_threads,
 )
-from conformance.imagenet.results import read_results, results_name, write_results
+from conformance.imagenet.files import results_name, write_results
 from conformance.imagenet.shards import Job, ShardResult
 from conformance.imagenet.statistics import require_scipy
 from conformance.processes.server import OPENCV, FrameworkError, server, servers_closed
+from conformance.results.evaluations import read_results
 
 from .graphdef import Node, changed
 from .imagenet_sample import (

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from conformance.candidate import RunConfig
-from conformance.cli import main
+from conformance.cli.main import main
 from conformance.imagenet.dataset import Dataset, Entry
-from conformance.imagenet.decoding import Bad
+from conformance.imagenet.decoder import Bad
 from conformance.imagenet.evaluation import Plan, make_job, summed_up
-from conformance.imagenet.results import read_all, write_results
+from conformance.imagenet.files import write_results
 from conformance.imagenet.shards import ShardResult, compared
+from conformance.results.evaluations import read_all
 
 from .imagenet_sample import names, sample_pack
 from .sample_results import case, run, write

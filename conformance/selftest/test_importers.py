@@ -17,19 +17,19 @@ pytest.importorskip("onnxruntime")
 import numpy as np
 
 from conformance import session as session_module
-from conformance.checks import localize_command
 from conformance.errors import ConformanceError
+from conformance.localize.diagnosis import localize_command
+from conformance.localize.reduce import write_reproducer
 from conformance.opencv.run import probe_in_child
 from conformance.pack.conversion import FORMATS, write_conversion
 from conformance.pack.format import Pack
-from conformance.reducing import write_reproducer
 from conformance.reference import convert
 from conformance.reference.convert import build_conversion
 from conformance.reference.graphdef import read_frozen
-from conformance.reporting.gate import compare
-from conformance.reporting.history import history
-from conformance.reporting.matrix import build_matrix
-from conformance.reporting.results import Results, read_results
+from conformance.report.matrix import build_matrix
+from conformance.results.cases import Results, read_results
+from conformance.results.gate import compare
+from conformance.results.history import history
 from conformance.session import Session
 
 from .test_plugin import MODEL, run_suite

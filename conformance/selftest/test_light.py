@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.reporting.results import read_results
+from conformance.results.cases import read_results
 
 from .imagenet_sample import sample_pack
 from .tiny import tiny_pack

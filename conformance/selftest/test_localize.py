@@ -11,13 +11,13 @@ from typing import Any, Callable, Optional
 import numpy as np
 import pytest
 
-from conformance.checks import diagnose, localize_command
 from conformance.errors import ConformanceError
+from conformance.localize.chart import draw_profile
+from conformance.localize.diagnosis import diagnose, localize_command
 from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
-from conformance.reporting.profile_chart import draw_profile
-from conformance.reporting.results import read_results
+from conformance.results.cases import read_results
 from conformance.session import Session
 from conformance.verdict.checks import is_clean, judge_run
 from conformance.verdict.nodes import NodeDeviation, first_bad, judge_layers, layers_line

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from conformance.reporting.matrix import Matrix, build_matrix
-from conformance.reporting.results import read_results
+from conformance.report.matrix import Matrix, build_matrix
+from conformance.results.cases import read_results
 
 from .sample_results import case, header, run, write
 

@@ -14,8 +14,8 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
-from conformance.benchmarking.commands import bench_packs
-from conformance.cli import make_parser
+from conformance.bench.command import bench_packs
+from conformance.cli.main import make_parser
 from conformance.errors import ConformanceError
 from conformance.inputs.own import OwnPreprocessing
 from conformance.opencv.run import run_candidate
@@ -23,7 +23,7 @@ from conformance.own_models import own_model
 from conformance.pack.format import Pack
 from conformance.pack.request import PackRequest, keras_flavour
 from conformance.pack.store import find_pack
-from conformance.reporting.results import read_results
+from conformance.results.cases import read_results
 from conformance.session import Session
 from conformance.verdict.checks import judge_run
 from conformance.verdict.expectations import NO_MODEL

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from conformance.reporting.results import read_results
+from conformance.results.cases import read_results
 from conformance.verdict.expectations import NO_MODEL
 
 from .graphdef import changed

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from conformance.cli import main
+from conformance.cli.main import main
 from conformance.fixtures import fixture_path
 from conformance.inputs.blob import BlobCall, resize, state_blob
-from conformance.opencv.drawing import caption
-from conformance.predicting.answers import IMAGENET
+from conformance.opencv.caption import caption
+from conformance.predict.answers import IMAGENET
 
 from .imagenet_sample import CLASSES, SIZE, sample_pack
 from .tiny import OUTPUT, activations, tiny_weights
@@ -172,7 +172,7 @@ def test_one_bad_picture_does_not_stop_the_others(home: Path, capsys: Run) -> No
 def test_start_imports_no_more_than_it_needs(home: Path) -> None:
     """The command's own process loads neither a framework nor pytest, rich or anything as slow."""
     code = (
-        "import sys; from conformance.cli import main; status = main(sys.argv[1:]); "
+        "import sys; from conformance.cli.main import main; status = main(sys.argv[1:]); "
         "slow = {'cv2', 'tensorflow', 'pytest', 'rich', 'scipy', 'PIL'} & set(sys.modules); "
         "sys.exit(str(slow) if slow else status)"
     )

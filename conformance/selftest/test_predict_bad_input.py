@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from conformance.cli import main
+from conformance.cli.main import main
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.predicting.pictures import output_paths
+from conformance.predict.pictures import output_paths
 
 from .test_predict import Run, command, read
 from .test_predict import home as home  # a fixture

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from conformance.cli import main
+from conformance.cli.main import main
 from conformance.fixtures import fixture_path
 
 from .own_models import CLASSES, classifier_v1, features, graph_v1, layers, model, save

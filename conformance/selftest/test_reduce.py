@@ -16,8 +16,8 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
+from conformance.localize.reduce import write_reproducer
 from conformance.pack.format import Pack
-from conformance.reducing import write_reproducer
 from conformance.reference.graphdef import read_frozen
 from conformance.reference.reduce import cut
 from conformance.session import Session

@@ -11,15 +11,15 @@ from typing import Any, Optional
 
 import pytest
 
-from conformance.benchmarking.comparison import Comparison, as_json
-from conformance.cli import main
+from conformance.bench.comparison import Comparison, as_json
+from conformance.cli.main import main
 from conformance.fixtures import fixture_path
 from conformance.models import MODELS
-from conformance.reporting.bench_files import read_benchmarks
-from conformance.reporting.matrix import build_matrix
-from conformance.reporting.pictures import pictures
-from conformance.reporting.results import read_results
-from conformance.reporting.sections import Report
+from conformance.report.matrix import build_matrix
+from conformance.report.pictures import pictures
+from conformance.report.sections import Report
+from conformance.results.cases import read_results
+from conformance.results.times import read_benchmarks
 from conformance.verdict.expectations import NO_MODEL
 
 from .sample_report import HOSTILE, bench_document, write_matrix

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conformance.cli import main
+from conformance.cli.main import main
 
 from .browser import chromium, find_chromium
 from .sample_report import write_matrix

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.reporting.results import read_results, writing
+from conformance.results.cases import read_results, writing
 
 from .sample_results import case, header, run, write
 

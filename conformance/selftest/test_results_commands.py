@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cli import main
-from conformance.reporting.results import read_results
+from conformance.cli.main import main
+from conformance.results.cases import read_results
 from conformance.verdict.expectations import load_known_failures
 
 from .sample_results import case, run, write

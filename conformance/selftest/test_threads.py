@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from conformance.benchmarking import wheels
-from conformance.benchmarking.wheels import Plan
+from conformance.bench import wheels
+from conformance.bench.wheels import Plan
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.opencv import timing

@@ -8,8 +8,8 @@ from typing import Callable, Optional
 import numpy as np
 import pytest
 
-from conformance.calibrating import PLAIN, WINOGRAD, configured
 from conformance.candidate import RunConfig
+from conformance.commands.tolerances import PLAIN, WINOGRAD, configured
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.verdict.metrics import METRICS

@@ -8,12 +8,13 @@ from __future__ import annotations
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.imagenet import asking, selecting
+from conformance.imagenet import options as asking
+from conformance.imagenet.checks import CHECKS
 from conformance.imagenet.command import evaluated
 from conformance.imagenet.evaluation import Evaluation
-from conformance.imagenet.judging import CHECKS
 from conformance.pack.format import Pack
-from conformance.plugin import marked, session_of
+from conformance.plugin import imagenet_runs as selecting
+from conformance.plugin.hooks import marked, session_of
 from conformance.processes.server import FrameworkError, framework
 from conformance.session import Session
 

@@ -8,7 +8,7 @@ import pytest
 
 from conformance.candidate import CandidateRun
 from conformance.pack.format import Pack
-from conformance.reporting.recorder import run_line
+from conformance.results.runs import run_line
 from conformance.session import switches
 from conformance.verdict.expectations import CHAIN
 

@@ -17,7 +17,7 @@ from conformance.errors import ConformanceError
 from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
 from conformance.pack.format import Pack
 from conformance.pack.request import producer_versions
-from conformance.plugin import marked, session_of
+from conformance.plugin.hooks import marked, session_of
 from conformance.processes.inference import Infer, repeated, warm_up
 from conformance.processes.machine import cpu_name
 from conformance.session import Session, switches

@@ -1,0 +1,237 @@
+"""``python -m conformance bench``: the inference times of two OpenCV wheels, compared."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import posixpath
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from rich.console import Console
+
+from conformance.candidate import RunConfig
+from conformance.cli import BAD, ERROR, INTERRUPTED, OK
+from conformance.cli.options import chosen, own_options
+from conformance.cli.printing import print_rows
+from conformance.errors import ConformanceError
+from conformance.opencv.timing import TimingRequest
+from conformance.pack.format import Pack
+from conformance.pack.store import default_packs
+from conformance.processes.environments import Environment, copy_package, default_root, prepare
+from conformance.processes.machine import cpu_name
+from conformance.results.cases import now
+from conformance.results.comparisons import KIND
+from conformance.session import Session
+
+from . import comparison as compared
+from .comparison import LEAST_ROUNDS, Comparison, Estimate, Part
+from .wheels import Plan, run
+
+SCHEMA = 1
+_LAYERS_SHOWN = 12
+
+
+def bench_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `bench` takes."""
+    add = parser.add_argument
+    add("models", nargs="*", metavar="MODEL", help="names, or paths of your own; default: all")
+    add(
+        "--opencv",
+        action="append",
+        required=True,
+        metavar="WHEEL",
+        help="a version of opencv-python-headless or the path of a wheel; give two, the old one "
+        "first, or one to compare it with itself",
+    )
+    add("--layers", action="store_true", help="name the layers that became slower")
+    add("--fail-above", type=float, default=1.10, metavar="X", help="default: %(default)s")
+    add("--packs", type=Path, default=default_packs(), metavar="DIR", help="default: %(default)s")
+    add("--threads", type=int, metavar="N", help="default: OpenCV's own choice")
+    add("--engine", default="default", help="classic, new, or default: each OpenCV's own choice")
+    add("--batch", type=int, default=1, metavar="N", help="images an inference; default: 1")
+    add("--rounds", type=int, default=15, metavar="N", help="pairs of processes; default: 15")
+    add("--seconds", type=float, default=0.5, metavar="S", help="timed a process; default: 0.5")
+    add("--repeat", type=int, default=1, metavar="N", help="compare N times, tell each")
+    add("--json", type=Path, metavar="FILE", help="keep every process's times, after each round")
+    own_options(parser)
+
+
+def bench_packs(arguments: argparse.Namespace) -> list[Pack]:
+    """Return the packs of the models, of all where none is named; raise for a missing one."""
+    models = chosen(arguments, arguments.models)
+    session = Session(arguments.packs, own=models.own, chosen=models.names)
+    return [session.pack(name) for name in session.models]
+
+
+@dataclass
+class _Bench:
+    """A run of the command: what was planned, what is there so far, and where it is kept."""
+
+    plan: Plan
+    json: Optional[Path]
+    comparisons: list[Comparison] = field(default_factory=list)
+    complete: bool = False
+
+    def keep(self) -> None:
+        """Write the JSON file, whole or not at all."""
+        if self.json is None:
+            return
+        temporary = self.json.with_name(self.json.name + ".unfinished")
+        try:
+            temporary.write_text(json.dumps(self._document(), indent=1), encoding="utf-8")
+            os.replace(temporary, self.json)
+        except OSError as error:
+            raise ConformanceError(
+                f"--json {self.json}: can't be written ({error.strerror})"
+            ) from error
+
+    def _document(self) -> dict[str, Any]:
+        wheels = [{"spec": wheel.spec, **wheel.found} for wheel in self.plan.wheels]
+        return {
+            "kind": KIND,
+            "schema": SCHEMA,
+            "created": now(),
+            "complete": self.complete,
+            "cpu": cpu_name(),
+            "batch": self.plan.request.batch,
+            "wheels": wheels,
+            "comparisons": [compared.as_json(one) for one in self.comparisons],
+        }
+
+
+def run_bench(arguments: argparse.Namespace) -> int:
+    """Compare two wheels; 0 fine, 1 slower than allowed, 2 errors, 130 interrupted.
+
+    An interrupted comparison prints and keeps the rounds it has, labelled.
+    """
+    _check(arguments)
+    compared.require_statistics()
+    packs = bench_packs(arguments)
+    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
+        code = copy_package(Path(folder))
+        found = {spec: prepare(spec, default_root(), code) for spec in arguments.opencv}
+        wheels = found[arguments.opencv[0]], found[arguments.opencv[-1]]
+        bench = _Bench(_plan(wheels, arguments), arguments.json)
+        try:
+            for pack in packs * arguments.repeat:
+                _compare(bench, pack, arguments)
+            bench.complete = True
+        except KeyboardInterrupt:
+            print("interrupted: what follows is what there is so far")
+        bench.keep()
+    return _told(bench, arguments)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if len(arguments.opencv) > 2:
+        raise ConformanceError("bench compares two OpenCVs: give --opencv once or twice")
+    for name in ("threads", "batch", "rounds", "repeat"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ConformanceError(f"--{name} {value}: give a number from 1 up")
+    for name, value in (("fail-above", arguments.fail_above), ("seconds", arguments.seconds)):
+        if not 0 < value < math.inf:  # a NaN neither: nothing lies above it
+            raise ConformanceError(f"--{name} {value:g}: give a number above 0")
+    if arguments.rounds < LEAST_ROUNDS:
+        raise ConformanceError(
+            f"--rounds {arguments.rounds}: {LEAST_ROUNDS} at least, fewer can't show a difference"
+        )
+    if arguments.json is not None and not arguments.json.resolve().parent.is_dir():
+        raise ConformanceError(f"--json {arguments.json}: there is no such folder")
+
+
+def _plan(wheels: tuple[Environment, Environment], arguments: argparse.Namespace) -> Plan:
+    config = RunConfig(engine=arguments.engine, threads=arguments.threads)
+    request = TimingRequest(
+        graph="",
+        inputs="",
+        config=config,
+        batch=arguments.batch,
+        layers=arguments.layers,
+        seconds=arguments.seconds,
+    )
+    return Plan(wheels, request, arguments.rounds)
+
+
+def _compare(bench: _Bench, pack: Pack, arguments: argparse.Namespace) -> None:
+    for comparison in run(bench.plan, pack):
+        if not comparison.rounds and not comparison.error:
+            bench.comparisons.append(comparison)
+        bench.keep()
+        if sys.stderr.isatty():
+            done = f"{len(comparison.rounds)}/{comparison.planned}"
+            print(f"\r{comparison.model} {done} ", end="", file=sys.stderr, flush=True)
+    found = compared.verdict(comparison, arguments.fail_above)
+    print(f"\r{comparison.model}: {found}", file=sys.stderr, flush=True)
+
+
+def _told(bench: _Bench, arguments: argparse.Namespace) -> int:
+    """Print what was found and return the exit status."""
+    first, second = bench.plan.wheels
+    rows = [_row(one, arguments.fail_above) for one in bench.comparisons]
+    heads = ("model", "A ms", "B ms", "B / A", "95 % interval", "")
+    same = " (the same: an A/A comparison)" if first.spec == second.spec else ""
+    print_rows(f"A: OpenCV {first.spec}   B: OpenCV {second.spec}{same}", heads, rows, "table")
+    for one in bench.comparisons:
+        if one.error:
+            print(f"error: {one.error}", file=sys.stderr)
+        elif arguments.layers and one.rounds:
+            _print_layers(one)
+    alarms = sum(compared.alarm(one, arguments.fail_above) for one in bench.comparisons)
+    if arguments.repeat > 1:
+        print(f"alarms: {alarms} of {len(bench.comparisons)} comparisons")
+    if not bench.complete:
+        return INTERRUPTED
+    if any(one.error for one in bench.comparisons):
+        return ERROR
+    return BAD if alarms else OK
+
+
+def _row(one: Comparison, fail_above: float) -> tuple[str, ...]:
+    verdict = compared.verdict(one, fail_above)
+    if not one.rounds:
+        return one.model, "-", "-", "-", "-", verdict
+    sides = [f"{timing.median_ms:.2f}" for timing in compared.typical_round(one)]
+    found = compared.ratio(one)
+    return one.model, *sides, f"{found.value:.3f}", interval_text(found, "{:.3f}"), verdict
+
+
+def interval_text(found: Estimate, form: str) -> str:
+    """Return an estimate's interval, each end as `form` formats it."""
+    if found.low is None or found.high is None:
+        return "-"
+    return f"{form.format(found.low)} to {form.format(found.high)}"
+
+
+def _print_layers(one: Comparison) -> None:
+    heads = ("layer", "A ms", "B - A", "95 % interval", "of all")
+    a, b = one.rounds[0]
+    told = f"{a.version} {a.engine} to {b.version} {b.engine}"
+    types, layers = (compared.slowed(f(one)) for f in (compared.layer_types, compared.layers))
+    if not layers:
+        Console(highlight=False).print(f"{one.model}: no layer is shown to have become slower\n")
+        return
+    rows = [_part_row(part, part.name) for part in types]
+    print_rows(f"{one.model}, {told}: types of layer that became slower", heads, rows, "table")
+    # Keras puts the model's own name before every layer's.
+    common = posixpath.commonpath(posixpath.dirname(name) for name in a.layers)
+    shown = layers[:_LAYERS_SHOWN]
+    rows = [_part_row(p, p.name.removeprefix(common).lstrip("/")) for p in shown]
+    more = f", {len(rows)} of {len(layers)}" if len(rows) < len(layers) else ""
+    print_rows(f"{one.model}: layers that became slower{more}", heads, rows, "table")
+
+
+def _part_row(part: Part, name: str) -> tuple[str, ...]:
+    return (
+        name,
+        f"{part.first:.2f}",
+        f"{part.difference.value:+.2f}",
+        interval_text(part.difference, "{:+.2f}"),
+        "-" if math.isnan(part.share) else f"{part.share:.0%}",
+    )

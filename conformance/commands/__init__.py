@@ -1,0 +1,1 @@
+"""Small commands that are no feature of their own."""

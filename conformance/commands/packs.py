@@ -1,0 +1,153 @@
+"""What the first commands do: the registry, packs, and the checks of the reference side.
+
+Only here and in conformance.reference is TensorFlow's side imported, inside the commands that
+need it, so that the others start at once and run where it is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from conformance.cli import BAD, OK
+from conformance.cli.options import (
+    Arguments,
+    chosen,
+    importer_list,
+    models_option,
+    own_options,
+    packs_option,
+    weights_option,
+)
+from conformance.cli.printing import print_table
+from conformance.errors import ConformanceError
+from conformance.own_models import Chosen, by_name, own_from
+from conformance.pack.builder import require_tensorflow
+from conformance.pack.conversion import FORMATS, open_conversion, require_converter
+from conformance.pack.format import open_pack, read_manifest
+from conformance.pack.request import GRAPHS, PackRequest, keras_flavour, weights_identity
+from conformance.pack.schedule import Convert, build_packs
+from conformance.pack.store import list_packs
+from conformance.processes.progress import STYLES, reporter
+from conformance.session import Session
+
+
+def build_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `pack build` takes."""
+    models_option(parser)
+    packs_option(parser)
+    weights_option(parser)
+    parser.add_argument("--graph", choices=GRAPHS, default="opencv", help="default: %(default)s")
+    parser.add_argument(
+        "--importer",
+        default="tensorflow",
+        metavar="LIST",
+        help="also make the files of these importers: tflite,onnx (default: the frozen graph only)",
+    )
+    parser.add_argument("--force", action="store_true", help="build even what is there")
+    parser.add_argument("--progress", choices=STYLES, default="auto", help="default: %(default)s")
+    parser.add_argument("-v", "--verbose", action="store_true", help="let TensorFlow log")
+    own_options(parser)
+    # How a session hands a model of the user's to the process that builds its pack.
+    parser.add_argument("--own", help=argparse.SUPPRESS)
+
+
+def run_pack_build(arguments: Arguments) -> int:
+    """Build packs; raise ConformanceError naming the models that were not built."""
+    flavour = keras_flavour()
+    requests = _build_requests(arguments)
+    for request in requests:
+        weights_identity(request)  # a missing file is better reported before an hour of building
+    require_tensorflow(flavour)
+    importers = [name for name in importer_list(arguments.importer) if name in FORMATS]
+    for name in importers:
+        require_converter(name, flavour)
+    if arguments.verbose:
+        os.environ["CONFORMANCE_VERBOSE"] = "1"
+    with reporter(arguments.progress, len(requests)) as report:
+        from conformance.reference.build import build_pack  # noqa: TID251  (this is the building process)
+
+        failed = build_packs(
+            requests,
+            arguments.packs,
+            build_pack,
+            report,
+            arguments.force,
+            importers,
+            _converter() if importers else None,
+        )
+    if failed:
+        raise ConformanceError(f"not built: {', '.join(failed)} (see above)")
+    return OK
+
+
+def _converter() -> Convert:
+    from conformance.reference.convert import build_conversion  # noqa: TID251  (this is the building process)
+
+    return build_conversion
+
+
+def _build_requests(arguments: Arguments) -> list[PackRequest]:
+    if arguments.own:
+        models = Chosen((), by_name([own_from(json.loads(arguments.own))]))
+    else:
+        models = chosen(arguments, arguments.models)
+    session = Session(
+        arguments.packs, arguments.weights, arguments.graph, own=models.own, chosen=models.names
+    )
+    names = list(models.own) if arguments.own else session.models
+    return [session.request(name) for name in names]
+
+
+def _existing_packs(root: Path) -> list[Path]:
+    folders = list_packs(root)
+    if not folders:
+        raise ConformanceError(
+            f"pack folder {root}: there are no packs; build some with "
+            f"python -m conformance pack build --packs {root}"
+        )
+    return folders
+
+
+def run_pack_verify(arguments: Arguments) -> int:
+    """Check every pack; return BAD when one is damaged."""
+    status = OK
+    for folder in _existing_packs(arguments.packs):
+        label = f"{folder.parent.name}/{folder.name}"
+        try:
+            open_pack(folder)
+            converted = [name for name in FORMATS if (folder / name).is_dir()]
+            for name in converted:
+                open_conversion(folder / name)
+            print(f"ok       {label}{''.join(f', {name}' for name in converted)}")
+        except ConformanceError as error:
+            status = BAD
+            print(f"damaged  {label}\n         {error}")
+    return status
+
+
+def run_pack_list(arguments: Arguments) -> int:
+    """Print a table of the packs."""
+    rows = [_pack_row(folder) for folder in _existing_packs(arguments.packs)]
+    columns = ("model", "key", "weights", "graph", "TF", "Keras", ">MiB")
+    print_table(f"Packs in {arguments.packs}", columns, rows)
+    return OK
+
+
+def _pack_row(folder: Path) -> tuple[str, ...]:
+    try:
+        manifest = read_manifest(folder)
+    except ConformanceError:
+        return (folder.parent.name, folder.name, "unreadable", *[""] * 4)
+    request, size = manifest.request, sum(f["bytes"] for f in manifest.files.values())
+    return (
+        manifest.model,
+        manifest.key,
+        request["weights"][:13],
+        request["graph"],
+        manifest.producer["tensorflow"],
+        manifest.producer["keras"],
+        f"{size / (1 << 20):.1f}",
+    )

@@ -1,0 +1,1 @@
+"""Would the suite have noticed? Faults injected into models and calls."""

@@ -1,0 +1,173 @@
+"""``python -m conformance faults``: run the faults, and print what was caught and where."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Optional
+
+from conformance.candidate import RunConfig
+from conformance.cli import BAD, OK
+from conformance.cli.options import chosen_models, count, models_option, packs_option
+from conformance.cli.printing import print_rows
+from conformance.errors import ConformanceError
+from conformance.models import MODELS
+from conformance.pack.builder import require_tensorflow
+from conformance.pack.request import keras_flavour
+from conformance.session import Session
+
+from .outcome import Outcome
+
+# Faults of each kind, by model: fewer where OpenCV and float64 take seconds for one.
+A_KIND = dict.fromkeys(MODELS, 1)
+A_KIND |= dict.fromkeys(("mobilenet", "mobilenetv2", "nasnetmobile", "densenet121"), 16)
+QUICK = ("mobilenet", "densenet121")
+# What the suite promises, in shares of the faults that change something.
+CAUGHT, LOCALISED = 0.995, 0.95
+
+HEADS = ("faults", "injected", "equivalent", "top-1", "OpenCV's limits", "ours", "localised")
+
+
+def faults_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `faults` takes."""
+    models_option(parser)
+    packs_option(parser)
+    parser.add_argument("--quick", action="store_true", help="one of each kind on two models")
+    parser.add_argument("--a-kind", type=count, metavar="N", help="faults of each kind and model")
+    parser.add_argument(
+        "--engine", default="default", help="classic, new, or default: OpenCV's own"
+    )
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="models at once")
+    parser.add_argument("--output", type=Path, metavar="FILE.jsonl", help="append each outcome")
+    parser.add_argument(
+        "--read", type=Path, nargs="+", metavar="FILE.jsonl", help="inject nothing; print these"
+    )
+    parser.add_argument("--format", choices=("table", "md"), default="table")
+
+
+def run_faults(arguments: argparse.Namespace) -> int:
+    """Inject faults and print the tables; return BAD where the suite keeps not what it promises."""
+    if arguments.read:
+        return report([o for path in arguments.read for o in read(path)], arguments.format)
+    require_tensorflow(keras_flavour(), "faults")
+    models = list(QUICK) if arguments.quick else chosen_models(arguments.models)
+    if arguments.quick and arguments.models:
+        raise ConformanceError("faults: give either --quick, which has its models, or MODEL…")
+    if arguments.output:
+        _require_writable(arguments.output)
+    outcomes: list[Outcome] = []
+    for found in _all_outcomes(models, arguments):
+        outcomes += found
+        print(_progress(found), file=sys.stderr, flush=True)
+    return report(outcomes, arguments.format)
+
+
+def report(outcomes: Sequence[Outcome], format: str) -> int:
+    """Print what `outcomes` say, missed faults one by one; return OK or BAD."""
+    faults = [outcome for outcome in outcomes if outcome.kind]
+    unchanged = [outcome for outcome in outcomes if not outcome.kind]
+    real = [fault for fault in faults if not fault.equivalent]
+    for title, key in (("by kind", "kind"), ("by model", "model")):
+        names = list(dict.fromkeys(getattr(fault, key) for fault in faults))
+        rows = [_row(name, [f for f in faults if getattr(f, key) == name]) for name in names]
+        print_rows(f"faults {title}", HEADS, [*rows, _row("all", faults)], format)
+    alarms = [sum(getattr(o, method) for o in unchanged) for method in ("top1", "opencv", "ours")]
+    told = ", ".join(f"{name} {n}" for name, n in zip(("top-1", "OpenCV's limits", "ours"), alarms))
+    print(f"alarms on {len(unchanged)} unchanged models and calls: {told}")
+    for fault in real:
+        if not fault.localised:
+            what = "not localised" if fault.ours else "MISSED"
+            print(
+                f"{what}: {fault.model}, {fault.kind}, at {fault.node}; "
+                f"named {fault.located or 'nothing'} ({fault.how})"
+            )
+    for fault in faults:
+        if fault.equivalent and fault.ours:
+            print(f"FALSE ALARM: {fault.model}, {fault.kind}, at {fault.node} ({fault.how})")
+    false = sum(fault.equivalent and fault.ours for fault in faults)
+    kept = _share(real, "ours") >= CAUGHT and _share(real, "localised") >= LOCALISED
+    return OK if kept and not alarms[2] and not false else BAD
+
+
+def _share(faults: Sequence[Outcome], what: str) -> float:
+    return sum(getattr(fault, what) for fault in faults) / len(faults) if faults else 1.0
+
+
+def _row(name: str, faults: Sequence[Outcome]) -> tuple[str, ...]:
+    real = [fault for fault in faults if not fault.equivalent]
+    shares = [f"{_share(real, what):.1%}" if real else "-" for what in _METHODS]
+    return (name, str(len(faults)), str(len(faults) - len(real)), *shares)
+
+
+_METHODS = ("top1", "opencv", "ours", "localised")
+
+
+def _all_outcomes(models: Sequence[str], arguments: argparse.Namespace) -> Iterator[list[Outcome]]:
+    """Yield each model's outcomes, every model in a process of its own."""
+    session = Session(arguments.packs, engines=[arguments.engine])
+    config = session.variants()[0]
+    session.build_missing(models, lambda event: print(event, file=sys.stderr, flush=True))
+    for model in models:
+        session.pack(model)  # a pack that can't be had is told before an hour of faults
+    threads = 1 if arguments.workers > 1 else None
+    config = replace(config, threads=threads)
+    jobs = [
+        (session, model, config, _a_kind(model, arguments), arguments.output) for model in models
+    ]
+    context = get_context("spawn")  # TensorFlow does not survive a fork
+    with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
+        for future in [pool.submit(_model, *job) for job in jobs]:
+            yield future.result()
+
+
+def _a_kind(model: str, arguments: argparse.Namespace) -> int:
+    if arguments.a_kind is not None:
+        return int(arguments.a_kind)
+    return 1 if arguments.quick else A_KIND.get(model, 1)
+
+
+def _model(
+    session: Session, model: str, config: RunConfig, a_kind: int, output: Optional[Path]
+) -> list[Outcome]:
+    from .run import model_outcomes  # needs TensorFlow to change graphs
+
+    found = []
+    for outcome in model_outcomes(session, session.pack(model), config, a_kind):
+        found.append(outcome)
+        if output:
+            _append(output, outcome)
+    return found
+
+
+def _progress(found: Sequence[Outcome]) -> str:
+    faults = [o for o in found if o.kind and not o.equivalent]
+    caught = sum(o.ours for o in faults)
+    return f"{found[0].model}: {caught} of {len(faults)} faults caught"
+
+
+def read(path: Path) -> Iterator[Outcome]:
+    """Yield the outcomes of an earlier run; raise ConformanceError for another kind of file."""
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield Outcome(**json.loads(line))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConformanceError(f"--read {path}: no outcomes of faults ({error})") from error
+
+
+def _require_writable(path: Path) -> None:
+    """Raise ConformanceError where outcomes can't be appended: better now than after an hour."""
+    try:
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise ConformanceError(f"--output {path}: can't be written ({error.strerror})") from error
+
+
+def _append(path: Path, outcome: Outcome) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(outcome)) + "\n")

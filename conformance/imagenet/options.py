@@ -1,0 +1,143 @@
+"""The options of an evaluation, for pytest and for the command, and what they ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from conformance.candidate import RunConfig
+from conformance.errors import ConformanceError
+from conformance.pack.format import Pack
+
+from .cluster import on_dask
+from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
+from .decoder import RECIPES
+from .evaluation import MAX_BAD_PERCENT, Plan, Runner, in_threads, make_job
+
+# Options as argparse and pytest both take them.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--imagenet-dir": {"metavar": "DIR", "help": "folder of the validation images"},
+    "--imagenet-labels": {
+        "metavar": "FILE",
+        "help": "val.txt, the development kit's ground truth, or a list of synsets",
+    },
+    "--imagenet-cache": {
+        "metavar": "DIR",
+        "help": "keep decoded pixels (7.5 GB at 224 pixels) and TensorFlow's outputs here, for "
+        "other OpenCV versions",
+    },
+    "--subset": {"type": int, "metavar": "N", "help": "only N images, evenly of each class"},
+    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "which images (default: 0)"},
+    "--batch-size": {
+        "type": int,
+        "default": 50,
+        "metavar": "N",
+        "help": "images at once in TensorFlow (default: 50)",
+    },
+    "--opencv-batch": {
+        "type": int,
+        "default": 1,
+        "metavar": "N",
+        "help": "images at once in OpenCV (default: 1, which is fastest on a CPU)",
+    },
+    "--preprocess": {
+        "choices": tuple(RECIPES),
+        "default": "tutorial",
+        "help": "; ".join(f"{name}: {recipe.told}" for name, recipe in RECIPES.items()),
+    },
+    "--max-bad": {
+        "type": float,
+        "default": MAX_BAD_PERCENT,
+        "metavar": "PERCENT",
+        "help": "images that may be bad (default: 0.1)",
+    },
+    "--resume": {"action": "store_true", "help": "go on where an interrupted evaluation ended"},
+    "--jobs": {
+        "type": int,
+        "metavar": "N",
+        "help": "shards evaluated side by side, a core each (default: all cores)",
+    },
+    "--workers": {
+        "type": int,
+        "metavar": "N",
+        "help": "the same in N Dask workers of this machine (needs the extra: cluster)",
+    },
+    "--scheduler": {"metavar": "ADDRESS", "help": "on the Dask cluster at tcp://…"},
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options say. options: {"imagenet_dir": …}, names as argparse makes them."""
+
+    options: Mapping[str, Any]
+
+    def dataset(self) -> Dataset:
+        """Return the images; raise ConformanceError for what does not fit."""
+        folder, labels = self.options["imagenet_dir"], self.options["imagenet_labels"]
+        if not folder:
+            raise ConformanceError(f"--imagenet-dir is missing: which images?\n{HOW_TO_GET}")
+        whole = read_dataset(_path(folder), _path(labels) if labels else None)
+        count = self.options["subset"]
+        return whole if count is None else subset(whole, count, self.options["seed"])
+
+    def check(self) -> None:
+        """Raise ConformanceError for a number out of range."""
+        for name in ("batch_size", "opencv_batch", "jobs", "workers"):
+            value = self.options[name]
+            if value is not None and value < 1:
+                raise ConformanceError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+        if not 0 <= self.options["seed"] < 2**32:
+            raise ConformanceError(f"--seed {self.options['seed']}: give a number from 0 to 2^32-1")
+        if not 0 <= self.options["max_bad"] <= 100:
+            raise ConformanceError(f"--max-bad {self.options['max_bad']:g}: give percent, 0-100")
+
+    def plan(
+        self, pack: Pack, dataset: Dataset, opencv: str, engine: str, weights: str, timeout: float
+    ) -> Plan:
+        """Return the plan for one model."""
+        cache = self.options["imagenet_cache"]
+        job = make_job(
+            pack,
+            dataset.folder,
+            self.options["preprocess"],
+            RunConfig(engine=engine, threads=1),
+            batch=self.options["batch_size"],
+            opencv_batch=self.options["opencv_batch"],
+            timeout=timeout,
+            cache=str(_path(cache)) if cache else None,
+            opencv=opencv,
+        )
+        return Plan(job, dataset, opencv, weights, self.options["max_bad"])
+
+    def runner(self) -> Runner:
+        """Return what runs the shards; raise ConformanceError where Dask is wanted and missing."""
+        scheduler, workers = self.options["scheduler"], self.options["workers"]
+        if scheduler or workers:
+            return on_dask(scheduler, workers or 0)
+        return in_threads(self.options["jobs"] or cores())
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().resolve()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def add_options(add: Callable[..., Any]) -> None:
+    """Add the options by `add`, argparse's add_argument or pytest's addoption."""
+    for name, settings in OPTIONS.items():
+        add(name, **settings)
+
+
+def results_folder(root: Optional[str]) -> Path:
+    """Return the folder of evaluations below that of all results."""
+    return Path(root or "results") / "imagenet"

@@ -1,0 +1,1 @@
+"""One model node by node: where OpenCV leaves the noise."""

@@ -1,0 +1,173 @@
+"""``python -m conformance localize``: one model's profile, node by node, printed and drawn."""
+
+from __future__ import annotations
+
+import argparse
+import posixpath
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from conformance.candidate import CandidateRun, RunConfig
+from conformance.cli import BAD, OK
+from conformance.cli.options import (
+    chosen,
+    count,
+    importer_list,
+    own_options,
+    packs_option,
+    weights_option,
+)
+from conformance.errors import ConformanceError
+from conformance.pack.format import Pack
+from conformance.pack.request import GRAPHS
+from conformance.pack.sampling import SAMPLED
+from conformance.session import Session
+from conformance.verdict.checks import judge_run
+from conformance.verdict.judgement import Judgement
+from conformance.verdict.nodes import NodeDeviation, first_bad
+
+from .diagnosis import diagnose, where_bad
+
+_SWITCHES = {"on": True, "off": False}
+
+
+def localize_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `localize` takes."""
+    parser.add_argument("model", metavar="MODEL", help="a name, or the path of your own model")
+    packs_option(parser)
+    weights_option(parser)
+    parser.add_argument("--graph", choices=GRAPHS, default="opencv", help="default: %(default)s")
+    parser.add_argument(
+        "--importer", default="tensorflow", help="OpenCV's importer: tensorflow, tflite or onnx"
+    )
+    parser.add_argument(
+        "--engine", default="default", help="classic, new, or default: OpenCV's own"
+    )
+    parser.add_argument("--target", default="cpu", help="OpenCV's target (default: cpu)")
+    for switch in ("winograd", "fusion"):
+        parser.add_argument(f"--{switch}", choices=_SWITCHES, help="default: as the user gets it")
+    parser.add_argument("--threads", type=count, metavar="N", help="threads of OpenCV")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the profile")
+    parser.add_argument("--reduce", type=Path, metavar="DIR", help="write a minimal reproducer")
+    own_options(parser)
+
+
+def run_localize(arguments: argparse.Namespace) -> int:
+    """Print the profile; return BAD where a node, or an answer, leaves the noise."""
+    models = chosen(arguments, [arguments.model])
+    (model,) = models.names
+    session = Session(
+        arguments.packs,
+        arguments.weights,
+        arguments.graph,
+        importers=importer_list(arguments.importer)[:1],
+        engines=[arguments.engine],
+        target=arguments.target,
+        winograd=[_SWITCHES.get(arguments.winograd)],
+        fusion=[_SWITCHES.get(arguments.fusion)],
+        threads=arguments.threads,
+        own=models.own,
+        chosen=models.names,
+    )
+    config = session.variants()[0]
+    session.build_missing([model], lambda event: print(event, file=sys.stderr))
+    pack = session.pack(model)
+    session.check_conversion(pack, config.importer)
+    run = session.run(pack, config)
+    shown, shown_run = _shown(session, pack, run)
+    nodes = session.limits.profile(shown, shown_run) if shown_run.layer_samples else []
+    if nodes:
+        inputs = " and ".join(shown.manifest.inputs[SAMPLED])
+        print_profile(nodes, f"{pack.model} on OpenCV {run.version}, {config.title}", inputs)
+    clean = _tell(session, pack, run)
+    if arguments.plot:
+        _plot(arguments.plot, nodes, shown, run)
+    if arguments.reduce:
+        _reduce(arguments.reduce, session, shown, config)
+    return OK if clean else BAD
+
+
+def _shown(session: Session, pack: Pack, run: CandidateRun) -> tuple[Pack, CandidateRun]:
+    """Return what the profile is of: the pack's inputs, or the one that a node goes wrong on."""
+    try:
+        return where_bad(session, pack, run)
+    except ConformanceError:
+        return pack, run  # _tell says what is missing
+
+
+def print_profile(nodes: Sequence[NodeDeviation], title: str, inputs: str) -> None:
+    """Print a row for each node; a folded or dropped one says so instead of a deviation.
+
+    inputs: the names of those that the values are of.
+    """
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("node", overflow="fold")
+    table.add_column("op", no_wrap=True)
+    for column in ("deviation", "noise", "allowed", "used"):
+        table.add_column(column, justify="right", no_wrap=True)
+    # Most nodes begin with the network's name; without it they fit into 80 columns.
+    folder = posixpath.commonpath([node.node for node in nodes])
+    common = f"{folder}/" if folder else ""
+    first = first_bad(nodes)
+    for node in nodes:
+        mark = "<- first out of the noise" if node is first else "bad" if node.bad else ""
+        told = "\n  ".join(filter(None, (node.node, mark or node.absent)))
+        table.add_row(told.replace(common, ""), node.op, *_figures(node))
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    console.print(f"{title}: root mean square over sampled values, against float64")
+    console.print(f"inputs: {inputs}")
+    if common:
+        console.print(f"names of nodes without {common}")
+    console.print(table)
+
+
+def _figures(node: NodeDeviation) -> tuple[str, str, str, str]:
+    noise, allowed = f"{node.noise:.1e}", f"{node.allowed:.1e}"
+    if node.observed is None:
+        return "-", noise, allowed, "-"
+    return f"{node.observed:.1e}", noise, allowed, f"{node.used:.0%}"
+
+
+def _tell(session: Session, pack: Pack, run: CandidateRun) -> bool:
+    """Print what is wrong, or that nothing is, and return whether nothing is."""
+    wrong = [
+        judgement for judgement in judge_run(session.limits, pack, run) if not judgement.passed
+    ]
+    if not run.failures and not wrong:
+        print(f"{pack.model}: nothing strays farther than it may")
+        return True
+    failed = [*map(str, run.failures), *map(_in_short, wrong)]
+    for line in [*failed, *diagnose(session, pack, run.config)[:-1]]:
+        print(line)
+    return False
+
+
+def _in_short(judgement: Judgement) -> str:
+    where = "".join(
+        f" {word} {name!r}"
+        for word, name in (("of", judgement.output), ("on", judgement.input))
+        if name
+    )
+    return f"{judgement.metric}{where}: {judgement.observed:.3g}, allowed {judgement.allowed:.3g}"
+
+
+def _plot(path: Path, nodes: Sequence[NodeDeviation], pack: Pack, run: CandidateRun) -> None:
+    if not nodes:
+        raise ConformanceError(f"--plot {path}: {pack.model} gave no layers to draw (see above)")
+    from .chart import draw_profile
+
+    names = pack.manifest.inputs[SAMPLED]
+    where = f"OpenCV {run.version}, {run.config.title}, {' and '.join(names)}"
+    draw_profile(path, nodes, f"{pack.model}: deviation from float64, node by node ({where})")
+    print(f"{path}: written")
+
+
+def _reduce(folder: Path, session: Session, pack: Pack, config: RunConfig) -> None:
+    from .reduce import write_reproducer
+
+    print(write_reproducer(folder, session, pack, config))

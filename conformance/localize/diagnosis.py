@@ -1,0 +1,159 @@
+"""All that the suite asserts of one run at once, for those who need the whole verdict as data."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Optional
+
+from conformance.candidate import CandidateRun, RunConfig
+from conformance.errors import ConformanceError
+from conformance.pack.format import Pack
+from conformance.pack.sampling import SAMPLED
+from conformance.pack.store import default_packs
+from conformance.session import Session, switches
+from conformance.verdict import judge
+from conformance.verdict.checks import (
+    OUTPUT_METRICS,
+    is_clean,
+    judge_run,
+    outputs_of,
+)
+from conformance.verdict.judge import Sides
+from conformance.verdict.nodes import describe, first_bad
+
+
+def diagnose(session: Session, pack: Pack, config: RunConfig) -> list[str]:
+    """Return in words where a run that fails leaves the noise, and what makes that vanish."""
+    run = session.run(pack, config)
+    lines = []
+    if run.layer_samples:
+        lines += [*_blamed(session, pack, run), *_tapped(session, pack, run)]
+    remedies = list(_remedies(session, pack, config))
+    lines += [f"vanishes with {option}" for option in remedies]
+    if _WINOGRAD_OFF in remedies:
+        lines += _with_winograd(session, pack, replace(config, winograd=True))
+    return [*lines, f"node by node: {localize_command(session, pack.model, config)}"]
+
+
+def unread_input(session: Session, pack: Pack, run: CandidateRun) -> Optional[int]:
+    """Return the number of the input that a fault of the nodes shows on, where they are not read.
+
+    None where the outputs stray no farther than they may, or stray most on one of the inputs
+    SAMPLED, whose nodes the pack has.
+    """
+    names = pack.manifest.inputs
+    strayed = {
+        judgement.observed / judgement.allowed: judgement
+        for judgement in judge_run(session.limits, pack, run)
+        if not judgement.passed and judgement.metric in OUTPUT_METRICS and judgement.allowed
+    }
+    worst = strayed[max(strayed)] if strayed else None
+    if worst is None or worst.input is None or worst.input in names[SAMPLED]:
+        return None
+    return names.index(worst.input)
+
+
+def where_bad(session: Session, pack: Pack, run: CandidateRun) -> tuple[Pack, CandidateRun]:
+    """Return pack and run in which a node leaves the noise: those given, or of one input alone.
+
+    The latter where every node stays in the noise on the inputs SAMPLED, and the outputs do not on
+    another. Raises ConformanceError where that takes TensorFlow and there is none.
+    """
+    if run.layer_samples and first_bad(session.limits.profile(pack, run)) is None:
+        index = unread_input(session, pack, run)
+        if index is not None:
+            focused = session.focus(pack, index)
+            return focused, session.run(focused, run.config)
+    return pack, run
+
+
+def _blamed(session: Session, pack: Pack, run: CandidateRun) -> Iterator[str]:
+    """Tell the first bad node, on the inputs whose nodes are read or on the one that strays."""
+    nodes = session.limits.profile(pack, run)
+    first = first_bad(nodes)
+    if first is not None:
+        yield describe(first, nodes)
+        return
+    yield f"on {_listed(pack.manifest.inputs[SAMPLED])} {_all_well(run.config)}"
+    try:
+        focused, alone = where_bad(session, pack, run)
+    except ConformanceError as error:
+        yield f"the nodes were not read on the worst input: {error}"
+        return
+    if focused is not pack:
+        nodes = session.limits.profile(focused, alone) if alone.layer_samples else []
+        first = first_bad(nodes)
+        told = describe(first, nodes) if first else _all_well(run.config)
+        yield f"on {focused.manifest.inputs[0]!r} {told}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(map(repr, names))
+
+
+def _all_well(config: RunConfig) -> str:
+    plain = ", read without fusion and Winograd," if config.engine == "classic" else ""
+    return f"every node{plain} stays in the noise"
+
+
+def _tapped(session: Session, pack: Pack, run: CandidateRun) -> Iterator[str]:
+    """Tell whether the (first) outputs stray as far while the layers are read."""
+    run, first = run.of_head(0, pack.output_shape), outputs_of(pack, run)[0]
+    if run.tapped is None or run.outputs is None or run.tapped.shape[1:] != run.outputs.shape[1:]:
+        return
+    names, truth = pack.manifest.inputs[SAMPLED], pack.load("outputs_f64")[SAMPLED]
+    allowance = session.limits.allow(pack, run.config, first.metric("softmax_l1_sum")).of(SAMPLED)
+    plain, tapped = (
+        judge.judge_distance(Sides(names, outputs, truth), allowance)
+        for outputs in (run.outputs[SAMPLED], run.tapped)
+    )
+    if not plain.passed:
+        state = "vanishes" if tapped.passed else "stays"
+        shift = f"which moves the outputs by {run.tap_shift:.2g}"
+        yield f"the deviation of the outputs {state} while all layers are read, {shift}"
+
+
+_WINOGRAD_OFF = "--winograd off"
+
+
+def _with_winograd(session: Session, pack: Pack, config: RunConfig) -> Iterator[str]:
+    """Tell the first bad node of a run that reads the nodes as Winograd computes them."""
+    run = session.run(pack, config)
+    nodes = session.limits.profile(pack, run) if run.layer_samples else []
+    first = first_bad(nodes)
+    if first is not None:
+        yield f"with --winograd on {describe(first, nodes)}"
+
+
+def _remedies(session: Session, pack: Pack, config: RunConfig) -> Iterator[str]:
+    """Yield the switches that, turned off, make the run clean."""
+    without = {
+        "winograd": replace(config, winograd=False),
+        "fusion": replace(config, fusion=False),
+    }
+    for switch, other in without.items():
+        if getattr(config, switch) is None and is_clean(
+            session.limits, pack, session.run(pack, other)
+        ):
+            yield f"--{switch} off"
+
+
+def localize_command(session: Session, model: str, config: RunConfig) -> str:
+    """Return the command that prints the profile of this run."""
+    command = ["python", "-m", "conformance", "localize"]
+    command += [*session.model_arguments(model, positional=True), "--engine", config.engine]
+    root = session.packs_root
+    settings: dict[str, Optional[str]] = {
+        "--importer": None if config.importer == RunConfig().importer else config.importer,
+        "--packs": None if root == default_packs() else str(root),
+        "--target": None if config.target == "cpu" else config.target,
+        "--threads": None if config.threads is None else str(config.threads),
+    }
+    for name, value in settings.items():
+        command += [name, value] if value is not None else []
+    for state in filter(None, switches(config).split("-")):
+        switch, _, on = state.partition("_")
+        command += [f"--{switch}", on]
+    return shlex.join(command)

@@ -1,0 +1,236 @@
+"""OpenCV as the child of `predict`: ``python -m conformance.opencv.prediction REQUEST``.
+
+REQUEST is JSON: model, graph (a path in its pack), config (of RunConfig; engine "default" is what
+this OpenCV takes by itself), classes, head (which of the outputs, None for a model with one). Each
+line of stdin then asks for one thing (see _DOING); conformance.processes.serve is the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+
+from conformance.candidate import Array, RunConfig
+from conformance.inputs.modes import divide_by_std
+from conformance.inputs.settings import Settings, from_request
+from conformance.pack.format import read_manifest
+from conformance.processes.serve import Request, serve
+
+from . import layers, net
+from .capability import engines, load_cv2
+from .caption import caption
+
+# The limit: CV_IO_MAX_IMAGE_PIXELS in modules/imgcodecs/src/loadsave.cpp.
+_UNREADABLE = (
+    "no image that cv2.imread can decode: no image at all, damaged, of a format this OpenCV lacks, "
+    "or of more than 2^30 pixels (the variable OPENCV_IO_MAX_IMAGE_PIXELS raises that)"
+)
+
+
+class Refused(Exception):
+    """The picture can't be used; others may be."""
+
+
+class Predictor:
+    """One network, ready, and the picture that was read last."""
+
+    def __init__(self, request: Request) -> None:
+        self.cv2 = load_cv2()
+        config = RunConfig(**request["config"])
+        if config.engine == "default":
+            # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
+            config = replace(config, engine=engines(self.cv2)[-1])
+        if config.threads is not None:
+            self.cv2.setNumThreads(config.threads)
+        self.config, self.classes = config, request["classes"]
+        self.subject = net.Subject(request["model"], config, self.cv2.__version__)
+        self.tap, self.head = None, request["head"]
+        with net.stage("parse", self.subject):
+            self.net = net.read(self.cv2, Path(request["graph"]), config)
+            if self.head is not None:
+                self.tap = self._tap(Path(request["graph"]))
+                self.net = self.tap.net
+        with net.stage("setup", self.subject):
+            net.configure(self.cv2, self.net, config)
+        self.warm = False
+        self.warning = ""
+        self.picture: Array = np.empty((0, 0, 3), np.uint8)
+
+    def _tap(self, graph: Path) -> layers.Tap:
+        """Return what reads the outputs of a model that has several."""
+        manifest = read_manifest(graph.parent)
+        held = layers.carriers([str(name) for name in self.net.getLayerNames()], manifest.layers)
+        names = [
+            layers.layer_holding(held, manifest.layers, head["output"]) for head in manifest.heads
+        ]
+        return layers.tap_outputs(self.cv2, graph, self.config, names, self.net)
+
+    def about(self, request: Request) -> dict[str, Any]:
+        """Say which OpenCV this is, and whether it has windows."""
+        gui = re.search(r"GUI:\s+(\S+)", self.cv2.getBuildInformation())
+        return {
+            "version": self.cv2.__version__,
+            "engine": self.config.engine,
+            "threads": self.cv2.getNumThreads(),
+            "windows": gui is not None and gui.group(1) != "NONE",
+        }
+
+    def predict(self, request: Request) -> dict[str, Any]:
+        """Read request["image"] and run it; write its blob, NCHW, and the outputs as .npy.
+
+        Where request["pixels"] names a file, write there, too, what the blob is made of: the
+        pixels "decoded" and, of the blob's size, "uint8" and "float32", all BGR, NHWC. The answer's
+        "warning" is what the decoder said of a picture that it decoded all the same.
+        """
+        try:
+            settings = from_request(request["settings"])
+            self.picture = self._read(request["image"], settings.grey)
+            blob = self._blob(settings)
+        except Refused as refused:
+            return {"refused": str(refused)}
+        except self.cv2.error as error:
+            return {"refused": net.explain(error)[0]}
+        with net.stage("forward", self.subject):
+            outputs, ms = self._infer(blob)
+        np.save(request["blob"], blob)
+        np.save(request["outputs"], outputs.reshape(1, -1))
+        if request.get("pixels"):
+            np.savez(request["pixels"], **self._pixels(settings))
+        height, width = self.picture.shape[:2]
+        return {
+            "size": [width, height],
+            "warning": self.warning,
+            "input_shape": blob.shape,
+            "output_shape": outputs.shape,
+            "ms": ms,
+        }
+
+    def _read(self, path: str, grey: bool) -> Array:
+        before = os.fstat(2).st_size
+        try:
+            how = self.cv2.IMREAD_GRAYSCALE if grey else self.cv2.IMREAD_COLOR
+            picture = self.cv2.imread(path, how)
+        except self.cv2.error as error:
+            raise Refused(f"{_UNREADABLE}. OpenCV says: {net.explain(error)[0]}") from error
+        said = _printed(before)
+        if picture is None:
+            raise Refused(f"{_UNREADABLE}{f'. OpenCV says: {said}' if said else ''}")
+        self.warning = said
+        return np.asarray(picture)
+
+    def _resized(self, settings: Settings, float32: bool) -> Array:
+        picture = self.picture.astype(np.float32) if float32 else self.picture
+        if settings.resize:
+            height, width = settings.resize
+            return np.asarray(self.cv2.resize(picture, (width, height)))
+        return picture
+
+    def _call(self, picture: Array, settings: Settings, **arguments: Any) -> Array:
+        height, width = settings.size
+        return np.asarray(
+            self.cv2.dnn.blobFromImage(
+                picture, size=(width, height), crop=settings.crop, **arguments
+            )
+        )
+
+    def _blob(self, settings: Settings) -> Array:
+        of = settings.arguments
+        blob = self._call(
+            self._resized(settings, settings.float32),
+            settings,
+            scalefactor=of.scalefactor,
+            mean=of.mean,
+            swapRB=of.swapRB and not settings.grey,
+        )
+        return np.ascontiguousarray(divide_by_std(blob, of))
+
+    def _pixels(self, settings: Settings) -> dict[str, Any]:
+        found: dict[str, Any] = {"decoded": self.picture[None]}
+        for name in ("uint8", "float32"):
+            # Without mean and scale the blob is the resized pixels themselves.
+            blob = self._call(self._resized(settings, name == "float32"), settings)
+            found[name] = blob.transpose(0, 2, 3, 1)
+        return found
+
+    def _infer(self, blob: Array) -> tuple[Array, float]:
+        """Return the outputs and the ms of the inference, once the network has run before."""
+        for _ in range(1 if self.warm else 2):
+            begin = time.perf_counter()
+            self.net.setInput(blob)
+            outputs = np.array(self._forward())
+            ms = (time.perf_counter() - begin) * 1000
+        self.warm = True
+        if outputs.size != self.classes:
+            raise ValueError(
+                f"the output has the shape {list(outputs.shape)} for {self.classes} classes"
+            )
+        return outputs, ms
+
+    def _forward(self) -> Any:
+        if self.tap is None:
+            return self.net.forward()
+        return layers.forward_tap(self.tap)[self.head]
+
+    def _drawn(self, lines: list[str]) -> Array:
+        picture = self.picture
+        if picture.ndim == 2:
+            picture = np.asarray(self.cv2.cvtColor(picture, self.cv2.COLOR_GRAY2BGR))
+        return caption(self.cv2, picture, lines)
+
+    def draw(self, request: Request) -> dict[str, Any]:
+        """Write the picture with request["lines"] at its top left to request["output"]."""
+        drawn = self._drawn(request["lines"])
+        before = os.fstat(2).st_size
+        try:
+            written = self.cv2.imwrite(request["output"], drawn)
+            said = "" if written else _printed(before)
+        except self.cv2.error as error:
+            written, said = False, net.explain(error)[0]
+        return {} if written else {"refused": f"cannot be written {said}".strip()}
+
+    def show(self, request: Request) -> dict[str, Any]:
+        """Show the picture with request["lines"] in a window until a key is pressed."""
+        window = request["title"]
+        self.cv2.namedWindow(window, self.cv2.WINDOW_NORMAL | self.cv2.WINDOW_KEEPRATIO)
+        self.cv2.imshow(window, self._drawn(request["lines"]))
+        # A closed window gets no key any more, and one whose parent was killed no user.
+        parent = os.getppid()
+        while self.cv2.getWindowProperty(window, self.cv2.WND_PROP_VISIBLE) >= 1:
+            if self.cv2.waitKey(100) >= 0 or os.getppid() != parent:
+                break
+        self.cv2.destroyAllWindows()
+        return {}
+
+
+def _printed(before: int) -> str:
+    """Return the last line OpenCV wrote since stderr, a file of the parent's, was so long."""
+    try:
+        text = os.pread(2, 1 << 16, before).decode("utf-8", "replace")
+    except (OSError, AttributeError):  # not readable; Windows has no pread
+        return ""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
+    """Read the graph and return what answers."""
+    predictor = Predictor(request)
+    doing = {
+        "about": predictor.about,
+        "predict": predictor.predict,
+        "draw": predictor.draw,
+        "show": predictor.show,
+    }
+    return lambda asked: doing[asked["do"]](asked)
+
+
+if __name__ == "__main__":
+    serve(lambda: prepare(json.loads(sys.argv[1])))

@@ -1,0 +1,38 @@
+"""The pytest plugin, asleep in every run but the suite's own.
+
+pytest loads this module, the package's entry point, in each project of an environment that has the
+package. So it only looks whether the suite is asked for; hooks.py, which it then loads, does the
+rest. In a checkout conftest.py loads hooks.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+SUITE, SELFTEST = _PACKAGE / "suite", _PACKAGE / "selftest"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Wake the plugin in a run of the suite, before the options are parsed."""
+    # The options are not known yet: their values, too, are taken for paths here.
+    known = early_config.known_args_namespace
+    if asks_for_suite(known.file_or_dir, known.pyargs, early_config.invocation_params.dir):
+        early_config.pluginmanager.import_plugin("conformance.plugin.hooks")
+
+
+def asks_for_suite(args: Sequence[str], pyargs: bool, here: Path) -> bool:
+    """Return whether pytest's arguments name the suite: as a module, or by path.
+
+    here: the folder that paths are relative to.
+    """
+    if pyargs and any(f"{arg}.".startswith("conformance.") for arg in args):
+        return True
+    paths = [(here / arg.split("::")[0]).resolve() for arg in args]
+    # The checkout's root counts, site-packages does not: it may lie below anyone's project.
+    root = _PACKAGE.parent if (_PACKAGE.parent / "pytest.ini").exists() else _PACKAGE
+    return any(path in (root, _PACKAGE, SUITE) or SUITE in path.parents for path in paths)

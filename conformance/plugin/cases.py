@@ -1,0 +1,107 @@
+"""What a pytest item is about: its case in results and JUnit XML, its known failure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Optional
+
+import pytest
+
+from conformance.candidate import RunConfig
+from conformance.pack.conversion import takes_batches
+from conformance.session import Session, switches
+
+from . import imagenet_runs as selecting
+from . import timing_runs as recording
+from .options import rerun_command
+
+_FINDINGS = pytest.StashKey[dict[str, Any]]()
+
+
+def parameters_of(item: pytest.Item) -> tuple[Optional[str], Optional[RunConfig]]:
+    """Return model and configuration of a test that judges a stage, None where it has none."""
+    if item.get_closest_marker("stage") is None:
+        return None, None
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return params.get("pack"), params.get("variant")
+
+
+def model_of(item: pytest.Item) -> Optional[str]:
+    """Return the model whose pack a test of the suite wants, or None."""
+    if not any(item.get_closest_marker(name) for name in ("stage", recording.MARK, selecting.MARK)):
+        return None
+    model: Optional[str] = getattr(getattr(item, "callspec", None), "params", {}).get("pack")
+    return model
+
+
+def is_batch_of_one(item: pytest.Item) -> bool:
+    """Return whether a test runs a batch through a file that is made for one image."""
+    _, variant = parameters_of(item)
+    return variant is not None and stage_of(item) == "batch" and not takes_batches(variant.importer)
+
+
+def findings(item: pytest.Item) -> dict[str, Any]:
+    """Return what is found out about a case: "case", "judgement", "run", "layers": dicts."""
+    return item.stash.setdefault(_FINDINGS, {})
+
+
+def stage_of(item: pytest.Item) -> str:
+    """Return the stage that a test of the suite judges."""
+    stage = item.get_closest_marker("stage")
+    assert stage is not None
+    return str(stage.args[0])
+
+
+def name_case(
+    item: pytest.Item, session: Session, model: str, variant: Optional[RunConfig]
+) -> None:
+    """Put the case into the item's findings, and what JUnit XML shows of it into its properties."""
+    stage = stage_of(item)
+    # The same case has the same id whatever the engine, so that engines can be compared.
+    name, bracket, parameters = item.name.rstrip("]").partition("[")
+    parameters = f"[{_without(parameters, variant, model)}]" if bracket else ""
+    case = {
+        "id": f"{item.path.name}::{name}{parameters}",
+        "model": model,
+        "stage": stage,
+    }
+    importer = _importer(item, variant)
+    # These are what JUnit XML shows: plain values, the details are in the findings.
+    properties = {"model": model, "stage": stage, "opencv": session.capability["version"]}
+    if variant is not None:
+        case["variant"] = switches(variant)
+        properties |= {"engine": variant.engine, "variant": case["variant"]}
+    if importer != RunConfig().importer:
+        properties["importer"] = importer
+    properties["command"] = rerun_command(item, item.config, session.own.get(model))
+    item.user_properties += [(name, value) for name, value in properties.items() if value]
+    findings(item)["case"] = case
+
+
+def _importer(item: pytest.Item, variant: Optional[RunConfig]) -> str:
+    """Return the importer that a case is about, the usual one where it is about none."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return str(variant.importer if variant else params.get("conversion", RunConfig().importer))
+
+
+def _without(parameters: str, variant: Optional[RunConfig], model: str) -> str:
+    """Return a test's parameters less the engine; a model's own name may hold such a word."""
+    if variant is None:
+        return parameters
+    before, name, after = parameters.partition(model)
+    parts = (p for side in (before, after) for p in [side.split("-")])
+    kept = ["-".join(word for word in words if word != variant.engine) for words in parts]
+    return name.join(kept)
+
+
+def mark_known_failure(
+    session: Session, item: pytest.Item, model: str, variant: Optional[RunConfig]
+) -> None:
+    """Mark the item as strictly expected to fail where an entry of the file describes it."""
+    config = variant or replace(session.variants()[0], importer=_importer(item, variant))
+    name = getattr(item, "originalname", item.name)
+    parameters = item.name[len(name) :].strip("[]")
+    entry = session.known_failure(model, config, stage_of(item), name, parameters)
+    if entry is not None:
+        reason = f"{entry.reason} {entry.link}".strip()
+        item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

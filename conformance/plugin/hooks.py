@@ -1,0 +1,348 @@
+"""The pytest plugin awake: options, axes, fixtures, known failures, the verdict table."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+
+from conformance.candidate import CandidateRun, RunConfig
+from conformance.errors import ConformanceError
+from conformance.localize.diagnosis import diagnose
+from conformance.models import EXTENDED, model_order
+from conformance.pack.conversion import FORMATS, Conversion, require_conversion
+from conformance.pack.format import Pack
+from conformance.processes.progress import Event
+from conformance.session import Session, switches
+from conformance.verdict.expectations import NO_MODEL
+from conformance.verdict.judgement import Judgement
+from conformance.verdict.message import Context, failure_message
+from conformance.verdict.tolerance import Allowance, Tolerances
+
+from . import SELFTEST, asks_for_suite
+from . import imagenet_runs as selecting
+from . import timing_runs as recording
+from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
+from .options import add_options, asked_models, new_session, rerun_command
+from .recorder import Recorder
+from .table import verdict_table
+
+# Tests of models of the user's only.
+OWN = "own"
+_EXTENDED = "models of the extended registry; run only when asked for"
+_SESSION = pytest.StashKey[Session]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the suite's options."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep each model on one xdist worker, so that no candidate runs twice."""
+    config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
+    config.addinivalue_line("markers", f"{OWN}: judges models of your own only")
+    # Not in pytest.ini, which pytest misses from elsewhere and with a path among the options.
+    config.addinivalue_line("markers", f"extended: {_EXTENDED}")
+    for optional in (recording, selecting):
+        config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
+    _check_models(config)
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "loadgroup"
+    results = config.getoption("--results")
+    if results and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Recorder(Path(results), session_of(config)))
+    if selecting.is_asked(config):
+        selecting.check(config)
+        _check_evaluated(config)
+    if recording.asked(config):
+        recording.check(config)
+        if results:
+            version = session_of(config).capability["version"]
+            recording.write_to(config, Path(results), version)
+
+
+def _check_models(config: pytest.Config) -> None:
+    """Raise pytest.UsageError for models that can't be, before anything is collected."""
+    if _is_suite_run(config) or config.getoption("--model") or config.getoption("--models-file"):
+        try:
+            asked_models(config)
+        except ConformanceError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+def _check_evaluated(config: pytest.Config) -> None:
+    """Raise pytest.UsageError where an evaluation is asked for of models it can't be made of."""
+    session = session_of(config)
+    own = [name for name in session.models if name in session.own]
+    if own == session.models:
+        raise pytest.UsageError(
+            f"{', '.join(own)}: the evaluation on ImageNet is of models of the registry only, as "
+            "it takes their preprocessing and classes; name one besides, or leave imagenet out"
+        )
+
+
+def session_of(config: pytest.Config) -> Session:
+    """Return the session's state, made on first use; raise pytest.UsageError for bad options."""
+    if _SESSION not in config.stash:
+        try:
+            config.stash[_SESSION] = new_session(config)
+        except ConformanceError as error:
+            raise pytest.UsageError(str(error)) from None
+    return config.stash[_SESSION]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
+    """Leave the suite's own tests out unless they are asked for (``--pyargs conformance``)."""
+    asked = any("selftest" in arg for arg in config.invocation_params.args)
+    return True if collection_path == SELFTEST and not asked else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Spread the tests that judge a stage over the models and, where they run it, over engines.
+
+    Other tests may have fixtures of the same names that are none of this plugin's business.
+    """
+    if metafunc.definition.get_closest_marker("stage") is None:
+        return
+    if "pack" in metafunc.fixturenames:
+        session = session_of(metafunc.config)
+        own = metafunc.definition.get_closest_marker(OWN)
+        models = [m for m in session.models if m in session.own] if own else session.models
+        metafunc.parametrize("pack", marked(session, models), indirect=True, scope="session")
+    if "conversion" in metafunc.fixturenames:
+        formats = _formats(metafunc.config)
+        metafunc.parametrize("conversion", formats, indirect=True, scope="session")
+    if "variant" in metafunc.fixturenames:
+        variants = session_of(metafunc.config).variants()
+        ids = ["-".join(filter(None, (v.variant, switches(v)))) for v in variants]
+        metafunc.parametrize("variant", variants, ids=ids, scope="session")
+
+
+def _formats(config: pytest.Config) -> list[str]:
+    return [name for name in session_of(config).importers if name in FORMATS]
+
+
+def marked(session: Session, models: Iterable[str]) -> list[Any]:
+    """Return the models as parameters, those of the extended registry with their marker."""
+    mark = () if session.chosen else pytest.mark.extended
+    return [pytest.param(m, marks=mark if m in EXTENDED else ()) for m in models]
+
+
+def _deselect(config: pytest.Config, items: list[pytest.Item], mark: str) -> None:
+    """Take the tests of a marker out of the run, and tell pytest so."""
+    _leave_out(config, items, lambda item: item.get_closest_marker(mark) is not None)
+
+
+def _leave_out(
+    config: pytest.Config, items: list[pytest.Item], which: Callable[[pytest.Item], bool]
+) -> None:
+    unwanted = [item for item in items if which(item)]
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Group the items by model for xdist, name their case, and mark the known failures."""
+    if not recording.asked(config):
+        _deselect(config, items, recording.MARK)
+    if not selecting.is_asked(config):
+        _deselect(config, items, selecting.MARK)
+    _leave_out(config, items, is_batch_of_one)
+    if not _formats(config):
+        # pytest would keep a test without parameters, and tell that it was skipped.
+        _leave_out(config, items, lambda item: "conversion" in getattr(item, "fixturenames", ()))
+    own = [item for item in items if item.get_closest_marker(OWN)]
+    if own and not any(model_of(item) in session_of(config).own for item in own):
+        _deselect(config, items, OWN)  # there is no model of the user's to judge
+    for item in items:
+        if item.get_closest_marker(selecting.MARK):
+            item.add_marker(pytest.mark.xdist_group(model_of(item)))
+        if not item.get_closest_marker("stage"):
+            continue
+        model, variant = parameters_of(item)
+        if model is not None:
+            item.add_marker(pytest.mark.xdist_group(model))
+        name_case(item, session_of(config), model or NO_MODEL, variant)
+        mark_known_failure(session_of(config), item, model or NO_MODEL, variant)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the findings into the report, for the results file and the table at the end."""
+    report = yield
+    vars(report)["findings"] = dict(findings(item))
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Build the missing packs before the first test, so that progress garbles no test's line."""
+    config = session.config
+    models = sorted({m for m in map(model_of, session.items) if m}, key=model_order)
+    if config.option.collectonly or not models:
+        return
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        session_of(config).build_missing(models, _announcer(config))
+
+
+def _announcer(config: pytest.Config) -> Callable[[Event], None]:
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+    if terminal is None or hasattr(config, "workerinput"):
+        # A worker of pytest-xdist has no terminal of its own, but shares standard error.
+        return lambda event: print(f"conformance: {event}", file=sys.stderr, flush=True)
+    return lambda event: terminal.write_line(f"conformance: {event}")
+
+
+@pytest.fixture(scope="session")
+def conformance_session(request: pytest.FixtureRequest) -> Session:
+    """What this session knows of OpenCV, packs and runs."""
+    return session_of(request.config)
+
+
+@pytest.fixture(scope="session")
+def pack(request: pytest.FixtureRequest, conformance_session: Session) -> Pack:
+    """The reference pack of one model (indirect parameter: the model's name)."""
+    try:
+        return conformance_session.pack(request.param)
+    except ConformanceError as error:
+        message = str(error)
+    # In a fixture this is an error of the test, not a failure; the message says it all.
+    pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def conversion(
+    request: pytest.FixtureRequest, pack: Pack, conformance_session: Session
+) -> Conversion:
+    """The pack's file for another importer (indirect parameter: the importer)."""
+    try:
+        conformance_session.check_conversion(pack, request.param)
+        return require_conversion(pack, request.param)
+    except ConformanceError as error:
+        message = str(error)
+    pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def candidate(conformance_session: Session, pack: Pack, variant: RunConfig) -> CandidateRun:
+    """What OpenCV answered to the pack's inputs, or how it failed: a test of import judges that."""
+    try:
+        conformance_session.check_conversion(pack, variant.importer)
+    except ConformanceError as error:
+        message = str(error)
+    else:
+        return conformance_session.run(pack, variant)
+    pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture
+def answered(candidate: CandidateRun) -> CandidateRun:
+    """The candidate, provided that it got as far as answering every input."""
+    failure = candidate.failure_before("forward")
+    if failure is not None:
+        pytest.fail(f"no answer to judge: {failure}", pytrace=False)
+    return candidate
+
+
+@pytest.fixture
+def verify(
+    request: pytest.FixtureRequest, pack: Pack, conformance_session: Session
+) -> Callable[[Judgement], None]:
+    """Record a judgement with the case, and fail the test with the full message if it is bad."""
+    _, variant = parameters_of(request.node)
+
+    def verify(judgement: Judgement) -> None:
+        __tracebackhide__ = True
+        findings(request.node)["judgement"] = found = judgement.as_dict()
+        request.node.user_properties += [
+            (name, found[name])
+            for name in ("metric", "observed", "allowed")
+            if found[name] is not None
+        ]
+        findings(request.node)["notes"] = pack.manifest.notes
+        if judgement.notes and judgement.passed:
+            warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
+        if not judgement.passed:
+            judged = [head for head in pack.heads() if head.output_name == judgement.output]
+            context = _context(request, (judged or [pack])[0], conformance_session, variant)
+            lines = diagnose(conformance_session, pack, variant) if variant else []
+            pytest.fail(failure_message(judgement, context, lines), pytrace=False)
+
+    return verify
+
+
+@pytest.fixture
+def record_line(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
+    """Record a further line of the results file, of the kind "run" or "layers"."""
+    return lambda line: findings(request.node).update({line["kind"]: line})
+
+
+@pytest.fixture(scope="session")
+def tolerances(conformance_session: Session) -> Tolerances:
+    """The content of the tolerances file."""
+    return conformance_session.limits.tolerances
+
+
+@pytest.fixture
+def allowance(
+    pack: Pack, variant: RunConfig, conformance_session: Session
+) -> Callable[..., Allowance]:
+    """What a metric may reach on each of the pack's inputs, in this OpenCV as configured."""
+
+    def allowance(metric: str, output: Optional[Pack] = None) -> Allowance:
+        return conformance_session.limits.allow(output or pack, variant, metric)
+
+    return allowance
+
+
+class ConformanceNote(UserWarning):
+    """Something worth knowing that is no failure, such as a swap of classes inside the noise."""
+
+
+def _context(
+    request: pytest.FixtureRequest, pack: Pack, session: Session, variant: Optional[RunConfig]
+) -> Context:
+    return Context(
+        model=pack.model,
+        opencv=session.capability["version"],
+        engine=variant.title if variant else "",
+        command=rerun_command(request.node, request.config, session.own.get(pack.model)),
+        labels=None if pack.manifest.own is None else _labels(pack),
+        shape=pack.output_shape if pack.is_map else None,
+    )
+
+
+def _labels(pack: Pack) -> Sequence[str]:
+    """Return the names of the output's classes; none where the labels are another output's."""
+    found = pack.labels() or ()
+    return found if len(found) == pack.load("outputs_f32").shape[-1] else ()
+
+
+def pytest_report_header(config: pytest.Config) -> Optional[list[str]]:
+    """Name versions, CPU and packs where the suite is about to run."""
+    return session_of(config).header() if _is_suite_run(config) else None
+
+
+def _is_suite_run(config: pytest.Config) -> bool:
+    return asks_for_suite(config.args, config.option.pyargs, config.invocation_params.dir)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the verdict of each model and engine."""
+    reports = [
+        r for rs in terminalreporter.stats.values() for r in rs if isinstance(r, pytest.TestReport)
+    ]
+    table = verdict_table(reports, terminalreporter._tw.fullwidth)
+    if table:
+        terminalreporter.section("conformance")
+        terminalreporter.write(table)

@@ -1,0 +1,102 @@
+"""The pytest side of the results store: one file for each importer and engine of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.candidate import RunConfig
+from conformance.results.cases import Line, ResultsWriter, writing
+from conformance.session import Session
+
+from .table import worst_outcome
+
+
+class Recorder:
+    """Writes what the reports say as it comes; registered as a plugin where --results is given.
+
+    Under pytest-xdist only the controller has one.
+    """
+
+    def __init__(self, folder: Path, session: Session) -> None:
+        self._folder = folder
+        self._session = session
+        self._stack = ExitStack()
+        self._writers: dict[RunConfig, ResultsWriter] = {}
+        self._outcomes: dict[str, list[Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Write a line when a case's last phase is over."""
+        findings: dict[str, Any] = getattr(report, "findings", {})
+        if "case" not in findings:
+            return  # a test that judges nothing leaves the files as they are
+        if not self._writers:
+            self._open()
+        phases = self._outcomes.setdefault(report.nodeid, [])
+        phases.append(report)
+        if report.when != "teardown":
+            return
+        properties: dict[str, Any] = dict(report.user_properties)
+        lines = [_case_line(findings, properties["command"], phases)]
+        lines += [findings[kind] for kind in ("run", "layers") if kind in findings]
+        del self._outcomes[report.nodeid]
+        for config, writer in self._writers.items():
+            if belongs(properties, config):
+                for line in lines:
+                    writer.write(line)
+
+    def _open(self) -> None:
+        for config in self._session.variants():
+            if config.variant not in {given.variant for given in self._writers}:
+                header = self._session.results_header(config)
+                name = f"{header['opencv']['version']}-{config.variant}.jsonl"
+                manager = writing(self._folder / name, header)
+                self._writers[config] = self._stack.enter_context(manager)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Close the files; a run that was interrupted gets no footer."""
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        error = None if ended else RuntimeError("interrupted")
+        self._stack.__exit__(type(error) if error else None, error, None)
+
+
+def belongs(properties: Mapping[str, Any], config: RunConfig) -> bool:
+    """Return whether a case is one of the engine and importer of `config`.
+
+    One without an engine is of all (is the frozen graph right?), and one without an importer
+    is of the usual one, or of all where it has no engine either.
+    """
+    engine, importer = properties.get("engine"), properties.get("importer")
+    if importer is None and engine is not None:
+        importer = RunConfig().importer
+    return engine in (None, config.engine) and importer in (None, config.importer)
+
+
+def _case_line(findings: dict[str, Any], command: str, phases: list[Any]) -> Line:
+    outcome = worst_outcome(phases)
+    line: Line = {"kind": "case", **findings["case"], "outcome": outcome}
+    judgement = findings.get("judgement")
+    if judgement:
+        line |= {key: judgement[key] for key in ("metric", "observed", "allowed")}
+    if outcome != "passed":
+        line["reason"] = _reason(phases)
+        line["command"] = command
+    elif judgement and judgement["notes"]:
+        line["reason"] = judgement["notes"]
+    return line
+
+
+def _reason(phases: list[Any]) -> str:
+    for report in phases:
+        if hasattr(report, "wasxfail"):
+            return f"known failure: {report.wasxfail}"
+        if report.outcome == "skipped":
+            return str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else "skipped"
+        if report.outcome == "failed":
+            return str(report.longreprtext)[-4000:]
+    return ""

@@ -1,0 +1,301 @@
+"""The command ``python -m conformance predict MODEL``: the tutorial's test mode."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from conformance.candidate import RunConfig
+from conformance.cli import ERROR, OK
+from conformance.errors import ConformanceError
+from conformance.fixtures import fixture_path
+from conformance.inputs.modes import blob_arguments
+from conformance.inputs.own import preprocessing_from
+from conformance.inputs.settings import Settings
+from conformance.models import get_model
+from conformance.own_models import OPTIONS, Asked, OwnModel, choose
+from conformance.pack.format import Pack
+from conformance.pack.request import PackRequest, keras_flavour, producer_versions
+from conformance.pack.store import default_packs, locate_pack, require_pack
+
+from . import options, printing
+from .answers import Answer, difference, read_labels
+from .explanation import Explanation
+from .frameworks import Frameworks, PictureError
+from .pictures import find_pictures, output_paths, refusal
+
+
+def predict_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `predict` takes."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a name, or the path of your own model")
+    add(
+        "--image",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="pictures, folders of pictures, globs in quotes (default: the tutorial's squirrel)",
+    )
+    add("--output", type=Path, metavar="OUT", help="draw the answer on the picture; many: a folder")
+    add("--show", action="store_true", help="show it in a window until a key is pressed")
+    add("--json", action="store_true", help="one line of JSON a picture")
+    add("--explain", action="store_true", help="split the difference by its causes (slow)")
+    add("--opencv-only", action="store_true", help="leave TensorFlow out, whose start takes long")
+    add(
+        "--labels",
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="a label a line, one for each class (default: ImageNet's for 1000 classes)",
+    )
+    options.add_options(parser)
+    group = parser.add_argument_group("models of your own", "Given as for `pytest --model`.")
+    for name, how in OPTIONS.items():
+        group.add_argument(name, **how)
+    add(
+        "--packs",
+        type=Path,
+        default=default_packs(),
+        metavar="DIR",
+        help="folder of reference packs (default: %(default)s)",
+    )
+    add(
+        "--weights",
+        default="synthetic",
+        metavar="W",
+        help="synthetic (default), imagenet, or a file or folder with <model>.weights.h5",
+    )
+    add("--engine", default="default", help="classic, new, or default: OpenCV's own")
+    add("--threads", type=int, metavar="N", help="of both frameworks (default: OpenCV's choice)")
+    add(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="longest time one answer may take (default: 600)",
+    )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is known of one picture."""
+
+    picture: Path
+    size: Sequence[int]
+    opencv: Answer
+    tensorflow: Optional[Answer]
+    missing: str
+    explanation: Optional[Explanation]
+
+
+def run_predict(given: argparse.Namespace) -> int:
+    """Predict each picture; 2 where one of them can't be used, which the others don't mind."""
+    _check(given)
+    name, own = _model(given)
+    pictures = find_pictures(given.image or [str(fixture_path("images/squirrel_cls.jpg"))])
+    outputs = output_paths(pictures, given.output) if given.output else []
+    missing = _tensorflow_missing(given)
+    pack = _answering(_pack(given, name, own))
+    chosen = options.settings_of(given, name, _default(pack))
+    if given.explain and chosen.grey:
+        raise ConformanceError(f"--explain: {name} takes grey images, it explains colour ones only")
+    classes = pack.load("outputs_f32").shape[-1]
+    labels = read_labels(given.labels, classes, None if own is None else pack.labels() or [])
+    weights = given.weights if own is None else Path(own.path or name).name
+    _print(given, _heading(pack, weights, chosen))
+    config = RunConfig(engine=given.engine, threads=given.threads)
+    status = OK
+    with Frameworks(pack, config, given.weights, classes, labels, given.timeout, own) as frameworks:
+        if given.show:
+            _check_windows(frameworks)
+        for index, picture in enumerate(pictures):
+            try:
+                told = _one(given, frameworks, picture, chosen, missing)
+            except PictureError as error:
+                status = ERROR
+                _tell_bad(given, picture, error)
+                continue
+            if given.json:
+                about = {"model": name, "output_name": pack.output_name or None, "weights": weights}
+                print(json.dumps(_record(told, about, chosen, outputs[index : index + 1])))
+            _draw(given, frameworks, told, outputs[index : index + 1])
+    return status
+
+
+def _check(given: argparse.Namespace) -> None:
+    if given.threads is not None and given.threads < 1:
+        raise ConformanceError(f"--threads {given.threads}: give 1 or more")
+    if not given.timeout > 0:
+        raise ConformanceError(f"--timeout {given.timeout:g}: give more than 0 seconds")
+    if given.explain and given.opencv_only:
+        raise ConformanceError("--explain compares with TensorFlow: leave --opencv-only out")
+    if given.show and sys.platform.startswith("linux"):
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise ConformanceError(
+                "--show: there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set); use "
+                "--output FILE and look at the file"
+            )
+
+
+def _tensorflow_missing(given: argparse.Namespace) -> str:
+    """Return why TensorFlow does not answer, or an empty string."""
+    if given.opencv_only:
+        return "not asked (--opencv-only)"
+    if producer_versions(keras_flavour()) is not None:
+        return ""
+    if given.explain:
+        raise ConformanceError(
+            "--explain needs TensorFlow, which is not installed here: "
+            "python -m pip install 'opencv-dnn-conformance[tensorflow]'"
+        )
+    return "not installed here, so that the pack's frozen graph is run by OpenCV alone"
+
+
+def _model(given: argparse.Namespace) -> tuple[str, Optional[OwnModel]]:
+    """Return the model's name and, where it is one of the user's own, what is known of it."""
+    further = (given.model_preprocess, given.model_labels, given.model_size, given.models_file)
+    models = choose(Asked([given.model], *further), given.packs)
+    (name,) = models.names
+    own = models.own.get(name)
+    if given.explain and own is not None and own.path is None:
+        raise ConformanceError(f"--explain: {name} is known by its pack only; give its file's path")
+    return name, own
+
+
+def _pack(given: argparse.Namespace, name: str, own: Optional[OwnModel]) -> Pack:
+    """Return the pack, which is built first where it is missing and TensorFlow is there."""
+    flavour = keras_flavour()
+    weights = given.weights if own is None else own.path or name
+    request = PackRequest(name, weights, "opencv", flavour, own)
+    can_build = producer_versions(flavour) is not None and (own is None or own.path is not None)
+    if can_build and locate_pack(given.packs, request) is None:
+        from conformance.pack.builder import run_builder
+
+        for event in run_builder([request], given.packs):
+            if event.state == "failed":
+                raise ConformanceError(f"the pack of {request.model} can't be built: {event.step}")
+            print(f"building the pack: {event}", file=sys.stderr, flush=True)
+    return require_pack(given.packs, request)
+
+
+def _answering(pack: Pack) -> Pack:
+    """Return the pack as the output sees it that is predicted: the first softmax, or row of values.
+
+    Raises ConformanceError for a model that gives maps of values only.
+    """
+    rows = [head for head in pack.heads() if not head.is_map]
+    if not rows:
+        shape = " x ".join(map(str, pack.output_shape or ()))
+        raise ConformanceError(
+            f"{pack.model} gives a map of {shape} values, no row of classes to predict; judge it "
+            "with pytest --model"
+        )
+    return next((head for head in rows if head.kind == "softmax"), rows[0])
+
+
+def _default(pack: Pack) -> Settings:
+    """Return how the model's input is made."""
+    shape = np.load(pack.path / "inputs.npy", mmap_mode="r", allow_pickle=False).shape
+    size, own = (shape[1], shape[2]), pack.manifest.own
+    if own is None:
+        return Settings(blob_arguments(get_model(pack.model).mode), True, size)
+    made = preprocessing_from(own["preprocess"])
+    return Settings(made.blob_arguments(), made.crop, size, made.resize, grey=shape[3] == 1)
+
+
+def _heading(pack: Pack, weights: str, chosen: Settings) -> Iterator[str]:
+    """Yield what is said before the first picture."""
+    of = f", weights {weights}" if pack.manifest.own is None else ""
+    yield f"{pack.model}{of}; picture to blob:"
+    yield from (f"  {line}" for line in chosen.told())
+    if pack.output_name:
+        others = ", ".join(h.output_name for h in pack.heads() if h.head != pack.head)
+        yield f"predicted is its output {pack.output_name!r}; it also has {others}"
+
+
+def _check_windows(frameworks: Frameworks) -> None:
+    if not frameworks.about["windows"]:
+        raise ConformanceError(
+            f"--show: this OpenCV {frameworks.about['version']} was built without windows "
+            f"(headless); install opencv-python instead, or use --output FILE"
+        )
+
+
+def _one(
+    given: argparse.Namespace,
+    frameworks: Frameworks,
+    picture: Path,
+    chosen: Settings,
+    missing: str,
+) -> _Told:
+    """Ask both frameworks, printing each answer as it comes unless JSON is wanted."""
+    reason = refusal(picture)
+    if reason:
+        raise PictureError(f"{picture}: {reason}; give a JPEG, PNG or another image")
+    opencv, size, warning = frameworks.opencv(picture, chosen, given.explain)
+    if warning:
+        print(f"warning: {picture}: damaged? OpenCV says: {warning}", file=sys.stderr)
+    tensorflow, explanation = None, None
+    _print(given, ["", f"{picture}, {size[0]} x {size[1]} pixels", *printing.answer_lines(opencv)])
+    if not missing:
+        tensorflow = frameworks.tensorflow()
+        apart = difference(opencv.outputs, tensorflow.outputs)
+        _print(given, printing.answer_lines(tensorflow))
+        _print(given, [printing.difference_line(opencv, tensorflow, apart)])
+        if given.explain:
+            explanation = frameworks.explain(picture, chosen, opencv, tensorflow)
+            weights = frameworks.weights if frameworks.own is None else ""
+            _print(given, ["", *printing.explanation_lines(explanation, weights)])
+    else:
+        _print(given, [f"TensorFlow: {missing}"])
+    return _Told(picture, size, opencv, tensorflow, missing, explanation)
+
+
+def _print(given: argparse.Namespace, lines: Iterable[str]) -> None:
+    if not given.json:
+        print("\n".join(lines), flush=True)
+
+
+def _tell_bad(given: argparse.Namespace, picture: Path, error: PictureError) -> None:
+    if given.json:
+        print(json.dumps({"file": str(picture), "error": str(error)}))
+    print(f"error: {error}", file=sys.stderr)
+
+
+def _draw(
+    given: argparse.Namespace, frameworks: Frameworks, told: _Told, output: Sequence[Path]
+) -> None:
+    lines = printing.caption_lines(told.opencv)
+    for path in output:
+        frameworks.draw(lines, path)
+        _print(given, [f"drawn: {path}"])
+    if given.show:
+        frameworks.show(lines, str(told.picture))
+
+
+def _record(
+    told: _Told, about: dict[str, Any], chosen: Settings, output: Sequence[Path]
+) -> dict[str, Any]:
+    """Return the line of JSON of one picture. about: the model."""
+    tensorflow = told.tensorflow
+    apart = tensorflow and difference(told.opencv.outputs, tensorflow.outputs)
+    return {
+        "file": str(told.picture),
+        "width": told.size[0],
+        "height": told.size[1],
+        **about,
+        "preprocessing": chosen.as_dict(),
+        "opencv": told.opencv.as_dict(),
+        "tensorflow": tensorflow.as_dict() if tensorflow else {"missing": told.missing},
+        "difference": apart.as_dict() if apart else None,
+        "explanation": told.explanation.as_dict() if told.explanation else None,
+        "output": str(output[0]) if output else None,
+    }

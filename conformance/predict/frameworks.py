@@ -1,0 +1,198 @@
+"""OpenCV and TensorFlow, each in a process of its own, answering picture after picture."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from conformance.candidate import RunConfig
+from conformance.errors import ConformanceError
+from conformance.inputs.settings import Settings
+from conformance.own_models import OwnModel
+from conformance.pack.format import Pack
+from conformance.processes.server import FrameworkError, Server
+
+from .answers import Answer, Array, best_classes
+from .explanation import Explanation, Levels, explain
+
+OPENCV, TENSORFLOW = "conformance.opencv.prediction", "conformance.reference.prediction"
+# A window stays open as long as its user likes: a week, in seconds.
+_LOOKED_AT = 7 * 24 * 3600.0
+
+
+class PictureError(ConformanceError):
+    """One picture can't be used; the next ones may be."""
+
+
+@dataclass
+class Frameworks:
+    """Both frameworks on one model; a context manager that ends their processes.
+
+    pack: as the output sees it that is asked for. labels: one a class, or none. own: the user's
+    own model that the pack is of. timeout: seconds that one answer may take. TensorFlow is started
+    when it is first asked. Every method raises ConformanceError where a framework gives no answer.
+    """
+
+    pack: Pack
+    config: RunConfig
+    weights: str
+    classes: int
+    labels: Sequence[str]
+    timeout: float
+    own: Optional[OwnModel] = None
+    _open: ExitStack = field(default_factory=ExitStack)
+    _tensorflow: Optional[Server] = None
+
+    def __enter__(self) -> Frameworks:
+        self.folder = Path(
+            self._open.enter_context(tempfile.TemporaryDirectory(prefix="opencv-conformance-"))
+        )
+        try:
+            self._opencv = self._start(
+                OPENCV,
+                model=self.pack.model,
+                graph=str(self.pack.graph_path.resolve()),
+                config=asdict(self.config),
+                classes=self.classes,
+                head=self.pack.head if len(self.pack.heads()) > 1 else None,
+            )
+            self.about = self._ask(self._opencv, do="about")
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def _start(self, module: str, **request: Any) -> Server:
+        try:
+            server = Server(module, request, self.timeout)
+        except FrameworkError as error:
+            raise self._failed(error) from error
+        self._open.callback(server.close)
+        return server
+
+    def _ask(self, server: Server, **request: Any) -> dict[str, Any]:
+        try:
+            return server.ask(request)
+        except FrameworkError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: FrameworkError) -> ConformanceError:
+        name = self.pack.model
+        return ConformanceError(
+            error.message if name in error.message else f"{name}: {error.message}"
+        )
+
+    def _file(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def opencv(
+        self, picture: Path, settings: Settings, pixels: bool
+    ) -> tuple[Answer, list[int], str]:
+        """Return OpenCV's answer to the picture, the picture's [width, height], and a warning.
+
+        The warning is what the decoder said of a damaged picture, else empty.
+        pixels: keep the decoded and resized pixels for `explain`. Raises PictureError where the
+        picture is to blame.
+        """
+        found = self._ask(
+            self._opencv,
+            do="predict",
+            image=str(picture.resolve()),
+            settings=settings.request(),
+            blob=self._file("blob.npy"),
+            outputs=self._file("opencv.npy"),
+            pixels=self._file("pixels.npz") if pixels else None,
+        )
+        if "refused" in found:
+            raise PictureError(f"{picture}: {found['refused']}")
+        about = self.about
+        how, threads = f"{about['engine']} engine", int(about["threads"])
+        answer = self._answer("OpenCV", about["version"], how, threads, found, "opencv.npy")
+        return answer, found["size"], found["warning"]
+
+    def tensorflow(self) -> Answer:
+        """Return what TensorFlow's frozen graph makes of the blob that OpenCV was given."""
+        found = self._ask(
+            self._started_tensorflow(),
+            do="predict",
+            blob=self._file("blob.npy"),
+            outputs=self._file("tensorflow.npy"),
+        )
+        threads = int(self.about["threads"])
+        version, how = found["version"], "frozen graph"
+        return self._answer("TensorFlow", version, how, threads, found, "tensorflow.npy")
+
+    def _started_tensorflow(self) -> Server:
+        if self._tensorflow is None:
+            self._tensorflow = self._start(
+                TENSORFLOW,
+                pack=str(self.pack.path.resolve()),
+                head=self.pack.head,
+                own=self.own.as_dict() if self.own else None,
+                weights=self.weights,
+                # As many as OpenCV has, so that the times can be compared.
+                threads=int(self.about["threads"]),
+            )
+        return self._tensorflow
+
+    def _answer(
+        self,
+        framework: str,
+        version: str,
+        how: str,
+        threads: int,
+        found: dict[str, Any],
+        outputs: str,
+    ) -> Answer:
+        values: Array = np.load(self._file(outputs), allow_pickle=False)
+        shapes = (tuple(found["input_shape"]), tuple(found["output_shape"]))
+        best = best_classes(values, self.labels)
+        kind = self.pack.kind
+        return Answer(framework, version, how, threads, *shapes, found["ms"], best, values, kind)
+
+    def explain(
+        self, picture: Path, settings: Settings, opencv: Answer, tensorflow: Answer
+    ) -> Explanation:
+        """Return what the difference between the two ends is made of, for the last picture."""
+        found = self._ask(
+            self._started_tensorflow(),
+            do="explain",
+            image=str(picture.resolve()),
+            settings=settings.request(),
+            blob=self._file("blob.npy"),
+            pixels=self._file("pixels.npz"),
+            stages=self._file("stages.npz"),
+        )
+        with np.load(self._file("stages.npz"), allow_pickle=False) as arrays:
+            softmax = {name: arrays[name] for name in arrays.files}
+        softmax.update(frozen=tensorflow.outputs, opencv=opencv.outputs)
+        levels = {name: Levels(*values) for name, values in found["levels"].items()}
+        return explain(softmax, levels, settings.float32)
+
+    def draw(self, lines: Sequence[str], output: Path) -> None:
+        """Write the last picture with the lines drawn on it."""
+        path = str(output.resolve())
+        found = self._ask(self._opencv, do="draw", lines=list(lines), output=path)
+        if "refused" in found:
+            raise ConformanceError(f"--output {output}: {found['refused']}; give another file")
+
+    def show(self, lines: Sequence[str], title: str) -> None:
+        """Show the last picture in a window until a key is pressed or it is closed."""
+        self._opencv.timeout = _LOOKED_AT
+        try:
+            self._opencv.ask({"do": "show", "lines": list(lines), "title": title})
+        except FrameworkError as error:
+            # Qt aborts the process where it can't reach the display.
+            raise ConformanceError(
+                f"--show: {error.message}\nUse --output FILE and look at the file"
+            ) from error
+        self._opencv.timeout = self.timeout

@@ -1,0 +1,132 @@
+"""The report as a CI summary in Markdown: verdicts, failures with their command, what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from conformance.results.cases import Line
+from conformance.results.comparisons import Compared
+from conformance.results.evaluations import Accuracies
+from conformance.results.history import history
+
+from .matrix import BAD, NAMES, SYMBOLS, Group, Matrix
+from .sections import Report, case_name, failures, number
+
+# A CI summary holds 1 MiB; past this many failures nobody reads on.
+MOST_FAILURES = 50
+_LONGEST_REASON = 300
+
+
+def markdown(report: Report) -> str:
+    """Return the summary."""
+    parts = [f"## {report.title}", _headline(report.matrix)]
+    parts += [f"> Note: {note}" for note in report.notes]
+    for group in report.matrix.groups:
+        parts += list(_group(report.matrix, group))
+    parts += list(_failures(report))
+    parts += list(_times(report))
+    parts += list(_accuracy(report))
+    return "\n\n".join(parts) + "\n"
+
+
+def _headline(matrix: Matrix) -> str:
+    verdicts = [
+        column.cell(model).verdict for _, column in matrix.columns for model in matrix.models
+    ]
+    told = [f"{verdicts.count(v)} {SYMBOLS[v]} {NAMES[v]}" for v in SYMBOLS if v in verdicts]
+    return f"Models by OpenCV and engine: {', '.join(told) or 'no results'}"
+
+
+def _group(matrix: Matrix, group: Group) -> Iterator[str]:
+    yield f"### Verdicts{': ' + group.name if group.name else ''}\n\nCPU {group.machine}"
+    rows = [[m, *(_mark(c.cell(m).verdict) for c in group.columns)] for m in matrix.models]
+    yield table(["model", *(column.label for column in group.columns)], rows)
+    steps = [step for step in history(group.results) if step.kind != "bits"]
+    if steps:
+        yield "#### What changed from one version to the next"
+        heads = ["model", "engine", "what", "after", "at", "detail"]
+        yield table(
+            heads, [[s.model, s.engine, s.kind, s.before, s.version, s.detail] for s in steps]
+        )
+
+
+def _mark(verdict: str) -> str:
+    return f"**{SYMBOLS[verdict]} {verdict}**" if verdict in BAD else SYMBOLS[verdict]
+
+
+def _failures(report: Report) -> Iterator[str]:
+    found = failures(report) or {"entries": []}
+    entries = [entry for entry in found["entries"] if entry["outcome"] in BAD]
+    if entries:
+        yield "### Failures"
+    for entry in entries[:MOST_FAILURES]:
+        case = entry["places"][-1]["case"]
+        versions = ", ".join(dict.fromkeys(place["column"].version for place in entry["places"]))
+        where = ", ".join(filter(None, (entry["engine"], entry["group"])))
+        yield (
+            f"- **{entry['outcome']}** {entry['model']} `{case_name(case)}`, {where}: {versions}"
+            f"{_observed(case)}\n{_block(case)}"
+        )
+    if len(entries) > MOST_FAILURES:
+        yield f"{len(entries) - MOST_FAILURES} more; the HTML report has them."
+
+
+def _observed(case: Line) -> str:
+    observed, allowed = number(case.get("observed")), number(case.get("allowed"))
+    if observed is None or allowed is None:
+        return ""
+    return f"; observed {observed:.3g}, allowed {allowed:.3g}"
+
+
+def _block(case: Line) -> str:
+    reason = case.get("reason", "").strip()[:_LONGEST_REASON]
+    lines = [*reason.splitlines(), f"$ {case['command']}" if "command" in case else ""]
+    # Four backticks: a reason may hold three.
+    text = "\n".join(f"  {line}" for line in lines if line)
+    return f"  ````\n{text}\n  ````"
+
+
+def _times(report: Report) -> Iterator[str]:
+    if report.timings:
+        yield "### Inference time"
+        rows = [[t.model, t.who, f"{t.median_ms:.2f}", t.group] for t in report.timings]
+        yield table(["model", "who", "median, ms", "machine"], rows)
+    if report.comparisons:
+        yield "### Two OpenCV wheels"
+        heads = ["model", "first", "second", "second / first", "95 % interval", "rounds", "machine"]
+        yield table(heads, map(_compared_row, report.comparisons))
+
+
+def _compared_row(one: Compared) -> list[str]:
+    interval = (
+        "too few rounds" if one.interval is None else "{:.3f} to {:.3f}".format(*one.interval)
+    )
+    rounds = f"{one.rounds}{'' if one.complete else ', interrupted'}"
+    return [one.model, one.first, one.second, f"{one.ratio:.3f}", interval, rounds, one.group]
+
+
+def _accuracy(report: Report) -> Iterator[str]:
+    if report.accuracies:
+        yield "### Accuracy on ImageNet"
+        heads = ["model", "OpenCV", "preprocessing", "images", "top-1 OpenCV / TensorFlow, %"]
+        heads += ["top-5, %", "p", "mean L1"]
+        yield table(heads, map(_accuracy_row, report.accuracies))
+
+
+def _accuracy_row(found: Accuracies) -> list[str]:
+    head, summary = found.header, found.summary
+    shares = [
+        " / ".join(f"{100 * summary[who][top]['value']:.3f}" for who in ("opencv", "tensorflow"))
+        for top in ("top1", "top5")
+    ]
+    p_value, mean = summary["paired_top1"]["p_value"], number(summary["l1_mean"])
+    row = [head["model"], f"{head['opencv']} {head['engine']}", head["preprocess"]]
+    row += [str(summary["images"]), *shares, f"{p_value:.3g}"]
+    return [*row, "-" if mean is None else f"{mean:.2e}"]
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)

@@ -1,0 +1,134 @@
+"""The data that the page's script shows on demand, small: what repeats is written once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from conformance.results.cases import Line
+from conformance.results.times import Timing
+
+from .accuracy import evaluation_rows
+from .charts import PAGE_CHARTS, coloured
+from .matrix import Cell, Column, Matrix
+from .sections import Data, Report, case_name, deviation_rows, iteration_rows, number, time_rows
+
+# A reason longer than this is cut in the page; the results file has all of it.
+LONGEST_REASON = 1500
+
+
+@dataclass
+class Table:
+    """Values told once, in order of their first use; `add` returns a value's place."""
+
+    values: list[Any] = field(default_factory=list)
+    places: dict[Any, int] = field(default_factory=dict)
+
+    def add(self, value: Any) -> int:
+        """Return the place of `value` (hashable; a tuple becomes a JSON list)."""
+        if value not in self.places:
+            self.places[value] = len(self.values)
+            self.values.append(value)
+        return self.places[value]
+
+
+def payload(report: Report) -> Data:
+    """Return what the page's script needs, ready for JSON."""
+    matrix, texts, arrays = report.matrix, Table(), Table()
+    cells = [
+        {
+            model: _cell(column.cell(model), texts)
+            for model in matrix.models
+            if model in column.cells
+        }
+        for _, column in matrix.columns
+    ]
+    layers = list(_layers(matrix, arrays))
+    return {
+        "columns": [_column(column, group.name) for group, column in matrix.columns],
+        "models": report.models,
+        "cells": cells,
+        "texts": texts.values,
+        "layers": layers,
+        "arrays": arrays.values,
+        "charts": {name: coloured(chart()) for name, chart in PAGE_CHARTS.items()},
+        "rows": {
+            "deviation": deviation_rows(matrix),
+            "version_time": time_rows(matrix),
+            "iterations": [
+                {**_timed(t), "iterations": [row["ms"] for row in iteration_rows(t)]}
+                for t in report.timings
+            ],
+            "evaluations": evaluation_rows(report.accuracies),
+            "medians": [{**_timed(t), "ms": t.median_ms} for t in report.timings],
+        },
+    }
+
+
+def _timed(timing: Timing) -> Data:
+    """Return what a timing's rows are chosen by; only OpenCV's have a version to choose."""
+    row = {"model": timing.model, "who": timing.who, "group": timing.group}
+    if timing.framework != "opencv":
+        return row
+    return {**row, "version": timing.version, "engine": timing.engine}
+
+
+def _column(column: Column, group: str) -> Data:
+    header = column.results.header if column.results else {}
+    return {
+        "label": column.label,
+        "group": group,
+        "version": column.version,
+        "engine": column.engine,
+        "file": column.results.path.name if column.results else "",
+        "distribution": header.get("opencv", {}).get("distribution", ""),
+    }
+
+
+def _cell(cell: Cell, texts: Table) -> Data:
+    return {
+        "verdict": cell.verdict,
+        "cases": [_case(case, texts) for case in cell.cases],
+        "runs": [[r["variant"], r["median_ms"], r["peak_mib"]] for r in cell.runs],
+    }
+
+
+def _case(case: Line, texts: Table) -> list[Any]:
+    """Return [outcome, test, metric, observed, allowed, reason, command] without empty ends."""
+    row: list[Any] = [texts.add(case["outcome"]), texts.add(case_name(case))]
+    row += [texts.add(case["metric"]) if "metric" in case else None]
+    row += [_short(case.get("observed")), _short(case.get("allowed"))]
+    reason = shorten(case.get("reason", ""))
+    row += [texts.add(text) if text else None for text in (reason, case.get("command", ""))]
+    while row[-1] is None:
+        row.pop()
+    return row
+
+
+def shorten(reason: str) -> str:
+    """Return `reason` at a length that a page can bear, saying so where it was cut."""
+    if len(reason) <= LONGEST_REASON:
+        return reason
+    return reason[:LONGEST_REASON].rstrip() + "\n… (cut; the results file has all of it)"
+
+
+def _short(value: object, digits: int = 4) -> Any:
+    """Return a number with `digits` significant digits, anything else as it is."""
+    found = number(value)
+    return value if found is None else float(f"{found:.{digits}g}")
+
+
+def _layers(matrix: Matrix, arrays: Table) -> Iterable[Data]:
+    for index, (_, column) in enumerate(matrix.columns):
+        for line in column.results.layers if column.results else []:
+            yield {
+                "column": index,
+                "model": line["model"],
+                "variant": line["variant"],
+                **{name: arrays.add(tuple(line[name])) for name in ("nodes", "ops")},
+                **{
+                    name: arrays.add(tuple(_short(value, 3) for value in line[name]))
+                    for name in ("observed", "noise", "allowed")
+                },
+            }

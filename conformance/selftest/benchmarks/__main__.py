@@ -1,0 +1,48 @@
+"""``python -m conformance.selftest.benchmarks NAME``, in a checkout: what the suite costs."""
+
+from __future__ import annotations
+
+from conformance.cli.main import Command, Later, main
+from conformance.cli.options import no_options
+
+freezing = Later("selftest.benchmarks.freezing")
+evaluation = Later("selftest.benchmarks.evaluation")
+recording = Later("selftest.benchmarks.recording")
+report = Later("selftest.benchmarks.report")
+tutorial = Later("selftest.benchmarks.tutorial")
+
+BENCHMARKS = (
+    Command(
+        "freezing",
+        "time and memory of freezing, beside TensorFlow's own (needs TensorFlow)",
+        freezing.benchmark_options,
+        freezing.run_benchmark,
+    ),
+    Command(
+        "evaluation",
+        "images a second of evaluate, of a straightforward evaluator, and the machine's limit",
+        evaluation.throughput_options,
+        evaluation.run_throughput,
+    ),
+    Command(
+        "recording",
+        "recorded inference times beside those of a bare loop",
+        recording.overhead_options,
+        recording.run_overhead,
+    ),
+    Command(
+        "report",
+        "what a report of 13 OpenCV versions and 15 models takes",
+        no_options,
+        report.run_benchmark,
+    ),
+    Command(
+        "tutorial",
+        "the suite on a warm mobilenet beside the tutorial's own run",
+        tutorial.benchmark_options,
+        tutorial.run_benchmark,
+    ),
+)
+
+if __name__ == "__main__":
+    raise SystemExit(main(table=BENCHMARKS, program="python -m conformance.selftest.benchmarks"))

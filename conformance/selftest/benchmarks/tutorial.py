@@ -1,0 +1,53 @@
+"""Whole-process times: the tutorial's MobileNet run beside a warm run of the suite on mobilenet.
+
+It builds the pack if it is missing, then runs both in turn and prints medians and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+from conformance.cli import OK
+from conformance.cli.options import packs_option
+from conformance.fixtures import fixture_path
+
+ROUNDS = 5
+
+
+def seconds(command: list[str], legacy: bool) -> float:
+    """Return the wall time of one process; raise RuntimeError with its output if it fails."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["TF_USE_LEGACY_KERAS"] = "1" if legacy else "0"
+    begin = time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
+    return time.perf_counter() - begin
+
+
+def benchmark_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `tutorial` takes."""
+    packs_option(parser)
+
+
+def run_benchmark(arguments: argparse.Namespace) -> int:
+    """Print both medians and the ratio of the suite's run to the tutorial's."""
+    packs = arguments.packs.resolve()
+    image = str(fixture_path("images/squirrel_cls.jpg"))
+    tutorial = [sys.executable, "-m", "conformance.selftest.tutorial", image]
+    suite = [sys.executable, "-m", "pytest", "--pyargs", "conformance.suite", f"--packs={packs}"]
+    suite += ["-k", "mobilenet and not mobilenetv2", "--engine=default", "-p", "no:cacheprovider"]
+    seconds(suite, legacy=False)
+    seconds(tutorial, legacy=True)
+    rounds = [(seconds(tutorial, True), seconds(suite, False)) for _ in range(ROUNDS)]
+    medians = [statistics.median(column) for column in zip(*rounds)]
+    ratio = statistics.median(b / a for a, b in rounds)
+    print(f"tutorial's script, freeze, read, two inferences   {medians[0]:6.2f} s")
+    print(f"suite, mobilenet, warm, all its tests             {medians[1]:6.2f} s")
+    print(f"suite / tutorial, median of {ROUNDS} pairs               {ratio:6.2f}")
+    return OK
