@@ -199,7 +199,8 @@ def test_error_of_opencv_is_told(bench: list[str], capsys: pytest.CaptureFixture
 
 def test_overhead_is_told_side_by_side(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The benchmark of the recording prints the recorded and the bare median, their ratio and its interval."""
-    main(["recording", MODEL, "--packs", str(cache / "packs"), "--repeats", "6"], BENCHMARKS)
+    asked = ["recording", MODEL, "--packs", str(cache / "packs"), "--repeats", "6"]
+    main(asked, BENCHMARKS)
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if " to " in line).split()
     recorded, bare, ratio, low, _, high = (float(cell) if cell != "to" else 0 for cell in row)
