@@ -96,6 +96,11 @@ def operations(path: Path) -> list[tuple[str, str]]:
     return [(node.output[0], node.name) for node in _load(path).graph.node]
 
 
+def kinds(path: Path) -> list[tuple[str, str]]:
+    """Return (ONNX's type of the operation, tensor that it gives) of each operation."""
+    return [(node.op_type, node.output[0]) for node in _load(path).graph.node]
+
+
 def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], dict[str, Array]]]:
     """Yield, image by image, the outputs, NHWC, and, if asked for, {inner tensor: value}.
 

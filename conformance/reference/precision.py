@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,10 @@ import tensorflow as tf
 
 from conformance.errors import ConformanceError
 
-from .graphdef import Array, Graph, NodeDef, constant, placeholder
+from .graphdef import Array, Graph, NodeDef, constant, placeholder, source
 
 _FLOAT = tf.float32.as_datatype_enum
 _DOUBLE = tf.float64.as_datatype_enum
-_BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 
 
 def promoted(graph: Graph) -> Graph:
@@ -23,11 +22,13 @@ def promoted(graph: Graph) -> Graph:
 
     The weights stay float32 where they are fed and are cast inside TensorFlow. The model's own
     scalars, such as a batch norm's epsilon, become what a Keras float64 model has (_decimal).
-    Nodes keep their names; the input becomes float64. FusedBatchNorm, which has no float64 kernel,
-    is written out as arithmetic. Raises ConformanceError for a graph that trains or is NCHW.
+    Nodes keep their names; the input becomes float64. Operations without a float64 kernel
+    (_WITHOUT_DOUBLE) are written out as arithmetic. Raises ConformanceError for a graph that trains or is NCHW.
     """
     definition = tf.compat.v1.GraphDef(versions=graph.definition.versions)
     constants: dict[str, Array] = {}
+    resizes = any(node.op == "ResizeBilinear" for node in graph.definition.node)
+    shapes = _shapes(graph) if resizes else {}
     for node in graph.definition.node:
         if node.name in graph.constants:
             value = graph.constants[node.name]
@@ -37,13 +38,23 @@ def promoted(graph: Graph) -> Graph:
                 constants[feed.name] = value
                 continue
             constants[node.name] = value
-        definition.node.extend(_promoted_nodes(node))
+        definition.node.extend(
+            _bilinear(node, shapes) if node.op == "ResizeBilinear" else _promoted_nodes(node)
+        )
     return replace(graph, definition=definition, constants=constants)
 
 
+def _shapes(graph: Graph) -> dict[str, list[int]]:
+    """Return {node: shape} of the nodes whose one value has a known rank."""
+    with tf.Graph().as_default() as inferred:
+        tf.import_graph_def(graph.definition, name="")
+    known = {op.name: op.outputs[0].shape for op in inferred.get_operations() if op.outputs}
+    return {name: shape.as_list() for name, shape in known.items() if shape.rank is not None}
+
+
 def _promoted_nodes(node: Any) -> Iterator[Any]:
-    if node.op in _BATCH_NORMS:
-        yield from _batch_norm(node)
+    if node.op in _WITHOUT_DOUBLE:
+        yield from _WITHOUT_DOUBLE[node.op](node)
     elif node.op == "Const" and node.attr["dtype"].type == _FLOAT:
         value = tf.make_ndarray(node.attr["value"].tensor)
         yield constant(node.name, _decimal(value) if value.ndim == 0 else value.astype(np.float64))
@@ -99,3 +110,97 @@ def _batch_norm(node: Any) -> Iterator[Any]:
     yield _arithmetic("Sub", f"{name}/centred", x, mean)
     yield _arithmetic("Mul", f"{name}/scaled", f"{name}/centred", f"{name}/factor")
     yield _arithmetic("AddV2", node.name, f"{name}/scaled", offset)
+
+
+def _local_response(node: Any) -> Iterator[Any]:
+    """Yield x / (bias + alpha * sum of x^2 over the channels within depth_radius) ^ beta.
+
+    The channels become a side of their own, along which a window of ones sums the squares.
+    """
+    (x,), name = node.input, f"{node.name}/float64"
+    given = {key: node.attr[key] for key in ("bias", "alpha", "beta")}
+    radius = node.attr["depth_radius"].i
+    yield _arithmetic("Square", f"{name}/square", x)
+    yield constant(f"{name}/axis", np.array(-1, np.int32))
+    yield _expand(f"{name}/deep", f"{name}/square", f"{name}/axis")
+    pad = [[0, 0], [0, 0], [0, 0], [radius, radius], [0, 0]]
+    yield constant(f"{name}/pad", np.array(pad, np.int32))
+    padded = NodeDef(name=f"{name}/padded", op="Pad", input=[f"{name}/deep", f"{name}/pad"])
+    padded.attr["T"].type, padded.attr["Tpaddings"].type = _DOUBLE, tf.int32.as_datatype_enum
+    yield padded
+    yield constant(f"{name}/ones", np.ones((1, 1, 2 * radius + 1, 1, 1)))
+    window = _arithmetic("Conv3D", f"{name}/window", padded.name, f"{name}/ones")
+    window.attr["strides"].list.i.extend([1] * 5)
+    window.attr["padding"].s = b"VALID"
+    yield window
+    yield _squeeze(f"{name}/sum", window.name)
+    for key, value in given.items():
+        yield constant(f"{name}/{key}", _decimal(value.f))
+    yield _arithmetic("Mul", f"{name}/scaled", f"{name}/sum", f"{name}/alpha")
+    yield _arithmetic("AddV2", f"{name}/biased", f"{name}/scaled", f"{name}/bias")
+    yield _arithmetic("Pow", f"{name}/divisor", f"{name}/biased", f"{name}/beta")
+    yield _arithmetic("RealDiv", node.name, x, f"{name}/divisor")
+
+
+def _expand(name: str, operand: str, axis: str) -> Any:
+    node = NodeDef(name=name, op="ExpandDims", input=[operand, axis])
+    node.attr["T"].type, node.attr["Tdim"].type = _DOUBLE, tf.int32.as_datatype_enum
+    return node
+
+
+def _squeeze(name: str, operand: str) -> Any:
+    node = _arithmetic("Squeeze", name, operand)
+    node.attr["squeeze_dims"].list.i.append(-1)
+    return node
+
+
+def _bilinear(node: Any, shapes: dict[str, list[int]]) -> Iterator[Any]:
+    """Yield a bilinear resizing as two products with the matrices of its weights.
+
+    Source: compute_interpolation_weights in tensorflow/core/kernels/image/resize_bilinear_op.cc,
+    and the scalers in tensorflow/core/util/image_resizer_state.h.
+    """
+    name, (_, *before, _), (_, *after, _) = (
+        f"{node.name}/float64",
+        shapes[source(node.input[0])],
+        shapes[node.name],
+    )
+    x = node.input[0]
+    for side, equation, wide, narrow in zip(("rows", "columns"), _ALONG, before, after):
+        half, corners = (node.attr[key].b for key in ("half_pixel_centers", "align_corners"))
+        yield constant(f"{name}/{side}", _weights(wide, narrow, half, corners))
+        last = side == "columns"
+        product = NodeDef(
+            name=node.name if last else f"{name}/along",
+            op="Einsum",
+            input=[f"{name}/{side}", x],
+        )
+        product.attr["N"].i, product.attr["T"].type = 2, _DOUBLE
+        product.attr["equation"].s = equation
+        yield product
+        x = product.name
+
+
+_ALONG = (b"ih,bhwc->biwc", b"jw,biwc->bijc")
+
+
+def _weights(source: int, target: int, half: bool, corners: bool) -> Array:
+    """Return the [target, source] weights of a linear interpolation along one side."""
+    places = np.arange(target, dtype=np.float64)
+    if corners and target > 1:
+        places = places * (source - 1) / (target - 1)
+    else:
+        places = (places + 0.5) * source / target - 0.5 if half else places * source / target
+    low = np.floor(places)
+    matrix = np.zeros((target, source))
+    rows = np.arange(target)
+    np.add.at(matrix, (rows, np.clip(low, 0, source - 1).astype(int)), 1 - (places - low))
+    np.add.at(matrix, (rows, np.clip(np.ceil(places), 0, source - 1).astype(int)), places - low)
+    return matrix
+
+
+# Operations that have no float64 kernel, or one that computes in float32.
+_WITHOUT_DOUBLE: dict[str, Callable[[Any], Iterator[Any]]] = {
+    **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _batch_norm),
+    "LRN": _local_response,
+}

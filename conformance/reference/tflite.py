@@ -46,6 +46,13 @@ def operations(path: Path) -> list[tuple[str, str]]:
     return [(names[op["outputs"][0]], "") for op in interpreter._get_ops_details()]
 
 
+def kinds(path: Path) -> list[tuple[str, str]]:
+    """Return (TFLite's name of the operation, tensor that it gives) of each operation."""
+    interpreter = _interpreter(path, keep=False)
+    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
+    return [(op["op_name"], names[op["outputs"][0]]) for op in interpreter._get_ops_details()]
+
+
 def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], dict[str, Array]]]:
     """Yield, image by image, the outputs, NHWC, and, if asked for, {inner tensor: value}.
 
