@@ -13,6 +13,7 @@ from typing import Any
 
 from conformance import __version__
 from conformance.pack.format import read_manifest
+from conformance.pack.sealed import write_text
 from conformance.processes.machine import cpu_name
 from conformance.results.cases import json_number, now
 from conformance.results.evaluations import SCHEMA, Line, _validate
@@ -20,7 +21,7 @@ from conformance.tables import release
 
 from .decoder import RECIPES
 from .evaluation import Evaluation, Plan
-from .shards import disk_error, write_whole
+from .shards import disk_error
 
 
 def results_name(plan: Plan) -> str:
@@ -40,10 +41,10 @@ def write_results(folder: Path, found: Evaluation) -> Path:
     """
     path = folder / f"{results_name(found.plan)}.jsonl"
     log = folder / f"TF_{found.plan.job.model}_log.txt"
-    text, told = _text(found), log_text(found)
     try:
-        write_whole(path, lambda file: file.write_bytes(text.encode()))
-        write_whole(log, lambda file: file.write_bytes(told.encode()))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, _text(found))
+        write_text(log, log_text(found))
     except OSError as error:
         raise disk_error(folder, error) from error
     return path
@@ -108,10 +109,10 @@ def log_text(found: Evaluation) -> str:
         "OpenCV": f"{found.plan.opencv}, {job.config.engine} engine",
     }
     lines = [f"{name}: {value}" for name, value in parameters.items()]
-    for name, told in (("tensorflow", "TensorFlow"), ("opencv", "OpenCV")):
+    for name, title in (("tensorflow", "TensorFlow"), ("opencv", "OpenCV")):
         of = summary[name]
         lines.append(
-            f"{told}: top-1 {of['top1']['value']:.3%}, top-5 {of['top5']['value']:.3%}, "
+            f"{title}: top-1 {of['top1']['value']:.3%}, top-5 {of['top5']['value']:.3%}, "
             f"{of['ms_an_image']:.3f} ms an image"
         )
     lines.append(f"L1: mean {summary['l1_mean']:.3e}, max {summary['l1_max']:.3e}")
