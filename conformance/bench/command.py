@@ -25,8 +25,8 @@ from conformance.pack.sealed import write_text
 from conformance.pack.store import default_packs
 from conformance.processes.environments import Environment, copy_package, default_root, prepare
 from conformance.processes.machine import cpu_name
-from conformance.results.cases import now
 from conformance.results.comparisons import KIND
+from conformance.results.lines import now
 from conformance.session import Session
 
 from . import comparison as compared

@@ -1,22 +1,17 @@
 """An evaluation on disk: ``imagenet/<model>-<opencv>.jsonl`` and the log that the tutorial writes.
 
-JSON Lines: a header, a summary, a line for each bad image and each disagreement, and a footer with
-the digest of all before it. The schema is imagenet.schema.json.
+The file has a header, a summary, and a line for each bad image and each disagreement.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 from conformance import __version__
 from conformance.pack.format import read_manifest
-from conformance.pack.sealed import write_text
+from conformance.pack.sealed import whole_file, write_text
 from conformance.processes.machine import cpu_name
-from conformance.results.cases import json_number, now
-from conformance.results.evaluations import SCHEMA, Line, _validate
+from conformance.results.lines import EVALUATIONS, Line, json_number, write_lines
 from conformance.tables import release
 
 from .decoder import RECIPES
@@ -43,38 +38,25 @@ def write_results(folder: Path, found: Evaluation) -> Path:
     log = folder / f"TF_{found.plan.job.model}_log.txt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, _text(found))
+        with whole_file(path) as temporary:
+            write_lines(temporary, EVALUATIONS, header(found.plan), _lines(found))
         write_text(log, log_text(found))
     except OSError as error:
         raise disk_error(folder, error) from error
     return path
 
 
-def _text(found: Evaluation) -> str:
-    lines: list[Line] = [header(found.plan), {"kind": "summary", **found.summary}]
+def _lines(found: Evaluation) -> list[Line]:
+    lines: list[Line] = [{"kind": "summary", **found.summary}]
     lines += [{"kind": "bad", **one} for one in found.bad]
     lines += [{"kind": "disagreement", **one} for one in found.disagreements]
-    lines = [_validate()(_finite(line)) for line in lines]
-    body = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
-    digest = hashlib.sha256(body.encode()).hexdigest()
-    footer = {"kind": "footer", "finished": now(), "digest": digest}
-    return body + json.dumps(footer, sort_keys=True) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """Return `value` as JSON can hold it, however deep a number is that is not finite."""
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    return json_number(value) if isinstance(value, float) else value
+    return [json_number(line) for line in lines]
 
 
 def header(plan: Plan) -> Line:
     """Return the header: all that must be known to compare two accuracies."""
     job, producer = plan.job, read_manifest(Path(plan.job.pack)).producer
     return {
-        "kind": "header",
-        "schema": SCHEMA,
-        "created": now(),
         "conformance": __version__,
         "model": job.model,
         "opencv": plan.opencv,

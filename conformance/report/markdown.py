@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from conformance.results.cases import Line
 from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.history import history
+from conformance.results.lines import Line
 
 from .matrix import BAD, NAMES, SYMBOLS, Group, Matrix
 from .sections import Report, case_name, failures, number

@@ -9,7 +9,8 @@ from typing import Optional
 
 from conformance.models import model_order
 from conformance.processes.machine import on_threads
-from conformance.results.cases import Line, Results
+from conformance.results.cases import Results
+from conformance.results.lines import Line
 from conformance.tables import release
 
 # From good to bad; the worst of its cases is a cell's verdict.

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from conformance.models import model_order
-from conformance.results.cases import Line
 from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.gate import DEVIATION
 from conformance.results.history import history
+from conformance.results.lines import Line
 from conformance.results.times import Timing
 from conformance.tables import release
 

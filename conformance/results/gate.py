@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from conformance.errors import ConformanceError
 
-from .cases import Line, Results
+from .cases import Results
+from .lines import Line
 
 _GOOD = ("passed", "xfailed", "skipped")
 # What says how far a model strays: the tutorial's L1, the median over the inputs. The greatest one

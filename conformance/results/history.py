@@ -10,8 +10,9 @@ from typing import Optional
 from conformance.tables import release
 from conformance.verdict.expectations import Case, KnownFailure, match_known_failure
 
-from .cases import Line, Results, variant_of
+from .cases import Results, variant_of
 from .gate import DEVIATION
+from .lines import Line
 
 _BAD = ("failed", "errored")
 _EXPECTED = "xfailed"
