@@ -22,6 +22,7 @@ from conformance.pack.format import GRAPH
 from conformance.pack.request import keras_flavour, producer_versions
 from conformance.pack.sealed import file_digest, json_digest, means_full, whole_file, write_text
 from conformance.processes.server import OPENCV, TENSORFLOW, server
+from conformance.verdict.metrics import apart, top_k
 
 from .dataset import Entry
 from .decoder import Bad, decode_all
@@ -200,11 +201,10 @@ def _require_tensorflow(job: Job) -> None:
 
 def compared(labels: Array, opencv: Array, tensorflow: Array) -> dict[str, Array]:
     """Return a shard's arrays (see ShardResult) from both frameworks' outputs [N, classes]."""
-    apart = np.abs(opencv.astype(np.float64) - tensorflow)
-    arrays = {"label": labels, "l1": apart.sum(axis=1), "linf": apart.max(axis=1, initial=0)}
+    strayed = apart(opencv, tensorflow)
+    arrays = {"label": labels, "l1": strayed.sum(axis=1), "linf": strayed.max(axis=1, initial=0)}
     for name, outputs in (("opencv", opencv), ("tensorflow", tensorflow)):
-        # Stable, so that ties end the same way everywhere.
-        top = np.argsort(-outputs, axis=1, kind="stable")[:, :TOP]
+        top = top_k(outputs, TOP)
         arrays[f"{name}_top"] = top.astype(np.int16)
         arrays[f"{name}_p"] = np.take_along_axis(outputs, top[:, :2], axis=1)
     return arrays

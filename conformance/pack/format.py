@@ -172,10 +172,16 @@ class Pack:
         return self.manifest.own is None or self.manifest.own["batch"] is None
 
     def labels(self) -> Optional[list[str]]:
-        """Return the names of the classes, or None where nobody gave any."""
-        if LABELS not in self.manifest.files:
+        """Return the names of an own model's classes, None of a model of the registry.
+
+        There are none where nobody gave any, or where they are those of another output.
+        """
+        if self.manifest.own is None:
             return None
-        return (self.path / LABELS).read_text(encoding="utf-8").splitlines()
+        if LABELS not in self.manifest.files:
+            return []
+        names = (self.path / LABELS).read_text(encoding="utf-8").splitlines()
+        return names if len(names) == self.load("outputs_f32").shape[-1] else []
 
     @property
     def graph_path(self) -> Path:

@@ -8,8 +8,9 @@ from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.history import history
 from conformance.results.lines import Line
+from conformance.results.outcomes import BAD
 
-from .matrix import BAD, NAMES, SYMBOLS, Group, Matrix
+from .matrix import NAMES, SYMBOLS, Group, Matrix
 from .sections import Report, case_name, failures, number
 
 # A CI summary holds 1 MiB; past this many failures nobody reads on.
