@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import posixpath
 import sys
 import tempfile
@@ -22,11 +21,12 @@ from conformance.cli.printing import print_rows
 from conformance.errors import ConformanceError
 from conformance.opencv.timing import TimingRequest
 from conformance.pack.format import Pack
+from conformance.pack.sealed import write_text
 from conformance.pack.store import default_packs
 from conformance.processes.environments import Environment, copy_package, default_root, prepare
 from conformance.processes.machine import cpu_name
-from conformance.results.cases import now
 from conformance.results.comparisons import KIND
+from conformance.results.lines import now
 from conformance.session import Session
 
 from . import comparison as compared
@@ -82,10 +82,8 @@ class _Bench:
         """Write the JSON file, whole or not at all."""
         if self.json is None:
             return
-        temporary = self.json.with_name(self.json.name + ".unfinished")
         try:
-            temporary.write_text(json.dumps(self._document(), indent=1), encoding="utf-8")
-            os.replace(temporary, self.json)
+            write_text(self.json, json.dumps(self._document(), indent=1))
         except OSError as error:
             raise ConformanceError(
                 f"--json {self.json}: can't be written ({error.strerror})"
@@ -125,7 +123,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print("interrupted: what follows is what there is so far")
         bench.keep()
-    return _told(bench, arguments)
+    return _report(bench, arguments)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -171,7 +169,7 @@ def _compare(bench: _Bench, pack: Pack, arguments: argparse.Namespace) -> None:
     print(f"\r{comparison.model}: {found}", file=sys.stderr, flush=True)
 
 
-def _told(bench: _Bench, arguments: argparse.Namespace) -> int:
+def _report(bench: _Bench, arguments: argparse.Namespace) -> int:
     """Print what was found and return the exit status."""
     first, second = bench.plan.wheels
     rows = [_row(one, arguments.fail_above) for one in bench.comparisons]
@@ -212,13 +210,13 @@ def interval_text(found: Estimate, form: str) -> str:
 def _print_layers(one: Comparison) -> None:
     heads = ("layer", "A ms", "B - A", "95 % interval", "of all")
     a, b = one.rounds[0]
-    told = f"{a.version} {a.engine} to {b.version} {b.engine}"
+    pair = f"{a.version} {a.engine} to {b.version} {b.engine}"
     types, layers = (compared.slowed(f(one)) for f in (compared.layer_types, compared.layers))
     if not layers:
         Console(highlight=False).print(f"{one.model}: no layer is shown to have become slower\n")
         return
     rows = [_part_row(part, part.name) for part in types]
-    print_rows(f"{one.model}, {told}: types of layer that became slower", heads, rows, "table")
+    print_rows(f"{one.model}, {pair}: types of layer that became slower", heads, rows, "table")
     # Keras puts the model's own name before every layer's.
     common = posixpath.commonpath(posixpath.dirname(name) for name in a.layers)
     shown = layers[:_LAYERS_SHOWN]

@@ -28,6 +28,7 @@ from conformance.fixtures import fixture_path
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.format import Pack
 from conformance.pack.request import keras_flavour, producer_versions
+from conformance.pack.sealed import write_text
 from conformance.processes.child import child_environment, last_lines
 from conformance.processes.machine import cpu_name
 from conformance.session import Session
@@ -159,7 +160,7 @@ def _provenance(
     opencv: dict[str, Ratios],
 ) -> dict[str, Any]:
     versions = producer_versions(session.keras) or {}
-    told: dict[str, Any] = {
+    lines: dict[str, Any] = {
         "measured": f"TensorFlow {versions.get('tensorflow')}, OpenCV "
         f"{session.capability['version']}, {cpu_name()}",
         "models": [pack.model for pack in packs],
@@ -167,11 +168,11 @@ def _provenance(
     }
     for (threads, onednn), ratios in noise.items():
         name = f"tensorflow_{threads}_threads_onednn_{'on' if onednn else 'off'}"
-        told[name] = {metric: round(ratio, 2) for metric, (ratio, _) in ratios.items()}
+        lines[name] = {metric: round(ratio, 2) for metric, (ratio, _) in ratios.items()}
     for kind, ratios in opencv.items():
         name = kind.replace("multiple", "opencv")
-        told[name] = {m: f"{ratio:.2f} ({model})" for m, (ratio, model) in ratios.items()}
-    return told
+        lines[name] = {m: f"{ratio:.2f} ({model})" for m, (ratio, model) in ratios.items()}
+    return lines
 
 
 def _update(path: Path, provenance: dict[str, Any], opencv: dict[str, Ratios]) -> None:
@@ -189,6 +190,6 @@ def _update(path: Path, provenance: dict[str, Any], opencv: dict[str, Ratios]) -
             for metric, (ratio, _) in ratios.items():
                 table: Any = document["metrics"][metric]  # type: ignore[index]
                 table[kind] = max(table[kind], _multiple(ratio))
-        path.write_text(tomlkit.dumps(document), encoding="utf-8")
+        write_text(path, tomlkit.dumps(document))
     except (OSError, tomlkit.exceptions.TOMLKitError) as error:
         raise ConformanceError(f"--update {path}: {error}") from error

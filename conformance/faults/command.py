@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +19,7 @@ from conformance.errors import ConformanceError
 from conformance.models import MODELS
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import keras_flavour
+from conformance.results.lines import line_text, parsed
 from conformance.session import Session
 
 from .outcome import Outcome
@@ -78,8 +78,8 @@ def report(outcomes: Sequence[Outcome], format: str) -> int:
         rows = [_row(name, [f for f in faults if getattr(f, key) == name]) for name in names]
         print_rows(f"faults {title}", HEADS, [*rows, _row("all", faults)], format)
     alarms = [sum(getattr(o, method) for o in unchanged) for method in ("top1", "opencv", "ours")]
-    told = ", ".join(f"{name} {n}" for name, n in zip(("top-1", "OpenCV's limits", "ours"), alarms))
-    print(f"alarms on {len(unchanged)} unchanged models and calls: {told}")
+    text = ", ".join(f"{name} {n}" for name, n in zip(("top-1", "OpenCV's limits", "ours"), alarms))
+    print(f"alarms on {len(unchanged)} unchanged models and calls: {text}")
     for fault in real:
         if not fault.localised:
             what = "not localised" if fault.ours else "MISSED"
@@ -153,11 +153,13 @@ def _progress(found: Sequence[Outcome]) -> str:
 
 def read(path: Path) -> Iterator[Outcome]:
     """Yield the outcomes of an earlier run; raise ConformanceError for another kind of file."""
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield Outcome(**json.loads(line))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConformanceError(f"--read {path}: no outcomes of faults ({error})") from error
+    for where, _, line in parsed(path):
+        try:
+            yield Outcome(**line)
+        except TypeError as error:
+            raise ConformanceError(
+                f"--read {path}: no outcomes of faults ({where}: {error})"
+            ) from error
 
 
 def _require_writable(path: Path) -> None:
@@ -170,4 +172,4 @@ def _require_writable(path: Path) -> None:
 
 def _append(path: Path, outcome: Outcome) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(outcome)) + "\n")
+        file.write(line_text(asdict(outcome)))

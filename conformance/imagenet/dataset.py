@@ -23,7 +23,7 @@ from typing import Optional
 import numpy as np
 
 from conformance.errors import ConformanceError
-from conformance.pack.request import json_digest
+from conformance.pack.sealed import json_digest
 
 CLASSES = 1000
 SUFFIXES = (".jpeg", ".jpg", ".png")

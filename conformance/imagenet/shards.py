@@ -6,24 +6,23 @@ there is named by the digest of what it was made of, so that it can't be taken f
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import platform
 import tempfile
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.pack.format import GRAPH
-from conformance.pack.request import file_digest, json_digest, keras_flavour, producer_versions
+from conformance.pack.request import keras_flavour, producer_versions
+from conformance.pack.sealed import file_digest, json_digest, means_full, whole_file, write_text
 from conformance.processes.server import OPENCV, TENSORFLOW, server
+from conformance.verdict.metrics import apart, top_k
 
 from .dataset import Entry
 from .decoder import Bad, decode_all
@@ -99,8 +98,11 @@ def _require_here(job: Job) -> None:
 
 def disk_error(folder: object, error: OSError) -> ConformanceError:
     """Return the error that says why nothing can be written to `folder`."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    what = "no space left" if full else f"can't be read or written ({error.strerror or error})"
+    what = (
+        "no space left"
+        if means_full(error)
+        else f"can't be read or written ({error.strerror or error})"
+    )
     return ConformanceError(
         f"{folder}: {what}. Finished shards are kept: free some space or choose another folder "
         f"(--results, --imagenet-cache, TMPDIR), then go on with --resume"
@@ -109,6 +111,7 @@ def disk_error(folder: object, error: OSError) -> ConformanceError:
 
 def _run(job: Job, index: int, entries: Sequence[Entry], scratch: Path) -> ShardResult:
     kept = Path(job.cache) if job.cache else scratch
+    kept.mkdir(parents=True, exist_ok=True)
     pixels, bad = _pixels(job, entries, kept)
     gone = {one.index for one in bad}
     good = [entry for place, entry in enumerate(entries) if place not in gone]
@@ -164,9 +167,9 @@ def _pixels(job: Job, entries: Sequence[Entry], kept: Path) -> tuple[Path, list[
         pixels, bad = decode_all(
             Path(job.folder), [entry.name for entry in entries], job.size, job.recipe
         )
-        write_whole(path, lambda temporary: np.save(temporary, pixels), job.cache is not None)
-        text = json.dumps([asdict(one) for one in bad])
-        write_whole(notes, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        with whole_file(path, durable=job.cache is not None) as temporary:
+            np.save(temporary, pixels)
+        write_text(notes, json.dumps([asdict(one) for one in bad]))
     return path, [Bad(**one) for one in json.loads(notes.read_text(encoding="utf-8"))]
 
 
@@ -181,7 +184,8 @@ def _tensorflow(job: Job, pixels: Path, kept: Path) -> tuple[Array, float]:
             outputs = Path(name, "outputs.npy")
             answer = child.ask({"pixels": str(pixels), "outputs": str(outputs)})
             given, seconds = np.load(outputs, allow_pickle=False), answer["seconds"]
-        write_whole(path, lambda temporary: np.savez(temporary, outputs=given, seconds=seconds))
+        with whole_file(path) as temporary:
+            np.savez(temporary, outputs=given, seconds=seconds)
     with np.load(path, allow_pickle=False) as arrays:
         return np.asarray(arrays["outputs"]), float(arrays["seconds"])
 
@@ -195,30 +199,12 @@ def _require_tensorflow(job: Job) -> None:
         )
 
 
-def write_whole(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
-    """Let `write` make a file that is under `path` whole or not at all, whoever else writes it.
-
-    write: takes a path to write to, of the same suffix. durable: even if the power fails.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        write(temporary)
-        if durable:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def compared(labels: Array, opencv: Array, tensorflow: Array) -> dict[str, Array]:
     """Return a shard's arrays (see ShardResult) from both frameworks' outputs [N, classes]."""
-    apart = np.abs(opencv.astype(np.float64) - tensorflow)
-    arrays = {"label": labels, "l1": apart.sum(axis=1), "linf": apart.max(axis=1, initial=0)}
+    strayed = apart(opencv, tensorflow)
+    arrays = {"label": labels, "l1": strayed.sum(axis=1), "linf": strayed.max(axis=1, initial=0)}
     for name, outputs in (("opencv", opencv), ("tensorflow", tensorflow)):
-        # Stable, so that ties end the same way everywhere.
-        top = np.argsort(-outputs, axis=1, kind="stable")[:, :TOP]
+        top = top_k(outputs, TOP)
         arrays[f"{name}_top"] = top.astype(np.int16)
         arrays[f"{name}_p"] = np.take_along_axis(outputs, top[:, :2], axis=1)
     return arrays

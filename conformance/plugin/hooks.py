@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -317,15 +317,9 @@ def _context(
         opencv=session.capability["version"],
         engine=variant.title if variant else "",
         command=rerun_command(request.node, request.config, session.own.get(pack.model)),
-        labels=None if pack.manifest.own is None else _labels(pack),
+        labels=pack.labels(),
         shape=pack.output_shape if pack.is_map else None,
     )
-
-
-def _labels(pack: Pack) -> Sequence[str]:
-    """Return the names of the output's classes; none where the labels are another output's."""
-    found = pack.labels() or ()
-    return found if len(found) == pack.load("outputs_f32").shape[-1] else ()
 
 
 def pytest_report_header(config: pytest.Config) -> Optional[list[str]]:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from conformance.candidate import RunConfig
-from conformance.results.cases import Line, ResultsWriter, writing
+from conformance.results.cases import ResultsWriter, writing
+from conformance.results.lines import Line
 from conformance.session import Session
 
 from .table import worst_outcome

@@ -108,7 +108,7 @@ def run_predict(given: argparse.Namespace) -> int:
     if given.explain and chosen.grey:
         raise ConformanceError(f"--explain: {name} takes grey images, it explains colour ones only")
     classes = pack.load("outputs_f32").shape[-1]
-    labels = read_labels(given.labels, classes, None if own is None else pack.labels() or [])
+    labels = read_labels(given.labels, classes, pack.labels())
     weights = given.weights if own is None else Path(own.path or name).name
     _print(given, _heading(pack, weights, chosen))
     config = RunConfig(engine=given.engine, threads=given.threads)

@@ -25,6 +25,7 @@ from conformance.pack.format import (
     array_file,
     new_manifest,
 )
+from conformance.pack.labels import label_lines
 from conformance.pack.request import PackRequest, producer_versions
 from conformance.pack.sampling import SAMPLED
 from conformance.pack.store import write_pack
@@ -180,19 +181,9 @@ def _describe_own(
 def _write_labels(folder: Path, path: str | None, model: str, heads: Sequence[Head]) -> None:
     if path is None:
         return
-    try:
-        labels = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConformanceError(
-            f"labels {path}: can't be read ({error}); give a text file with a class a line"
-        ) from error
     sizes = {head.name: int(np.prod(head.shape)) for head in heads}
-    if len(labels) not in sizes.values():
-        told = ", ".join(f"{size} of output {name!r}" for name, size in sizes.items())
-        raise ConformanceError(
-            f"labels {path}: {len(labels)} lines, but {model} has {told}: give one line for each "
-            "class, in the order of the output"
-        )
+    has = ", ".join(f"{size} of output {name!r}" for name, size in sizes.items())
+    labels = label_lines(Path(path), sizes.values(), f"{model} has {has}")
     (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from conformance.cli import OK
 from conformance.errors import ConformanceError
-from conformance.results.cases import now, read_results
+from conformance.results.cases import read_results
+from conformance.results.lines import now
 from conformance.results.times import read_benchmarks
 
 from .accuracy import divided, read_accuracies

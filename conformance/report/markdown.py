@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from conformance.results.cases import Line
 from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.history import history
+from conformance.results.lines import Line
+from conformance.results.outcomes import BAD
 
-from .matrix import BAD, NAMES, SYMBOLS, Group, Matrix
+from .matrix import NAMES, SYMBOLS, Group, Matrix
 from .sections import Report, case_name, failures, number
 
 # A CI summary holds 1 MiB; past this many failures nobody reads on.

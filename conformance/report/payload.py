@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from conformance.results.cases import Line
+from conformance.results.lines import Line
 from conformance.results.times import Timing
 
 from .accuracy import evaluation_rows

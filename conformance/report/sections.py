@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from conformance.models import model_order
-from conformance.results.cases import Line
 from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.gate import DEVIATION
 from conformance.results.history import history
+from conformance.results.lines import Line
+from conformance.results.outcomes import BAD, RANK, worst_first
 from conformance.results.times import Timing
 from conformance.tables import release
 
 from .accuracy import accuracy_data
-from .matrix import BAD, RANK, Column, Group, Matrix
+from .matrix import Column, Group, Matrix
 
 Data = dict[str, Any]
 # More groups of failures than this are a list nobody reads; the cells still lead to all of them.
@@ -84,7 +85,7 @@ def verdicts(report: Report) -> Optional[Data]:
     counts = sum((Counter(cell.counts) for cell in cells), Counter())
     steps = [(group, step) for group in matrix.groups for step in history(group.results)]
     return {
-        "counts": {outcome: counts[outcome] for outcome in reversed(RANK) if counts[outcome]},
+        "counts": worst_first(counts),
         "bad_models": bad_models(matrix),
         "steps": [{"group": group, "step": step} for group, step in steps if step.kind != "bits"],
     }

@@ -93,9 +93,9 @@ def read_benchmarks(paths: Iterable[Path], strict: bool = False) -> Benchmarks:
     groups = {timing.group: timing.file for timing in timings}
     groups |= {compared.group: compared.file for compared in comparisons}
     if strict and len(groups) > 1:
-        told = "; ".join(f"{file}: {group}" for group, file in groups.items())
+        text = "; ".join(f"{file}: {group}" for group, file in groups.items())
         raise ConformanceError(
-            f"--strict: the benchmark files can't be compared: {told}; give files of one CPU, "
+            f"--strict: the benchmark files can't be compared: {text}; give files of one CPU, "
             f"thread count and batch size"
         )
     newest, notes = _newest(timings)

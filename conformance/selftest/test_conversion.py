@@ -247,7 +247,7 @@ def test_conversion_of_another_graph_does_not_count(own: Pack) -> None:
     files = {**own.manifest.files, "frozen_graph.pb": {"sha256": "0" * 64, "bytes": 1}}
     assert find_conversion(own, "onnx") is not None
     manifest = replace(own.manifest, files=files)
-    from conformance.pack.format import manifest_text
+    from conformance.pack.sealed import manifest_text
 
     (own.path / "pack.json").write_text(manifest_text(manifest))
     assert find_conversion(Pack(own.path, manifest), "onnx") is None

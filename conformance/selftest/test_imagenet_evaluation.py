@@ -247,7 +247,7 @@ def test_results_are_whole_or_refused(whole: Evaluation, tmp_path: Path) -> None
     for changed_text, said in (
         (text.replace('"bad": 0', '"bad": 1'), "differs from the digest"),
         ("".join(text.splitlines(keepends=True)[:-1]), "no complete results"),
-        (text[:-40], ":3: not a line"),
+        (text[:-40], ":3: not JSON, truncated"),
     ):
         path.write_text(changed_text)
         with pytest.raises(ConformanceError, match=said):

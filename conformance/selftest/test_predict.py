@@ -16,7 +16,7 @@ from conformance.cli.main import main
 from conformance.fixtures import fixture_path
 from conformance.inputs.blob import BlobCall, resize, state_blob
 from conformance.opencv.caption import caption
-from conformance.predict.answers import IMAGENET
+from conformance.pack.labels import IMAGENET
 
 from .imagenet_sample import CLASSES, SIZE, sample_pack
 from .tiny import OUTPUT, activations, tiny_weights
