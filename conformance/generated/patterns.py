@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,31 +104,3 @@ def _is(layer: Any, token: Token) -> bool:
     return layer.operation == operation and all(
         repr(_frozen(layer.attributes[name])) == value for name, value in given
     )
-
-
-def explain(
-    failing: Iterable[str], passing: Iterable[str], found: Mapping[str, Sequence[Pattern]]
-) -> dict[Pattern, list[str]]:
-    """Return the fewest plain patterns that each failing model has and no passing one.
-
-    failing, passing: keys of models. found: each model's patterns. Greedy: the plainest patterns
-    first, of these the one that most of the models have that are not yet explained. A model without
-    such a pattern is left out.
-    """
-    innocent = {pattern for key in passing for pattern in found[key]}
-    suspects: dict[Pattern, set[str]] = {}
-    left = set(failing)
-    for key in sorted(left):
-        for pattern in found[key]:
-            if pattern not in innocent:
-                suspects.setdefault(pattern, set()).add(key)
-    chosen: dict[Pattern, list[str]] = {}
-    for cost in sorted({pattern.cost for pattern in suspects}):
-        rows = {p: keys for p, keys in suspects.items() if p.cost == cost}
-        while rows:
-            best = min(rows, key=lambda p: (-len(rows[p] & left), p))
-            if not rows[best] & left:
-                break
-            chosen[best] = sorted(rows.pop(best))
-            left.difference_update(chosen[best])
-    return chosen

@@ -5,64 +5,71 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from conformance.pack.conversion import takes_batches
 from conformance.processes.child import Ending, run_module
 
 from .outcomes import Judge, Outcome
-
-Array = np.ndarray[Any, Any]
+from .store import ARRAYS, FILES, GeneratedPack
 
 # What one model may take before it counts as hung; the slowest takes a tenth of a second.
 SECONDS = 20.0
 HUNG = "SIGALRM"
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Models to run in one importer and engine."""
+def outcomes_of(
+    pack: GeneratedPack, importer: str, engine: str, judge: Judge
+) -> Iterator[Outcome]:
+    """Yield the outcome of each model that has a file for the importer, in the pack's order."""
+    with np.load(pack.path / ARRAYS, allow_pickle=False) as arrays:
+        for key, found in _answers(pack, importer, engine):
+            if isinstance(found, Outcome):
+                yield found
+                continue
+            names = {"f32": "f32", "f64": "f64", "runtime": importer}
+            own = {
+                name: arrays[f"{key}/{array}"]
+                for name, array in names.items()
+                if array != "tensorflow"
+            }
+            yield judge.judge(key, own, found)
 
-    importer: str
-    engine: str
-    files: dict[str, Path]  # by key, the file that OpenCV reads
-    arrays: Path  # the .npz with each model's inputs
-    batches: bool  # whether the files take several images
 
-
-def answers(asked: Asked) -> Iterator[tuple[str, Any]]:
+def _answers(pack: GeneratedPack, importer: str, engine: str) -> Iterator[tuple[str, Any]]:
     """Yield each model's key with its arrays, or with an Outcome where its process died."""
-    left = list(asked.files)
+    left = pack.judged(importer)
     while left:
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
             folder = Path(name)
-            ending = _run(asked, left, folder)
+            ending = _run(pack, importer, engine, left, folder)
             done, last = _journal(folder)
             for key in done:
                 with np.load(folder / f"{key}.npz", allow_pickle=False) as found:
                     yield key, dict(found)
-            left = [key for key in left if key not in done]
-            if not left:
-                return
-            # The first that did not end is the one that was begun: of others nothing is known.
-            key, stage = last if last and last[0] == left[0] else (left[0], "start")
-            yield key, _death(key, stage, ending)
-            left.remove(key)
+            left = left[len(done) :]
+            if left:
+                # The next one is the one that was begun: of those after it nothing is known.
+                stage = last[1] if last and last[0] == left[0] else "start"
+                yield left[0], _death(left[0], stage, ending)
+                left = left[1:]
 
 
-def _run(asked: Asked, keys: Sequence[str], folder: Path) -> Ending:
+def _run(
+    pack: GeneratedPack, importer: str, engine: str, keys: Sequence[str], folder: Path
+) -> Ending:
     request = {
-        "importer": asked.importer,
-        "engine": asked.engine,
-        "arrays": str(asked.arrays),
+        "importer": importer,
+        "engine": engine,
+        "files": str(pack.path / FILES),
+        "arrays": str(pack.path / ARRAYS),
         "answers": str(folder),
         "seconds": SECONDS,
-        "models": [
-            {"key": key, "file": str(asked.files[key]), "batch": asked.batches} for key in keys
-        ],
+        "batches": takes_batches(importer),
+        "models": list(keys),
     }
     file = folder / "request.json"
     file.write_text(json.dumps(request), encoding="utf-8")
@@ -82,15 +89,3 @@ def _death(key: str, stage: str, ending: Ending) -> Outcome:
     hung = ending.code is None or ending.signal == HUNG
     how = f"no end within {SECONDS:g} s" if hung else ending.signal or f"exit code {ending.code}"
     return Outcome(key, "hang" if hung else "crash", stage, detail=how)
-
-
-def judge_all(asked: Asked, judge: Judge, arrays: Any, runtime: str) -> Iterator[Outcome]:
-    """Yield the outcome of each model. arrays: the opened .npz. runtime: its own, "" for none."""
-    for key, found in answers(asked):
-        if isinstance(found, Outcome):
-            yield found
-            continue
-        own = {name: arrays[f"{key}/{name}"] for name in ("f32", "f64")}
-        if runtime:
-            own["runtime"] = arrays[f"{key}/{runtime}"]
-        yield judge.judge(key, own, found)

@@ -1,0 +1,132 @@
+"""Known defects of OpenCV, as data: fixtures/known_defects.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from packaging.specifiers import SpecifierSet
+
+from conformance.errors import ConformanceError
+from conformance.fixtures import fixture_path
+from conformance.tables import Table, check_keys, holds, read_toml, specifier, text, texts
+
+from .outcomes import SYMPTOMS, Outcome
+from .patterns import Pattern, has, parse_pattern
+from .recipes import Recipe
+
+_KEYS = ("name", "importer", "engine", "opencv", "symptom", "pattern", "reason", "link", "instead")
+_REQUIRED = ("name", "importer", "symptom", "pattern", "reason")
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One entry."""
+
+    where: str  # the file and the entry's number, for messages
+    name: str
+    importers: tuple[str, ...]
+    engine: Optional[str]  # None: any
+    opencv: SpecifierSet
+    symptoms: tuple[str, ...]
+    patterns: tuple[Pattern, ...]  # a model that has one of them meets the defect
+    reason: str
+    link: str
+    instead: str  # what avoids it
+
+    def covers(self, importer: str, engine: str, version: str, symptom: str) -> bool:
+        """Return whether it is about this importer, engine, version and symptom."""
+        return (
+            importer in self.importers
+            and self.engine in (None, engine)
+            and holds(self.opencv, version)
+            and symptom in self.symptoms
+        )
+
+
+def load_defects(path: Optional[Path] = None) -> tuple[Defect, ...]:
+    """Read a file of ``[[defect]]`` tables, by default the committed one.
+
+    Raises ConformanceError naming the file and the entry for an unknown key, symptom, operation or
+    attribute, an invalid specifier, or a name that is given twice.
+    """
+    path = path or fixture_path("known_defects.toml")
+    data = read_toml(path)
+    check_keys(str(path), data, ("schema", "defect"), ())
+    found: dict[str, Defect] = {}
+    for number, table in enumerate(data.get("defect", []), 1):
+        defect = _defect(f"{path} [[defect]] {number}", table)
+        if defect.name in found:
+            raise ConformanceError(f"{defect.where}: there is a defect {defect.name!r} already")
+        found[defect.name] = defect
+    return tuple(found.values())
+
+
+def _defect(where: str, table: Table) -> Defect:
+    check_keys(where, table, _KEYS, _REQUIRED)
+    symptoms = texts(where, table, "symptom")
+    for symptom in symptoms:
+        if symptom not in SYMPTOMS[:-1]:
+            raise ConformanceError(
+                f"{where}: unknown symptom {symptom!r}; use one of {', '.join(SYMPTOMS[:-1])}"
+            )
+    return Defect(
+        where=where,
+        name=text(where, table, "name") or "",
+        importers=texts(where, table, "importer"),
+        engine=text(where, table, "engine"),
+        opencv=specifier(where, table, "opencv"),
+        symptoms=symptoms,
+        patterns=tuple(parse_pattern(where, one) for one in texts(where, table, "pattern")),
+        reason=text(where, table, "reason") or "",
+        link=text(where, table, "link") or "",
+        instead=text(where, table, "instead") or "",
+    )
+
+
+def expected_defect(
+    defects: Sequence[Defect],
+    recipe: Recipe,
+    importer: str,
+    engine: str,
+    version: str,
+    outcome: Outcome,
+) -> Optional[Defect]:
+    """Return the known defect that an outcome is, or None."""
+    for defect in defects:
+        if defect.covers(importer, engine, version, outcome.symptom) and any(
+            has(recipe, pattern) for pattern in defect.patterns
+        ):
+            return defect
+    return None
+
+
+def known_defect(
+    defects: Sequence[Defect],
+    importer: str,
+    engine: str,
+    versions: Sequence[str],
+    symptom: str,
+    pattern: Pattern,
+) -> Optional[Defect]:
+    """Return the known defect that a finding's pattern has on all of its versions, or None."""
+    for defect in defects:
+        if all(defect.covers(importer, engine, version, symptom) for version in versions) and any(
+            _within(one, pattern) for one in defect.patterns
+        ):
+            return defect
+    return None
+
+
+def _within(part: Pattern, whole: Pattern) -> bool:
+    """Return whether every model that has `whole` has `part`."""
+    length = len(part.tokens)
+    return any(
+        all(
+            a[0] == b[0] and set(a[1]) <= set(b[1])
+            for a, b in zip(part.tokens, whole.tokens[start : start + length])
+        )
+        for start in range(len(whole.tokens) - length + 1)
+    )

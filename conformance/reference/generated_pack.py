@@ -1,0 +1,119 @@
+"""The pack of generated models: built by several processes, whatever their number the same."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime, timezone
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance.errors import ConformanceError
+from conformance.generated.drawing import draw
+from conformance.generated.outcomes import MODEL
+from conformance.generated.recipes import Recipe
+from conformance.generated.store import (
+    ARRAYS,
+    FILES,
+    KIND,
+    GeneratedPack,
+    Manifest,
+    Request,
+    producer_of,
+)
+from conformance.pack.store import write_sealed
+
+Progress = Callable[[str], None]
+# So many models a task: each process gives Keras' memory back by clearing it after each model.
+CHUNK = 25
+
+
+def build_generated_pack(
+    request: Request, root: Path, progress: Progress = lambda step: None, workers: int = 0
+) -> GeneratedPack:
+    """Build the pack of `request` under the folder `root` and return it, replacing one there.
+
+    workers: processes, by default one a core. Raises ConformanceError where TensorFlow or a
+    converter is missing or the disk is full; nothing half-done stays behind.
+    """
+    producer = producer_of(request.importers)
+    if producer is None:
+        raise ConformanceError(
+            "building generated models needs TensorFlow with Keras 3 and the converters of "
+            f"{', '.join(request.importers)}: python -m pip install -e '.[tensorflow,onnx]'"
+        )
+    key = request.key(producer)
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    manifest = Manifest(
+        key, created, request.count, request.seed, list(request.importers), producer
+    )
+    target = root / MODEL / key
+    write_sealed(
+        KIND, root, target, manifest, lambda folder: _fill(folder, manifest, progress, workers)
+    )
+    return GeneratedPack(target, manifest, request.count)
+
+
+def _fill(folder: Path, manifest: Manifest, progress: Progress, workers: int) -> None:
+    progress("drawing recipes")
+    recipes = draw(manifest.count, manifest.seed)
+    files: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
+    for models, some_files, some_arrays in _built(recipes, manifest.importers, workers):
+        manifest.models += models
+        files.update(some_files)
+        arrays.update(some_arrays)
+        progress(f"{len(manifest.models)} of {len(recipes)} models")
+    np.savez(folder / FILES, **files)
+    np.savez(folder / ARRAYS, **arrays)
+
+
+Part = tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]
+
+
+def _built(recipes: list[Recipe], importers: list[str], workers: int) -> Iterator[Part]:
+    chunks = [recipes[start : start + CHUNK] for start in range(0, len(recipes), CHUNK)]
+    count = min(workers or os.cpu_count() or 1, len(chunks))
+    context = get_context("spawn")  # TensorFlow does not survive a fork
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread) as pool:
+        yield from pool.map(build_part, chunks, [importers] * len(chunks))
+
+
+def _one_thread() -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def build_part(recipes: list[Recipe], importers: list[str]) -> Part:
+    """Return manifest entries, files and arrays of some models."""
+    from .generated import IllConditioned, build_generated
+
+    models, files, arrays = [], {}, {}
+    converted = [importer for importer in importers if importer != "tensorflow"]
+    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+        folder = Path(name)
+        for recipe in recipes:
+            key = recipe.key()
+            entry: dict[str, Any] = {"key": key, "recipe": recipe.as_dict()}
+            models.append(entry)
+            try:
+                built = build_generated(recipe, folder, converted)
+            except IllConditioned as error:
+                entry["left_out"] = str(error)
+                continue
+            entry.update(operations=built.operations, refused=built.refused)
+            for importer in built.operations:
+                data = np.fromfile(folder / FILE_OF[importer], np.uint8)
+                files[f"{key}/{importer}"] = data
+            arrays.update({f"{key}/{what}": values for what, values in built.arrays.items()})
+    return models, files, arrays
+
+
+FILE_OF = {"tensorflow": "frozen_graph.pb", "tflite": "model.tflite", "onnx": "model.onnx"}
