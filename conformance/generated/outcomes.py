@@ -21,13 +21,18 @@ METRIC = "output_linf"
 MODEL = "generated"
 
 
+# How a model is run: its images one by one, or the first ones at once.
+SINGLE, AT_ONCE = "single", "batch"
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """One model's outcome."""
+    """One model's outcome, run in one way."""
 
     key: str  # of the recipe
+    run: str  # SINGLE or AT_ONCE
     symptom: str  # one of SYMPTOMS
-    stage: str = ""  # parse, forward, batch or again, where it is not right
+    stage: str = ""  # where it is not right: convert, parse, forward, again or batch
     deviation: Optional[float] = None  # the greatest |difference| to float64, on the worst input
     allowed: Optional[float] = None
     detail: str = ""  # OpenCV's reason, or how a shape or answer differs
@@ -46,46 +51,57 @@ class Judge:
     opencv: str
     engine: str
 
-    def judge(self, key: str, arrays: dict[str, Array], answers: dict[str, Array]) -> Outcome:
-        """Return the outcome of a model whose process answered.
+    def judge(
+        self, key: str, arrays: dict[str, Array], answers: dict[str, Array], batches: bool
+    ) -> list[Outcome]:
+        """Return the outcomes of a model whose process answered: single images, then a batch.
 
-        arrays: "f32", "f64" [N, V] and "runtime" [N, V], what the file's own runtime gives.
-        answers: see conformance.opencv.generated.run_model.
+        arrays: "f32", "f64" [N, V] and "runtime" [N, V], what the file's own runtime gives, if it
+        has one. answers: see conformance.opencv.generated. A batch says nothing of its own where
+        single images are not right.
         """
+        single = self._single(key, arrays, answers)
+        if not batches or single.symptom != RIGHT:
+            return [single]
+        return [single, self._batch(key, arrays, answers)]
+
+    def _single(self, key: str, arrays: dict[str, Array], answers: dict[str, Array]) -> Outcome:
         runtime = arrays.get("runtime")
-        if runtime is not None:
-            strayed = self._strays(arrays, runtime)
-            if strayed is not None:
-                detail = "the file's own runtime strays from float64 itself: not judged"
-                return Outcome(key, "converter", "convert", *strayed[:2], detail, strayed[2])
-        error = answers.get("error")
-        if error is not None and "outputs" not in answers:
-            return Outcome(key, "refused", str(error[0]), detail=_reason(error))
-        outputs = answers["outputs"]
-        outcome = self._answers(key, "forward", arrays, outputs, len(arrays["f64"]))
-        if outcome.symptom != RIGHT:
-            return outcome
+        strayed = None if runtime is None else self._strays(arrays, runtime)
+        if strayed is not None:
+            detail = "the file's own runtime strays from float64 itself: not judged"
+            return Outcome(key, SINGLE, "converter", "convert", *strayed[:2], detail, strayed[2])
+        error, outputs = answers.get("error"), answers.get("outputs")
+        if outputs is None:
+            return _refused(key, SINGLE, error)
+        found = self._answers(key, SINGLE, "forward", arrays, outputs)
+        if found.symptom != RIGHT:
+            return found
         again = answers.get("again")
-        if again is None or again.shape != outputs.shape or (again != outputs).any():
-            how = "refused" if again is None else f"moved by {_gap(again, outputs):.2g}"
-            return Outcome(key, "unstable", "again", detail=f"a second forward of the net {how}")
-        if error is not None:
-            return Outcome(key, "refused", str(error[0]), detail=_reason(error))
-        if "batch" in answers:
-            return self._answers(key, "batch", arrays, answers["batch"], BATCH)
-        return outcome
+        if again is None:
+            return _refused(key, SINGLE, error)
+        if again.shape != outputs.shape or (again != outputs).any():
+            how = f"a second forward of the same image moves the answer by {_gap(again, outputs):.2g}"
+            return Outcome(key, SINGLE, "unstable", "again", detail=how)
+        return found
+
+    def _batch(self, key: str, arrays: dict[str, Array], answers: dict[str, Array]) -> Outcome:
+        if "batch" not in answers:
+            return _refused(key, AT_ONCE, answers.get("batch_error"))
+        return self._answers(key, AT_ONCE, "batch", arrays, answers["batch"])
 
     def _answers(
-        self, key: str, stage: str, arrays: dict[str, Array], given: Array, rows: int
+        self, key: str, run: str, stage: str, arrays: dict[str, Array], given: Array
     ) -> Outcome:
+        rows = BATCH if run == AT_ONCE else len(arrays["f64"])
         expected = (rows, arrays["f64"].shape[1])
         if given.shape != expected:
             detail = f"shape {list(given.shape)} instead of {list(expected)}"
-            return Outcome(key, "shape", stage, detail=detail)
+            return Outcome(key, run, "shape", stage, detail=detail)
         strayed = self._strays(arrays, given)
         if strayed is None:
-            return Outcome(key, RIGHT)
-        return Outcome(key, "wrong", stage, *strayed[:2], position=strayed[2])
+            return Outcome(key, run, RIGHT)
+        return Outcome(key, run, "wrong", stage, *strayed[:2], position=strayed[2])
 
     def _strays(
         self, arrays: dict[str, Array], given: Array
@@ -110,9 +126,10 @@ class Judge:
         return float(observed[worst]), float(allowance.values[worst]), (worst, place)
 
 
-def _reason(error: Array) -> str:
-    _, reason, node = map(str, error)
-    return f"{reason} (node {node!r})" if node else reason
+def _refused(key: str, run: str, error: Optional[Array]) -> Outcome:
+    stage, reason, node = map(str, error if error is not None else ("start", "no answer", ""))
+    detail = f"{reason} (node {node!r})" if node else reason
+    return Outcome(key, run, "refused", stage, detail=detail)
 
 
 def _gap(first: Array, second: Array) -> float:

@@ -17,7 +17,7 @@ from .vocabulary import OPERATIONS
 # Raised where a recipe means another model than before.
 SCHEMA = 1
 # Of Keras' layers, arguments that a reader writes without their names, in this order.
-_POSITIONAL = ("filters", "units", "pool_size", "kernel_size", "size", "cropping", "dims", "scale")
+_POSITIONAL = ("filters", "units", "pool_size", "kernel_size", "size", "cropping", "dims")
 _HEADS = ("gap", "flatten")
 
 
@@ -43,7 +43,7 @@ class Layer:
         named = [
             f"{name}={value!r}"
             for name, value in shown.items()
-            if name not in _POSITIONAL and self.attributes[name] != default.get(name)
+            if name not in _POSITIONAL and (name not in default or value != _short(default[name]))
         ]
         return f"{self.operation}({', '.join(positional + named)})"
 

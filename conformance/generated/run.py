@@ -6,14 +6,14 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 from conformance.pack.conversion import takes_batches
 from conformance.processes.child import Ending, run_module
 
-from .outcomes import Judge, Outcome
+from .outcomes import AT_ONCE, SINGLE, Judge, Outcome
 from .store import ARRAYS, FILES, GeneratedPack
 
 # What one model may take before it counts as hung; the slowest takes a tenth of a second.
@@ -24,38 +24,48 @@ HUNG = "SIGALRM"
 def outcomes_of(
     pack: GeneratedPack, importer: str, engine: str, judge: Judge
 ) -> Iterator[Outcome]:
-    """Yield the outcome of each model that has a file for the importer, in the pack's order."""
+    """Yield the outcomes of each model that has a file for the importer, in the pack's order."""
+    batches = takes_batches(importer)
     with np.load(pack.path / ARRAYS, allow_pickle=False) as arrays:
-        for key, found in _answers(pack, importer, engine):
-            if isinstance(found, Outcome):
-                yield found
-                continue
-            names = {"f32": "f32", "f64": "f64", "runtime": importer}
-            own = {
-                name: arrays[f"{key}/{array}"]
-                for name, array in names.items()
-                if array != "tensorflow"
-            }
-            yield judge.judge(key, own, found)
+        for key, answers, death in _answers(pack, importer, engine):
+            own = {name: arrays[f"{key}/{name}"] for name in ("f32", "f64")}
+            if importer != "tensorflow":
+                own["runtime"] = arrays[f"{key}/{importer}"]
+            if death is None:
+                yield from judge.judge(key, own, answers, batches)
+            elif death.run == AT_ONCE:
+                # Single images were answered before the batch killed the process.
+                yield from judge.judge(key, own, answers, batches=False)
+                yield death
+            else:
+                yield death
 
 
-def _answers(pack: GeneratedPack, importer: str, engine: str) -> Iterator[tuple[str, Any]]:
-    """Yield each model's key with its arrays, or with an Outcome where its process died."""
+def _answers(
+    pack: GeneratedPack, importer: str, engine: str
+) -> Iterator[tuple[str, dict[str, Any], Optional[Outcome]]]:
+    """Yield each model's key and arrays, and an Outcome where it was its process' death."""
     left = pack.judged(importer)
     while left:
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
             folder = Path(name)
             ending = _run(pack, importer, engine, left, folder)
             done, last = _journal(folder)
-            for key in done:
-                with np.load(folder / f"{key}.npz", allow_pickle=False) as found:
-                    yield key, dict(found)
+            for key in left[: len(done)]:
+                yield key, _load(folder / f"{key}.npz"), None
             left = left[len(done) :]
             if left:
                 # The next one is the one that was begun: of those after it nothing is known.
-                stage = last[1] if last and last[0] == left[0] else "start"
-                yield left[0], _death(left[0], stage, ending)
-                left = left[1:]
+                key, *left = left
+                stage = last[1] if last and last[0] == key else "start"
+                yield key, _load(folder / f"{key}.npz"), _death(key, stage, ending)
+
+
+def _load(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    with np.load(file, allow_pickle=False) as found:
+        return dict(found)
 
 
 def _run(
@@ -88,4 +98,5 @@ def _journal(folder: Path) -> tuple[list[str], Any]:
 def _death(key: str, stage: str, ending: Ending) -> Outcome:
     hung = ending.code is None or ending.signal == HUNG
     how = f"no end within {SECONDS:g} s" if hung else ending.signal or f"exit code {ending.code}"
-    return Outcome(key, "hang" if hung else "crash", stage, detail=how)
+    run = AT_ONCE if stage == "batch" else SINGLE
+    return Outcome(key, run, "hang" if hung else "crash", stage, detail=how)

@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from conformance.candidate import Array, RunConfig
+from conformance.candidate import BATCH, Array, RunConfig
 
 from . import net
 from .capability import load_cv2
@@ -44,43 +44,58 @@ def main(request: Path) -> None:
             def begin(stage: str, key: str = key) -> None:
                 print(key, stage, file=journal)
 
-            found = run_model(cv2, config, path, arrays[f"{key}/inputs"], asked["batches"], begin)
-            np.savez(folder / f"{key}.npz", **found)
+            file = folder / f"{key}.npz"
+            candidate = run_singles(cv2, config, path, arrays[f"{key}/inputs"], file, begin)
+            if candidate is not None and asked["batches"]:
+                run_batch(candidate, arrays[f"{key}/inputs"], file, begin)
             begin("end")
 
 
-def run_model(
+def run_singles(
     cv2: Any,
     config: RunConfig,
     path: Path,
     images: Array,
-    batches: bool,
+    file: Path,
     begin: Callable[[str], None],
-) -> dict[str, Any]:
-    """Return what one model answers, or "error": stage and reason of what OpenCV refused.
+) -> Any:
+    """Write what each image by itself gives, twice, and return the net; None where it refuses.
 
-    "outputs" [N, …]: each image by itself. "again": the same on the same net. "batch" [2, …]: the
-    first two images at once.
+    file: gets "outputs" and "again" [N, …], or "error": stage, reason and node.
     """
-    found: dict[str, Any] = {"version": cv2.__version__}
-    stage = "parse"
+    found: dict[str, Any] = {}
+    stage, candidate = "parse", None
     try:
         begin(stage)
         candidate = net.read(cv2, path, config)
         net.configure(cv2, candidate, config)
         stage = "forward"
-        begin(stage)
         for name in ("outputs", "again"):
+            begin(stage)
             answers = [net.forward(candidate, image[None]) for image in images]
             found[name] = np.concatenate(answers)
-        if batches:
-            stage = "batch"
-            begin(stage)
-            found["batch"] = net.forward(candidate, images[:2])
+            stage = "again"
     except Exception as error:  # whatever the binding raises is the answer
-        reason, node, _ = net.explain(error)
-        found["error"] = np.array([stage, reason[:500], node or ""])
-    return found
+        found["error"], candidate = _refusal(stage, error), None
+    np.savez(file, **found)
+    return candidate
+
+
+def run_batch(candidate: Any, images: Array, file: Path, begin: Callable[[str], None]) -> None:
+    """Add to the file what the first images give at once: "batch" [2, …], or "batch_error"."""
+    with np.load(file, allow_pickle=False) as before:
+        found = dict(before)
+    begin("batch")
+    try:
+        found["batch"] = net.forward(candidate, images[:BATCH])
+    except Exception as error:  # as above
+        found["batch_error"] = _refusal("batch", error)
+    np.savez(file, **found)
+
+
+def _refusal(stage: str, error: Exception) -> Any:
+    reason, node, _ = net.explain(error)
+    return np.array([stage, reason[:500], node or ""])
 
 
 if __name__ == "__main__":
