@@ -11,7 +11,7 @@ from conformance import __version__
 from conformance.pack.format import read_manifest
 from conformance.pack.sealed import whole_file, write_text
 from conformance.processes.machine import cpu_name
-from conformance.results.lines import EVALUATIONS, Line, json_number, write_lines
+from conformance.results.lines import EVALUATIONS, Line, json_number, writing_lines
 from conformance.tables import release
 
 from .decoder import RECIPES
@@ -38,8 +38,9 @@ def write_results(folder: Path, found: Evaluation) -> Path:
     log = folder / f"TF_{found.plan.job.model}_log.txt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
-            write_lines(temporary, EVALUATIONS, header(found.plan), _lines(found))
+        with whole_file(path) as file, writing_lines(file, EVALUATIONS, header(found.plan)) as out:
+            for line in _lines(found):
+                out.write(line)
         write_text(log, log_text(found))
     except OSError as error:
         raise disk_error(folder, error) from error

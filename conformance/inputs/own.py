@@ -108,7 +108,7 @@ def _figures(where: str, table: Mapping[str, Any]) -> OwnPreprocessing:
         mode="",
         scale=_number(where, "scale", table.get("scale", 1.0)),
         mean=_triple(where, "mean", table.get("mean", [0.0, 0.0, 0.0])),
-        std=_divisors(where, table["std"]) if table.get("std") else None,
+        std=_divisors(where, table["std"]) if "std" in table else None,
         rgb=_flag(where, "rgb", table.get("rgb", True)),
         crop=_flag(where, "crop", table.get("crop", True)),
         resize=None if resize is None else read_size(f"{where}: 'resize'", resize),

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from conformance.candidate import RunConfig
-from conformance.results.cases import ResultsWriter, writing
-from conformance.results.lines import Line
+from conformance.results.cases import writing
+from conformance.results.lines import Line, Writer
 from conformance.session import Session
 
 from .table import worst_outcome
@@ -27,7 +27,7 @@ class Recorder:
         self._folder = folder
         self._session = session
         self._stack = ExitStack()
-        self._writers: dict[RunConfig, ResultsWriter] = {}
+        self._writers: dict[RunConfig, Writer] = {}
         self._outcomes: dict[str, list[Any]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

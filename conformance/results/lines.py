@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -74,6 +76,7 @@ class Writer:
     file: IO[str]
     format: Format
     digest: Any = field(default_factory=hashlib.sha256)
+    counts: Counter[str] = field(default_factory=Counter)  # of the lines' outcomes
 
     def write(self, line: Line) -> None:
         """Append one line; raise ValueError where it does not fit the schema."""
@@ -84,25 +87,19 @@ class Writer:
         self.digest.update(text.encode())
         self.file.write(text)
         self.file.flush()
-
-    def begin(self, header: Line) -> None:
-        """Write the header."""
-        self.write({"kind": "header", "schema": SCHEMA, "created": now(), **header})
-
-    def end(self, **more: Any) -> None:
-        """Write the footer, with which the file is whole; `more`: what else it holds."""
-        digest = self.digest.hexdigest()
-        self.write({"kind": "footer", "finished": now(), "digest": digest, **more})
+        if "outcome" in line:
+            self.counts[line["outcome"]] += 1
 
 
-def write_lines(path: Path, format: Format, header: Line, lines: Iterable[Line]) -> None:
-    """Write a file of header, lines and footer."""
+@contextmanager
+def writing_lines(path: Path, format: Format, header: Line) -> Iterator[Writer]:
+    """Give a writer whose file has the header, and gets its footer when the block ends well."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         writer = Writer(file, format)
-        writer.begin(header)
-        for line in lines:
-            writer.write(line)
-        writer.end()
+        writer.write({"kind": "header", "schema": SCHEMA, "created": now(), **header})
+        yield writer
+        found = {"counts": dict(writer.counts), "digest": writer.digest.hexdigest()}
+        writer.write({"kind": "footer", "finished": now(), **found})
 
 
 def read_lines(path: Path, format: Format) -> list[Line]:

@@ -125,6 +125,7 @@ def test_figures_are_the_tutorials_arithmetic() -> None:
         ("scal = 1.0", "unknown key 'scal'; did you mean 'scale'"),
         ("mean = [1, 2]", "one number for each of three channels"),
         ("std = [1, 0, 1]", "must not be 0"),
+        ("std = 0", "must not be 0"),
         ('scale = "1"', "'scale' must be a number"),
         ("crop = 1", "'crop' must be true or false"),
         ("resize = [0, 5]", "'resize' must be height and width"),
