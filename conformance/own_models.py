@@ -55,22 +55,15 @@ _KEYS = ("name", "path", "preprocess", "labels", "size", "outputs")
 
 @dataclass(frozen=True)
 class OwnModel:
-    """One model of the user's.
+    """One model of the user's."""
 
-    name: the test id, the file's name unless given. path: of the file or SavedModel folder,
-    absolute; None where only its pack is at hand. labels: path of a file with a class a line. size:
-    height and width, for a model that takes any. outputs: nodes of a frozen graph that are its
-    outputs, none for those that nothing else takes. words: what names it on a command line, options
-    of its own included.
-    """
-
-    name: str
-    path: Optional[str] = None
+    name: str  # the test id, the file's name unless given
+    path: Optional[str] = None  # absolute, of file or folder; None where only its pack is at hand
     preprocess: OwnPreprocessing = field(default_factory=OwnPreprocessing)
-    labels: Optional[str] = None
-    size: Optional[tuple[int, int]] = None
-    outputs: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    labels: Optional[str] = None  # path of a file with a class a line
+    size: Optional[tuple[int, int]] = None  # height and width, for a model that takes any
+    outputs: tuple[str, ...] = ()  # of a frozen graph; none for the nodes that nothing else takes
+    words: tuple[str, ...] = ()  # name it on a command line, options of its own included
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; `own_from` reads it."""

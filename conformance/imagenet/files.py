@@ -16,7 +16,7 @@ from conformance.tables import release
 
 from .decoder import RECIPES
 from .evaluation import Evaluation, Plan
-from .shards import disk_error
+from .shards import disk_errors
 
 
 def results_name(plan: Plan) -> str:
@@ -36,14 +36,12 @@ def write_results(folder: Path, found: Evaluation) -> Path:
     """
     path = folder / f"{results_name(found.plan)}.jsonl"
     log = folder / f"TF_{found.plan.job.model}_log.txt"
-    try:
+    with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file, writing_lines(file, EVALUATIONS, header(found.plan)) as out:
             for line in _lines(found):
                 out.write(line)
         write_text(log, log_text(found))
-    except OSError as error:
-        raise disk_error(folder, error) from error
     return path
 
 

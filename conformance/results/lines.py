@@ -33,8 +33,14 @@ class Format:
     title: str  # as errors name it
     schema: str  # of a line, a file beside this module
 
-    def check(self, line: Line) -> Line:
-        """Return the line; raise ValueError where it does not fit the schema."""
+    def check(self, line: Any) -> Line:
+        """Return the line; raise ValueError for a newer schema, and where it does not fit."""
+        schema = line.get("schema", SCHEMA) if isinstance(line, dict) else SCHEMA
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise ValueError(
+                f"schema {schema}, but this version reads up to {SCHEMA}; upgrade "
+                f"opencv-dnn-conformance"
+            )
         try:
             return _compiled(self.schema)(line)
         except fastjsonschema.JsonSchemaValueException as error:
@@ -108,8 +114,13 @@ def read_lines(path: Path, format: Format) -> list[Line]:
     Raises ConformanceError naming the line: not JSON, not of the schema, of a newer schema,
     edited (the digest differs), or incomplete (no footer).
     """
-    found = list(parsed(path))
-    lines = [_checked(where, value, format) for where, _, value in found]
+    lines, texts = [], []
+    for where, text, value in parsed(path):
+        try:
+            lines.append(format.check(value))
+        except ValueError as error:
+            raise ConformanceError(f"{where}: {error}") from error
+        texts.append(text)
     if not lines or lines[0]["kind"] != "header":
         raise ConformanceError(f"{path}:1: no header, so this is not {format.title}")
     if lines[-1]["kind"] != "footer":
@@ -117,8 +128,7 @@ def read_lines(path: Path, format: Format) -> list[Line]:
             f"{path}: no footer, so these are no complete results: the run that wrote them did not "
             f"end; run it again"
         )
-    before = b"".join(text for _, text, _ in found[:-1])
-    if hashlib.sha256(before).hexdigest() != lines[-1]["digest"]:
+    if hashlib.sha256(b"".join(texts[:-1])).hexdigest() != lines[-1]["digest"]:
         raise ConformanceError(
             f"{path}: differs from the digest in its footer: the file was edited; run it again"
         )
@@ -143,16 +153,3 @@ def parsed(path: Path) -> Iterator[tuple[str, bytes, Any]]:
 def _refuse_constant(name: str) -> None:
     # Python reads and writes NaN and Infinity, JSON and so the report's page do not have them.
     raise ValueError(f"{name} must be written as a string")
-
-
-def _checked(where: str, value: Any, format: Format) -> Line:
-    schema = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise ConformanceError(
-            f"{where}: schema {schema}, but this version reads up to {SCHEMA}; upgrade "
-            f"opencv-dnn-conformance"
-        )
-    try:
-        return format.check(value)
-    except ValueError as error:
-        raise ConformanceError(f"{where}: {error}") from error
