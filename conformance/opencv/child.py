@@ -22,6 +22,7 @@ import numpy as np
 from conformance.candidate import BATCH, REPEATS, Array, Failure, RunConfig
 from conformance.pack.sampling import SAMPLED
 from conformance.processes.machine import peak_mib
+from conformance.processes.serve import printed_since
 
 from . import layers, net
 from .capability import load_cv2
@@ -74,11 +75,8 @@ class Session:
         self.write_report()
 
     def printed(self) -> str:
-        """Return what was written to stderr, a file of the parent's, since the stage began."""
-        with suppress(OSError), (self.folder / "log").open("rb") as log:
-            log.seek(self._log_offset)
-            return log.read().decode("utf-8", "replace")
-        return ""
+        """Return what was written to stderr since the stage began."""
+        return printed_since(self._log_offset)
 
     def save(self, stage: str, **arrays: Any) -> None:
         """Write the arrays of a stage whole or not at all."""

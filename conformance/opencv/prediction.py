@@ -20,7 +20,7 @@ from conformance.candidate import Array, RunConfig
 from conformance.inputs.modes import divide_by_std
 from conformance.inputs.settings import Settings, from_request
 from conformance.pack.format import read_manifest
-from conformance.processes.serve import Answer, Request, serve
+from conformance.processes.serve import Answer, Request, printed_since, serve
 
 from . import layers, net
 from .capability import engines, load_cv2
@@ -209,13 +209,8 @@ class Predictor:
 
 
 def _printed(before: int) -> str:
-    """Return the last line OpenCV wrote since stderr, a file of the parent's, was so long."""
-    try:
-        text = os.pread(2, 1 << 16, before).decode("utf-8", "replace")
-    except (OSError, AttributeError):  # not readable; Windows has no pread
-        return ""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+    """Return the last line OpenCV wrote since stderr was so long."""
+    return (printed_since(before).strip().splitlines() or [""])[-1].strip()
 
 
 def prepare(request: Request) -> Answer:

@@ -11,36 +11,11 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.candidate import (
-    BATCH,
-    DOING,
-    REPEATS,
-    STAGES,
-    Array,
-    CandidateRun,
-    Failure,
-    RunConfig,
-)
+from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import FORMATS, require_conversion, takes_batches
 from conformance.pack.format import Pack
 from conformance.processes.child import Ending, last_lines, run_child
-
-from .blobs import BlobCase, run_blobs
-from .capability import probe_in_child
-
-__all__ = [
-    "BATCH",
-    "REPEATS",
-    "STAGES",
-    "BlobCase",
-    "CandidateRun",
-    "Failure",
-    "RunConfig",
-    "probe_in_child",
-    "run_blobs",
-    "run_candidate",
-]
 
 CHILD = "conformance.opencv.child"
 
@@ -75,8 +50,7 @@ def _run(pack: Pack, config: RunConfig, timeout: float, batches: bool) -> Candid
             request = folder / "request.json"
             request.write_text(json.dumps(_request(pack, config, folder, batches)), "utf-8")
             command = [sys.executable, "-m", CHILD, str(request)]
-            ending = run_child(command, timeout, log=folder / "log")
-            return _collect(folder, pack, config, ending)
+            return _collect(folder, pack, config, run_child(command, timeout))
     except OSError as error:
         raise ConformanceError(
             f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "

@@ -187,12 +187,11 @@ class Frameworks:
 
     def show(self, lines: Sequence[str], title: str) -> None:
         """Show the last picture in a window until a key is pressed or it is closed."""
-        self._opencv.timeout = _LOOKED_AT
         try:
-            self._opencv.ask({"do": "show", "lines": list(lines), "title": title})
+            asked = {"do": "show", "lines": list(lines), "title": title}
+            self._opencv.ask(asked, timeout=_LOOKED_AT)
         except FrameworkError as error:
             # Qt aborts the process where it can't reach the display.
             raise ConformanceError(
                 f"--show: {error.message}\nUse --output FILE and look at the file"
             ) from error
-        self._opencv.timeout = self.timeout

@@ -99,7 +99,6 @@ class Child:
     """A running process in a session of its own: Ctrl-C is for the parent, which then closes it.
 
     piped: the caller writes its stdin and reads its stdout. shown: its stderr is this process's.
-    log: file that gets its stderr instead of a temporary one.
     """
 
     def __init__(
@@ -108,10 +107,9 @@ class Child:
         environment: Optional[Mapping[str, str]] = None,
         piped: bool = False,
         shown: bool = False,
-        log: Optional[Path] = None,
     ) -> None:
         # Files that are open as long as the child lives.
-        self.log: IO[bytes] = log.open("w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
@@ -159,10 +157,9 @@ def run_child(
     command: Sequence[str],
     timeout: Optional[float] = None,
     environment: Optional[Mapping[str, str]] = None,
-    log: Optional[Path] = None,
 ) -> Ending:
-    """Run `command` to its end, at most `timeout` seconds; the rest as for Child."""
-    with closing(Child(command, environment, log=log)) as child:
+    """Run `command` to its end, at most `timeout` seconds."""
+    with closing(Child(command, environment)) as child:
         return child.ending(timeout)
 
 

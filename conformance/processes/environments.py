@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -102,7 +101,9 @@ def _folder_name(spec: str, python: str) -> str:
 
 def _find_python(spec: str, newest: tuple[int, int]) -> str:
     """Return this Python, if it is old enough, or else the newest on the PATH that is."""
-    for candidate in _pythons(newest):
+    minors = range(newest[1], _OLDEST_PYTHON[1] - 1, -1)
+    found = (shutil.which(f"python3.{minor}") for minor in minors)
+    for candidate in filter(None, (sys.executable, *found)):
         version = _python_version(candidate)
         if version is not None and _OLDEST_PYTHON <= version <= newest:
             return candidate
@@ -113,22 +114,13 @@ def _find_python(spec: str, newest: tuple[int, int]) -> str:
     )
 
 
-def _pythons(newest: tuple[int, int]) -> Iterator[str]:
-    yield sys.executable
-    for minor in range(newest[1], _OLDEST_PYTHON[1] - 1, -1):
-        found = shutil.which(f"python3.{minor}")
-        if found:
-            yield found
-
-
 def _python_version(python: str) -> Optional[tuple[int, int]]:
     """Return (major, minor), or None for one that does not run, such as a pyenv shim of none."""
     if python == sys.executable:
         return sys.version_info[:2]
-    command = [python, "-c", "import sys; print(*sys.version_info[:2])"]
-    ending = run_child(command)
-    numbers = ending.output.split()
-    return (int(numbers[0]), int(numbers[1])) if ending.code == 0 else None
+    ending = run_child([python, "-c", "import sys; print(*sys.version_info[:2])"])
+    major, _, minor = ending.output.partition(" ")
+    return (int(major), int(minor)) if ending.code == 0 else None
 
 
 def _python_in(folder: Path) -> Path:

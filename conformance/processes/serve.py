@@ -68,5 +68,13 @@ def serve(prepare: Callable[[Request], Answer]) -> None:
             print(text, file=stream, flush=True)
 
 
+def printed_since(size: int) -> str:
+    """Return what this process printed since its stderr, a file of the parent's, had that size."""
+    try:
+        return os.pread(2, 1 << 20, size).decode("utf-8", "replace")
+    except (OSError, AttributeError):  # not readable; Windows has no pread
+        return ""
+
+
 def _error(error: Exception) -> str:
     return json.dumps({"error": str(error).strip() or repr(error)})

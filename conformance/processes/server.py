@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Optional
 
 from .child import Child, child_environment
 from .serve import Request
@@ -48,21 +48,21 @@ class Server:
         self.timeout, self.child = timeout, Child(command, environment, piped=True)
         self.close, self.process = self.child.close, self.child.process
         try:
-            self._answer()
+            self._answer(timeout)
         except FrameworkError:
             self.close()
             raise
 
-    def ask(self, request: Request) -> dict[str, Any]:
+    def ask(self, request: Request, timeout: Optional[float] = None) -> dict[str, Any]:
         """Return the child's answer to one request."""
         with suppress(BrokenPipeError):
             assert self.process.stdin is not None
             print(json.dumps(request), file=self.process.stdin, flush=True)
-        return self._answer()
+        return self._answer(timeout or self.timeout)
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self, timeout: float) -> dict[str, Any]:
         assert self.process.stdout is not None
-        timer = threading.Timer(self.timeout, self.child.kill)
+        timer = threading.Timer(timeout, self.child.kill)
         begin = time.monotonic()
         timer.start()
         try:
@@ -70,17 +70,16 @@ class Server:
         finally:
             # Python waits for its threads before it ends: after Ctrl-C for as long as `timeout`.
             timer.cancel()
-        late = time.monotonic() - begin >= self.timeout
-        answer = json.loads(line) if line.endswith("\n") else self._end(late)
-        if "error" in answer:
+        late = time.monotonic() - begin >= timeout
+        if line.endswith("\n"):
+            answer: dict[str, Any] = json.loads(line)
+            if "error" not in answer:
+                return answer
             raise FrameworkError(self.module, answer["error"])
-        return dict(answer)
-
-    def _end(self, late: bool) -> dict[str, str]:
         ending = self.child.ending()
         if late:
-            ending = replace(ending, code=None, timeout=self.timeout)
-        return {"error": f"the process of {framework(self.module)} {ending}"}
+            ending = replace(ending, code=None, timeout=timeout)
+        raise FrameworkError(self.module, f"the process of {framework(self.module)} {ending}")
 
 
 # Starting a framework takes seconds, so that each thread keeps its own from shard to shard.

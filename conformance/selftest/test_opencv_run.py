@@ -13,18 +13,11 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 
-from conformance.candidate import STAGES, Failure
+from conformance.candidate import BATCH, REPEATS, STAGES, CandidateRun, Failure, RunConfig
 from conformance.opencv import net
-from conformance.opencv.run import (
-    BATCH,
-    REPEATS,
-    BlobCase,
-    CandidateRun,
-    RunConfig,
-    probe_in_child,
-    run_blobs,
-    run_candidate,
-)
+from conformance.opencv.blobs import BlobCase, run_blobs
+from conformance.opencv.capability import probe_in_child
+from conformance.opencv.run import run_candidate
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
 

@@ -17,7 +17,7 @@ import pytest
 from conformance.fixtures import fixture_path
 from conformance.inputs.modes import MODES, blob_arguments, divide_by_std, preprocess
 from conformance.models import get_model
-from conformance.opencv.run import BlobCase, run_blobs
+from conformance.opencv.blobs import BlobCase, run_blobs
 from conformance.pack.format import Pack
 from conformance.session import Session
 from conformance.tables import release
