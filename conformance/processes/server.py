@@ -7,8 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -49,7 +48,7 @@ class Server:
         self.close, self.process = self.child.close, self.child.process
         try:
             self._answer(timeout)
-        except FrameworkError:
+        except BaseException:
             self.close()
             raise
 
@@ -98,12 +97,3 @@ def close_servers() -> None:
     """End all servers of this process."""
     while _running:
         _running.popitem()[1].close()
-
-
-@contextmanager
-def servers_closed() -> Iterator[None]:
-    """End the servers when the block ends, however it does."""
-    try:
-        yield
-    finally:
-        close_servers()

@@ -30,9 +30,10 @@ from conformance.imagenet.evaluation import (
 from conformance.imagenet.files import results_name, write_results
 from conformance.imagenet.shards import Job, ShardResult
 from conformance.imagenet.statistics import require_scipy
-from conformance.processes.server import OPENCV, FrameworkError, server, servers_closed
+from conformance.processes.server import OPENCV, FrameworkError, server
 from conformance.results.evaluations import read_results
 
+from .benchmarks.evaluation import servers_closed
 from .graphdef import Node, changed
 from .imagenet_sample import (
     CLASSES,
