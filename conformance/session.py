@@ -18,7 +18,8 @@ from . import __version__
 from .candidate import CandidateRun, RunConfig
 from .errors import ConformanceError
 from .models import EXTENDED, MODELS
-from .opencv.run import probe_in_child, run_candidate
+from .opencv.capability import probe_in_child
+from .opencv.run import run_candidate
 from .own_models import OwnModel
 from .pack.builder import missing_packs, run_builder
 from .pack.conversion import FORMATS, question, require_conversion, require_converter, takes_batches

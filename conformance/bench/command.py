@@ -23,7 +23,7 @@ from conformance.opencv.timing import TimingRequest
 from conformance.pack.format import Pack
 from conformance.pack.sealed import write_text
 from conformance.pack.store import default_packs
-from conformance.processes.environments import Environment, copy_package, default_root, prepare
+from conformance.processes.environments import copy_package, default_root
 from conformance.processes.machine import cpu_name
 from conformance.results.comparisons import KIND
 from conformance.results.lines import now
@@ -31,7 +31,7 @@ from conformance.session import Session
 
 from . import comparison as compared
 from .comparison import LEAST_ROUNDS, Comparison, Estimate, Part
-from .wheels import Plan, run
+from .wheels import Plan, Wheel, run, wheel
 
 SCHEMA = 1
 _LAYERS_SHOWN = 12
@@ -113,7 +113,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     packs = bench_packs(arguments)
     with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
         code = copy_package(Path(folder))
-        found = {spec: prepare(spec, default_root(), code) for spec in arguments.opencv}
+        found = {spec: wheel(spec, default_root(), code) for spec in arguments.opencv}
         wheels = found[arguments.opencv[0]], found[arguments.opencv[-1]]
         bench = _Bench(_plan(wheels, arguments), arguments.json)
         try:
@@ -144,7 +144,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConformanceError(f"--json {arguments.json}: there is no such folder")
 
 
-def _plan(wheels: tuple[Environment, Environment], arguments: argparse.Namespace) -> Plan:
+def _plan(wheels: tuple[Wheel, Wheel], arguments: argparse.Namespace) -> Plan:
     config = RunConfig(engine=arguments.engine, threads=arguments.threads)
     request = TimingRequest(
         graph="",

@@ -9,10 +9,7 @@ only ever raised: other versions of OpenCV may stray farther than the one at han
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +26,7 @@ from conformance.pack.builder import require_tensorflow
 from conformance.pack.format import Pack
 from conformance.pack.request import keras_flavour, producer_versions
 from conformance.pack.sealed import write_text
-from conformance.processes.child import child_environment, last_lines
+from conformance.processes.child import ask_module
 from conformance.processes.machine import cpu_name
 from conformance.session import Session
 from conformance.verdict.checks import judge_run
@@ -76,14 +73,14 @@ def run_tolerances(arguments: argparse.Namespace) -> int:
 
 def _noise(pack: Pack, threads: int, onednn: bool) -> tuple[str, dict[str, float]]:
     """Return the model's name and its ratios in a TensorFlow set up so."""
-    environment = {**os.environ, **child_environment(), "TF_ENABLE_ONEDNN_OPTS": str(int(onednn))}
-    command = [sys.executable, "-m", "conformance.reference.noise", str(pack.path), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
-        raise ConformanceError(
-            f"TensorFlow could not run {pack.model} on {threads} threads.{last_lines(done.stderr)}"
-        )
-    return pack.model, json.loads(done.stdout.strip().splitlines()[-1])
+    ratios = ask_module(
+        "conformance.reference.noise",
+        [str(pack.path), str(threads)],
+        None,
+        f"TensorFlow could not run {pack.model} on {threads} threads",
+        TF_ENABLE_ONEDNN_OPTS=str(int(onednn)),
+    )
+    return pack.model, ratios
 
 
 def _greatest(found: Any) -> Ratios:
@@ -160,7 +157,7 @@ def _provenance(
     opencv: dict[str, Ratios],
 ) -> dict[str, Any]:
     versions = producer_versions(session.keras) or {}
-    lines: dict[str, Any] = {
+    provenance: dict[str, Any] = {
         "measured": f"TensorFlow {versions.get('tensorflow')}, OpenCV "
         f"{session.capability['version']}, {cpu_name()}",
         "models": [pack.model for pack in packs],
@@ -168,11 +165,11 @@ def _provenance(
     }
     for (threads, onednn), ratios in noise.items():
         name = f"tensorflow_{threads}_threads_onednn_{'on' if onednn else 'off'}"
-        lines[name] = {metric: round(ratio, 2) for metric, (ratio, _) in ratios.items()}
+        provenance[name] = {metric: round(ratio, 2) for metric, (ratio, _) in ratios.items()}
     for kind, ratios in opencv.items():
         name = kind.replace("multiple", "opencv")
-        lines[name] = {m: f"{ratio:.2f} ({model})" for m, (ratio, model) in ratios.items()}
-    return lines
+        provenance[name] = {m: f"{ratio:.2f} ({model})" for m, (ratio, model) in ratios.items()}
+    return provenance
 
 
 def _update(path: Path, provenance: dict[str, Any], opencv: dict[str, Ratios]) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Optional
 
@@ -19,6 +17,7 @@ from conformance.errors import ConformanceError
 from conformance.models import MODELS
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import keras_flavour
+from conformance.processes.pool import process_pool
 from conformance.results.lines import line_text, parsed
 from conformance.session import Session
 
@@ -78,8 +77,10 @@ def report(outcomes: Sequence[Outcome], format: str) -> int:
         rows = [_row(name, [f for f in faults if getattr(f, key) == name]) for name in names]
         print_rows(f"faults {title}", HEADS, [*rows, _row("all", faults)], format)
     alarms = [sum(getattr(o, method) for o in unchanged) for method in ("top1", "opencv", "ours")]
-    text = ", ".join(f"{name} {n}" for name, n in zip(("top-1", "OpenCV's limits", "ours"), alarms))
-    print(f"alarms on {len(unchanged)} unchanged models and calls: {text}")
+    counts = ", ".join(
+        f"{name} {n}" for name, n in zip(("top-1", "OpenCV's limits", "ours"), alarms)
+    )
+    print(f"alarms on {len(unchanged)} unchanged models and calls: {counts}")
     for fault in real:
         if not fault.localised:
             what = "not localised" if fault.ours else "MISSED"
@@ -120,8 +121,7 @@ def _all_outcomes(models: Sequence[str], arguments: argparse.Namespace) -> Itera
     jobs = [
         (session, model, config, _a_kind(model, arguments), arguments.output) for model in models
     ]
-    context = get_context("spawn")  # TensorFlow does not survive a fork
-    with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
+    with process_pool(arguments.workers, f"faults of {', '.join(models)}") as pool:
         for future in [pool.submit(_model, *job) for job in jobs]:
             yield future.result()
 

@@ -15,12 +15,14 @@ from typing import Optional
 
 import numpy as np
 
+from conformance.candidate import CandidateRun, RunConfig
 from conformance.fixtures import fixture_path
 from conformance.inputs.blob import blob
 from conformance.inputs.modes import MODES, blob_arguments, divide_by_std
 from conformance.localize.diagnosis import unread_input
 from conformance.models import ModelSpec, get_model
-from conformance.opencv.run import CandidateRun, RunConfig, run_blobs, run_candidate
+from conformance.opencv.blobs import run_blobs
+from conformance.opencv.run import run_candidate
 from conformance.pack.format import GRAPH, Pack
 from conformance.reference.freeze import trace
 from conformance.reference.graphdef import Array, Graph, read_frozen, sources, write_graph

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from conformance.pack.conversion import FORMATS, require_conversion
 from conformance.pack.format import Pack
 from conformance.pack.request import keras_flavour
 from conformance.pack.sampling import SAMPLED
-from conformance.processes.child import child_environment, last_lines
+from conformance.processes.child import run_child
 from conformance.session import Session
 from conformance.tables import release
 from conformance.verdict.checks import judge_run
@@ -280,23 +279,13 @@ def _why(allowance: Allowance) -> str:
 
 def _failing_output(script: Path) -> Optional[str]:
     """Return what the script printed if it shows a deviation, an error of OpenCV or a crash."""
-    try:
-        ended = subprocess.run(
-            [sys.executable, str(script.resolve())],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            env=child_environment(),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer within {_TIMEOUT:g} s"
-    if ended.returncode == 0:
+    ending = run_child([sys.executable, str(script.resolve())], _TIMEOUT)
+    if ending.code == 0:
         return None
-    if "OpenCV" not in ended.stdout:
-        raise ConformanceError(f"{script} could not be run.{last_lines(ended.stderr)}")
-    crash = f"\nended by signal {-ended.returncode}" if ended.returncode < 0 else ""
-    return f"{ended.stdout}{ended.stderr}".strip() + crash
+    if ending.code is not None and "OpenCV" not in ending.output:
+        raise ConformanceError(f"{script} could not be run: its process {ending}")
+    crash = f"\nThe process {ending.how}." if ending.code is None or ending.signal else ""
+    return f"{ending.output}{ending.log}".strip() + crash
 
 
 def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:

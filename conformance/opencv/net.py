@@ -179,16 +179,15 @@ def _check_engine(cv2: Any, net: Any, engine: str) -> None:
         raise ValueError(f"asked for the {engine} engine but OpenCV used the {used} one")
 
 
-def configure(cv2: Any, net: Any, config: RunConfig, check_target: bool = True) -> None:
+def configure(cv2: Any, net: Any, config: RunConfig) -> None:
     """Set backend, target, fusion and Winograd of `net` and the thread count as `config` says.
 
     Defaults are left alone. Raises ValueError for a (backend, target) pair that
-    getAvailableTargets does not offer, unless check_target is False (for self-tests), and for
-    a switch this version lacks.
+    getAvailableTargets does not offer, and for a switch this version lacks.
     """
     backend = _constant(cv2, "DNN_BACKEND_", "backend", config.backend)
     target = _constant(cv2, "DNN_TARGET_", "target", config.target)
-    if check_target and (config.backend, config.target) not in available_targets(cv2):
+    if (config.backend, config.target) not in available_targets(cv2):
         raise ValueError(_not_offered(cv2, config))
     if config.backend != "default":
         net.setPreferableBackend(backend)

@@ -7,14 +7,12 @@ line of stdin then asks for one thing (see _DOING); conformance.processes.serve 
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +20,7 @@ from conformance.candidate import Array, RunConfig
 from conformance.inputs.modes import divide_by_std
 from conformance.inputs.settings import Settings, from_request
 from conformance.pack.format import read_manifest
-from conformance.processes.serve import Request, serve
+from conformance.processes.serve import Answer, Request, printed_since, serve
 
 from . import layers, net
 from .capability import engines, load_cv2
@@ -211,16 +209,11 @@ class Predictor:
 
 
 def _printed(before: int) -> str:
-    """Return the last line OpenCV wrote since stderr, a file of the parent's, was so long."""
-    try:
-        text = os.pread(2, 1 << 16, before).decode("utf-8", "replace")
-    except (OSError, AttributeError):  # not readable; Windows has no pread
-        return ""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+    """Return the last line OpenCV wrote since stderr was so long."""
+    return (printed_since(before).strip().splitlines() or [""])[-1].strip()
 
 
-def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
+def prepare(request: Request) -> Answer:
     """Read the graph and return what answers."""
     predictor = Predictor(request)
     doing = {
@@ -233,4 +226,4 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(lambda: prepare(json.loads(sys.argv[1])))
+    serve(prepare)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -71,25 +71,24 @@ class Frameworks:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def _start(self, module: str, **request: Any) -> Server:
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Have a framework's error name the model."""
         try:
-            server = Server(module, request, self.timeout)
+            yield
         except FrameworkError as error:
-            raise self._failed(error) from error
+            named = "" if self.pack.model in error.message else f"{self.pack.model}: "
+            raise ConformanceError(f"{named}{error.message}") from error
+
+    def _start(self, module: str, **request: Any) -> Server:
+        with self._named():
+            server = Server(module, request, self.timeout)
         self._open.callback(server.close)
         return server
 
     def _ask(self, server: Server, **request: Any) -> dict[str, Any]:
-        try:
+        with self._named():
             return server.ask(request)
-        except FrameworkError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: FrameworkError) -> ConformanceError:
-        name = self.pack.model
-        return ConformanceError(
-            error.message if name in error.message else f"{name}: {error.message}"
-        )
 
     def _file(self, name: str) -> str:
         return str(self.folder / name)
@@ -187,12 +186,11 @@ class Frameworks:
 
     def show(self, lines: Sequence[str], title: str) -> None:
         """Show the last picture in a window until a key is pressed or it is closed."""
-        self._opencv.timeout = _LOOKED_AT
         try:
-            self._opencv.ask({"do": "show", "lines": list(lines), "title": title})
+            asked = {"do": "show", "lines": list(lines), "title": title}
+            self._opencv.ask(asked, timeout=_LOOKED_AT)
         except FrameworkError as error:
             # Qt aborts the process where it can't reach the display.
             raise ConformanceError(
                 f"--show: {error.message}\nUse --output FILE and look at the file"
             ) from error
-        self._opencv.timeout = self.timeout

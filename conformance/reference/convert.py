@@ -4,10 +4,7 @@ and each of its tensors matched with the node of the frozen graph that it equals
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Optional
 
@@ -24,6 +21,7 @@ from conformance.pack.conversion import (
 )
 from conformance.pack.format import Pack, array_file
 from conformance.pack.sampling import SAMPLED
+from conformance.processes.pool import process_pool
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.nodes import METRIC
 from conformance.verdict.tolerance import noise_floor
@@ -101,15 +99,12 @@ def _convert_file(
 
 def _in_child(*job: Any) -> tuple[str, str]:
     """Convert in a process of its own, whose memory is given back before the file is run."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(_convert_file, *job).result()
-        except BrokenProcessPool:
-            raise ConformanceError(
-                f"converting {job[1][0]} to {FORMATS[job[0]].title}: the converter's process was "
-                f"killed, most often for want of memory; it takes some 25 times the graph's size"
-            ) from None
+    failure = (
+        f"converting {job[1][0]} to {FORMATS[job[0]].title}, which takes some 25 times the graph's "
+        f"size in memory"
+    )
+    with process_pool(1, failure) as pool:
+        return pool.submit(_convert_file, *job).result()
 
 
 def _run(converter: Any, path: Path, inputs: Array, pack: Pack) -> tuple[list[Array], Matcher]:

@@ -7,10 +7,8 @@ pixels and outputs (see conformance.processes.serve).
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,14 +16,14 @@ import tensorflow as tf
 from conformance.inputs.modes import preprocess
 from conformance.models import get_model
 from conformance.pack.format import read_manifest
-from conformance.processes.inference import Array
-from conformance.processes.serve import Request, answer_shard, serve
+from conformance.processes.inference import Array, answer_shard
+from conformance.processes.serve import Answer, Request, serve
 
 from .timing import frozen_function
 from .weights import build_model
 
 
-def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
+def prepare(request: Request) -> Answer:
     """Load the model, run it once, and return what answers the shards.
 
     The operations are deterministic, so that a shard run again gives the same bits.
@@ -50,4 +48,4 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(lambda: prepare(json.loads(sys.argv[1])))
+    serve(prepare)

@@ -7,7 +7,6 @@ float64 to the pack's noise floor}.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from conformance.pack.format import open_pack
+from conformance.processes.serve import answer_once
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import noise_floor, typical_logit_noise
 
@@ -47,11 +47,11 @@ def noise_ratios(pack_folder: Path) -> dict[str, float]:
     return ratios
 
 
-def main(folder: str, threads: str) -> None:
+def main(folder: str, threads: str) -> dict[str, float]:
     """Measure the pack in `folder` on so many threads."""
     tf.config.threading.set_intra_op_parallelism_threads(int(threads))
-    print(json.dumps(noise_ratios(Path(folder))))
+    return noise_ratios(Path(folder))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    answer_once(lambda: main(*sys.argv[1:]))

@@ -7,8 +7,6 @@ thing (see `prepare`); conformance.processes.serve is the protocol.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +20,7 @@ from conformance.models import get_model
 from conformance.own_models import own_from
 from conformance.pack.format import read_manifest
 from conformance.processes.inference import Array
-from conformance.processes.serve import Request, serve
+from conformance.processes.serve import Answer, Request, serve
 
 from .loader import keras_preprocess, load
 from .own import load_own
@@ -118,7 +116,7 @@ def _nhwc(blob: str) -> Array:
     return np.ascontiguousarray(np.load(blob, allow_pickle=False).transpose(0, 2, 3, 1))
 
 
-def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
+def prepare(request: Request) -> Answer:
     """Load the graph and return what answers."""
     predictor = Predictor(request)
     doing = {"predict": predictor.predict, "explain": predictor.explain}
@@ -126,4 +124,4 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(lambda: prepare(json.loads(sys.argv[1])))
+    serve(prepare)

@@ -15,9 +15,10 @@ pytest.importorskip("onnxruntime")
 
 import numpy as np
 
-from conformance.candidate import RunConfig
+from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.run import CandidateRun, probe_in_child, run_candidate
+from conformance.opencv.capability import probe_in_child
+from conformance.opencv.run import run_candidate
 from conformance.opencv.taps import write_tapped
 from conformance.pack import conversion
 from conformance.pack.conversion import (

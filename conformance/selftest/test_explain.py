@@ -176,7 +176,7 @@ def test_interrupted_question_leaves_no_timer(
 
     monkeypatch.setattr(server.process, "stdout", Interrupted())
     with pytest.raises(KeyboardInterrupt):
-        server._answer()
+        server._answer(server.timeout)
     timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
     for timer in timers:
         timer.join(1)

@@ -30,9 +30,10 @@ from conformance.imagenet.evaluation import (
 from conformance.imagenet.files import results_name, write_results
 from conformance.imagenet.shards import Job, ShardResult
 from conformance.imagenet.statistics import require_scipy
-from conformance.processes.server import OPENCV, FrameworkError, server, servers_closed
+from conformance.processes.server import OPENCV, FrameworkError, server
 from conformance.results.evaluations import read_results
 
+from .benchmarks.evaluation import servers_closed
 from .graphdef import Node, changed
 from .imagenet_sample import (
     CLASSES,
@@ -200,7 +201,7 @@ def test_crash_of_opencv_is_its_failure(plan: Plan) -> None:
     with servers_closed():
         child = server(OPENCV, shards.opencv_request(plan.job), 60)
         os.kill(child.process.pid, signal.SIGSEGV)
-        with pytest.raises(FrameworkError, match="process of OpenCV ended with SIGSEGV"):
+        with pytest.raises(FrameworkError, match="process of OpenCV was killed by SIGSEGV"):
             child.ask({"pixels": "", "outputs": ""})
         assert server(OPENCV, shards.opencv_request(plan.job), 60) is not child
 
@@ -208,7 +209,9 @@ def test_crash_of_opencv_is_its_failure(plan: Plan) -> None:
 def test_hanging_opencv_is_its_failure(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
     """An OpenCV that takes too long is ended, and its failure says so."""
     late = replace(plan, job=replace(plan.job, timeout=0.01))
-    with pytest.raises(FrameworkError, match=r"OpenCV gave no answer within 0\.01 s"):
+    with pytest.raises(
+        FrameworkError, match=r"OpenCV gave no answer within the time limit of 0\.01 s"
+    ):
         evaluate(late, tmp_path, in_threads(1))
 
 

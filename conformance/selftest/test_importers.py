@@ -20,7 +20,7 @@ from conformance import session as session_module
 from conformance.errors import ConformanceError
 from conformance.localize.diagnosis import localize_command
 from conformance.localize.reduce import write_reproducer
-from conformance.opencv.run import probe_in_child
+from conformance.opencv.capability import probe_in_child
 from conformance.pack.conversion import FORMATS, write_conversion
 from conformance.pack.format import Pack
 from conformance.reference import convert

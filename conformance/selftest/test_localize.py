@@ -11,10 +11,11 @@ from typing import Any, Callable, Optional
 import numpy as np
 import pytest
 
+from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.localize.chart import draw_profile
 from conformance.localize.diagnosis import diagnose, localize_command
-from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child
+from conformance.opencv.capability import probe_in_child
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
 from conformance.results.cases import read_results

@@ -19,7 +19,8 @@ import tensorflow as tf
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.inputs.own import OwnPreprocessing
-from conformance.opencv.run import probe_in_child, run_candidate
+from conformance.opencv.capability import probe_in_child
+from conformance.opencv.run import run_candidate
 from conformance.own_models import OwnModel, own_model
 from conformance.pack.conversion import FORMATS
 from conformance.pack.format import Pack

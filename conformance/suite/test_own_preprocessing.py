@@ -7,7 +7,7 @@ import pytest
 
 from conformance.inputs.modes import divide_by_std
 from conformance.inputs.own import preprocessing_from
-from conformance.opencv.run import BlobCase, run_blobs
+from conformance.opencv.blobs import BlobCase, run_blobs
 from conformance.pack.format import Pack
 
 pytestmark = [pytest.mark.stage("preprocessing"), pytest.mark.own]

@@ -11,7 +11,9 @@ import argparse
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -36,8 +38,8 @@ from conformance.processes.server import (
     TENSORFLOW,
     FrameworkError,
     Server,
+    close_servers,
     server,
-    servers_closed,
 )
 
 BATCH = 50
@@ -84,6 +86,15 @@ def run_throughput(arguments: argparse.Namespace) -> int:
         raise ConformanceError(f"{job.model}: {error.message}") from error
     _print(job, rounds)
     return OK
+
+
+@contextmanager
+def servers_closed() -> Iterator[None]:
+    """End the frameworks' processes when the block ends, however it does."""
+    try:
+        yield
+    finally:
+        close_servers()
 
 
 def repeated(dataset: Dataset, count: int) -> tuple[Entry, ...]:
