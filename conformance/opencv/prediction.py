@@ -27,6 +27,7 @@ from conformance.processes.serve import Request, serve
 from . import layers, net
 from .capability import engines, load_cv2
 from .caption import caption
+from .importers import IMPORTERS
 
 # The limit: CV_IO_MAX_IMAGE_PIXELS in modules/imgcodecs/src/loadsave.cpp.
 _UNREADABLE = (
@@ -67,11 +68,12 @@ class Predictor:
     def _tap(self, graph: Path) -> layers.Tap:
         """Return what reads the outputs of a model that has several."""
         manifest = read_manifest(graph.parent)
-        held = layers.carriers([str(name) for name in self.net.getLayerNames()], manifest.layers)
-        names = [
+        names = [str(name) for name in self.net.getLayerNames()]
+        held = IMPORTERS["tensorflow"].carriers(names, manifest.layers)
+        outputs = [
             layers.layer_holding(held, manifest.layers, head["output"]) for head in manifest.heads
         ]
-        return layers.tap_outputs(self.cv2, graph, self.config, names, self.net)
+        return layers.tap_outputs(self.cv2, graph, self.config, outputs, self.net)
 
     def about(self, request: Request) -> dict[str, Any]:
         """Say which OpenCV this is, and whether it has windows."""

@@ -22,8 +22,9 @@ from conformance.candidate import (
     RunConfig,
 )
 from conformance.errors import ConformanceError
-from conformance.pack.conversion import FORMATS, require_conversion, takes_batches
+from conformance.pack.conversion import require_conversion, takes_batches
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.processes.child import Ending, last_lines, run_module
 
 from .blobs import BlobCase, run_blobs
@@ -97,7 +98,7 @@ def _request(
     sabotage: Optional[Mapping[str, str]],
     batches: bool,
 ) -> dict[str, Any]:
-    path, tensors = pack.graph_path, None
+    path, tensors = pack.graph_path, list[dict[str, str]]()
     if config.importer in FORMATS:
         conversion = require_conversion(pack, config.importer)
         path, tensors = conversion.model_path, conversion.manifest.tensors

@@ -2,7 +2,7 @@
 
 A conversion is a folder inside the pack's (`<pack>/tflite/`, `<pack>/onnx/`), so that the pack
 itself stays as it is. It holds the model file, its own runtime's answers, and a manifest that says
-which node of the frozen graph each tensor of the file equals. reference/convert.py makes it.
+which node of the frozen graph each tensor of the file equals. reference/formats/ makes it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from conformance.errors import ConformanceError
 
 from .format import GRAPH, Pack, array_file, file_problem, read_manifest
+from .formats import FORMATS
 from .request import GRAPHS, json_digest, producer_versions
 from .store import (
     TEMPORARY,
@@ -41,29 +42,6 @@ SCHEMA = 1
 RECIPE = "1"
 MANIFEST = "conversion.json"
 OUTPUTS = "outputs_f32"
-
-
-@dataclass(frozen=True)
-class Format:
-    """A file format.
-
-    file: the model's name. packages: what converts it besides TensorFlow. extra: of pip. batches:
-    whether the file takes any number of images; else it takes one.
-    """
-
-    title: str
-    file: str
-    packages: tuple[str, ...] = ()
-    extra: str = ""
-    batches: bool = True
-
-
-# The importers that do not read the frozen graph itself. A new one is an entry here, its
-# converter in reference/convert.py and its reader in opencv/net.py.
-FORMATS = {
-    "tflite": Format("TFLite", "model.tflite", batches=False),
-    "onnx": Format("ONNX", "model.onnx", ("tf2onnx", "onnx", "onnxruntime"), "onnx"),
-}
 
 
 @dataclass

@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
+from conformance.pack.protobuf import message_field, tag, varint
 
 Array = NDArray[Any]
 GraphDef = tf.compat.v1.GraphDef
@@ -205,25 +206,6 @@ def _write_constant(file: BinaryIO, name: str, value: Array) -> None:
         before = prefix + tag(number) + varint(len(before) + value.nbytes) + before
     file.write(tag(1) + varint(len(before) + value.nbytes) + before)
     file.write(value.reshape(-1).view(np.uint8).data)  # copies only what is not in C order
-
-
-def tag(number: int) -> bytes:
-    """Return what precedes a protobuf field that has a length."""
-    return bytes([number << 3 | 2])  # wire type 2: a length, then that many bytes
-
-
-def message_field(number: int, payload: bytes) -> bytes:
-    """Return a protobuf field of bytes, a string or a message."""
-    return tag(number) + varint(len(payload)) + payload
-
-
-def varint(value: int) -> bytes:
-    """Return a number as protobuf writes it."""
-    groups = []
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*groups, value])
 
 
 def read_frozen(path: Path, input: str, logits: str, output: str) -> Graph:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from conformance.errors import ConformanceError
 
-from .convert import convert
+from .formats import convert
 from .graphdef import (
     Array,
     Graph,

@@ -17,11 +17,10 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
+from conformance.opencv.importers import IMPORTERS as READERS
 from conformance.opencv.run import CandidateRun, probe_in_child, run_candidate
-from conformance.opencv.taps import write_tapped
 from conformance.pack import conversion
 from conformance.pack.conversion import (
-    FORMATS,
     Conversion,
     find_conversion,
     open_conversion,
@@ -32,8 +31,9 @@ from conformance.pack.conversion import (
     write_conversion,
 )
 from conformance.pack.format import Layer, Pack, open_pack
-from conformance.reference import convert, graphdef, onnx
-from conformance.reference.convert import build_conversion
+from conformance.pack.formats import FORMATS
+from conformance.reference import formats, graphdef
+from conformance.reference.formats import build_conversion, onnx
 from conformance.reference.match import Matcher
 from conformance.session import Session
 from conformance.verdict.nodes import first_bad
@@ -190,14 +190,14 @@ def test_fault_is_found_at_its_node(tmp_path: Path, importer: str) -> None:
 @pytest.mark.parametrize("importer", IMPORTERS)
 def test_taps_leave_the_file_as_it_is(pack: Pack, importer: str, tmp_path: Path) -> None:
     """A file with taps has the file's own bytes in it, aligned; an unknown tensor is an error."""
-    converted = require_conversion(pack, importer)
+    converted, write_tapped = require_conversion(pack, importer), READERS[importer].write_tapped
     names = [entry["tensor"] for entry in converted.manifest.tensors]
-    write_tapped(importer, converted.model_path, names, tmp_path / "tapped")
+    write_tapped(converted.model_path, names, tmp_path / "tapped")
     before, after = converted.model_path.read_bytes(), (tmp_path / "tapped").read_bytes()
     assert after.find(before) % 64 == 0
     if importer == "tflite":
         with pytest.raises(ValueError, match="no tensor 'nowhere'"):
-            write_tapped(importer, converted.model_path, ["nowhere"], tmp_path / "tapped")
+            write_tapped(converted.model_path, ["nowhere"], tmp_path / "tapped")
 
 
 def test_pack_is_left_alone(pack: Pack, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_large_graph_is_converted_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Pack
 ) -> None:
     """Above a size the converter has a process of its own, and the file is the same."""
-    monkeypatch.setattr(convert, "APART", 0)
+    monkeypatch.setattr(formats, "APART", 0)
     other = build_conversion(tiny_pack(tmp_path), "tflite")
     assert (
         other.model_path.read_bytes() == require_conversion(pack, "tflite").model_path.read_bytes()

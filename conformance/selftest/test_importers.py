@@ -21,10 +21,11 @@ from conformance.errors import ConformanceError
 from conformance.localize.diagnosis import localize_command
 from conformance.localize.reduce import write_reproducer
 from conformance.opencv.run import probe_in_child
-from conformance.pack.conversion import FORMATS, write_conversion
+from conformance.pack.conversion import write_conversion
 from conformance.pack.format import Pack
-from conformance.reference import convert
-from conformance.reference.convert import build_conversion
+from conformance.pack.formats import FORMATS
+from conformance.reference import formats
+from conformance.reference.formats import build_conversion
 from conformance.reference.graphdef import read_frozen
 from conformance.report.matrix import build_matrix
 from conformance.results.cases import Results, read_results
@@ -154,8 +155,8 @@ def wrong(tmp_path: Path, importer: str) -> Pack:
 
     def fill(folder: Path, manifest: Any) -> None:
         path = folder / FORMATS[importer].file
-        convert.convert(importer, graph, [16, 16, 3], path)
-        outputs, _ = convert._run(convert.CONVERTERS[importer], path, pack.load("inputs"), pack)
+        formats.convert(importer, graph, [16, 16, 3], path)
+        outputs, _ = formats._run(formats.CONVERTERS[importer], path, pack.load("inputs"), pack)
         np.save(folder / "outputs_f32.npy", outputs)
 
     write_conversion(pack, importer, fill)

@@ -14,8 +14,9 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
-from . import quiet
-from .graphdef import Array, Graph, embedded, sources, tag, varint
+from conformance.pack.protobuf import tag, varint
+from conformance.reference import quiet
+from conformance.reference.graphdef import Array, Graph, embedded, sources
 
 LARGE = 32 << 20
 
