@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.imagenet.cluster import on_dask
 from conformance.imagenet.evaluation import Evaluation, Plan, Tally, evaluate
+from conformance.imagenet.runner import on_dask
 
 from .imagenet_sample import numbers
 
