@@ -25,7 +25,7 @@ from .shards import Array, Job, ShardResult
 # So many batches of TensorFlow are a shard: what a lost worker or an interruption costs.
 BATCHES_A_SHARD = 4
 MAX_BAD_PERCENT = 0.1
-_BAD_TOLD = 10
+_BAD_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -162,11 +162,11 @@ def _check_bad(plan: Plan, bad: Sequence[Bad]) -> None:
     images = len(plan.dataset.entries)
     if len(bad) <= plan.max_bad / 100 * images:
         return
-    told = "\n".join(f"  {one.name}: {one.reason}" for one in bad[:_BAD_TOLD])
-    more = f"\n  and {len(bad) - _BAD_TOLD} more" if len(bad) > _BAD_TOLD else ""
+    lines = "\n".join(f"  {one.name}: {one.reason}" for one in bad[:_BAD_NAMED])
+    more = f"\n  and {len(bad) - _BAD_NAMED} more" if len(bad) > _BAD_NAMED else ""
     raise ConformanceError(
         f"{plan.dataset.folder}: {len(bad)} of {images} images can't be used, over --max-bad "
-        f"{plan.max_bad:g} %:\n{told}{more}\nRestore them, or raise --max-bad"
+        f"{plan.max_bad:g} %:\n{lines}{more}\nRestore them, or raise --max-bad"
     )
 
 

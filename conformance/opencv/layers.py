@@ -10,7 +10,7 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.pack.sampling import node_seed, sample_positions
+from conformance.pack.sampling import node_seed, sample_positions, within
 
 from .importers.converted import Entry
 from .net import configure, read, set_fusion, to_blob
@@ -141,14 +141,13 @@ class LayerSamples:
     def add(self, image: int, node: str, output: Array) -> None:
         """Take the samples that lie in image number `image` from that image's output (NCHW)."""
         shape, at = self._shapes[node], self._positions[node]
-        size = int(np.prod(shape[1:], dtype=np.int64))
         values = channels_last(output, shape)
         if values is None:
             self.wrong[node] = f"shape {list(output.shape)} in OpenCV, {list(shape)} in TensorFlow"
             return
-        first, last = np.searchsorted(at, [image * size, (image + 1) * size])
         samples = self.samples[node]
-        samples[first:last] = values(at[first:last] - image * size)
+        inside, places = within(at, shape, image, image + 1)
+        samples[places] = values(inside)
         samples[len(at) + image], samples[len(at) + shape[0] + image] = output.max(), output.min()
 
 

@@ -109,8 +109,8 @@ def explain(error: Exception, printed: str = "") -> tuple[str, Optional[str], st
     else:
         function = match["function"] or ""
         place = f"{os.path.basename(match['file'])}:{match['line']}"
-        told = " ".join(match["text"].split())
-        reason = f"{told} ({', '.join(part for part in (match['code'], function, place) if part)})"
+        line = " ".join(match["text"].split())
+        reason = f"{line} ({', '.join(part for part in (match['code'], function, place) if part)})"
     return reason, find_node(text, printed), function
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
@@ -22,6 +21,7 @@ from conformance.candidate import Array, RunConfig
 from conformance.inputs.modes import divide_by_std
 from conformance.inputs.settings import Settings, from_request
 from conformance.pack.format import read_manifest
+from conformance.processes.inference import timed
 from conformance.processes.serve import Request, serve
 
 from . import layers, net
@@ -164,11 +164,12 @@ class Predictor:
 
     def _infer(self, blob: Array) -> tuple[Array, float]:
         """Return the outputs and the ms of the inference, once the network has run before."""
-        for _ in range(1 if self.warm else 2):
-            begin = time.perf_counter()
+
+        def infer() -> Array:
             self.net.setInput(blob)
-            outputs = np.array(self._forward())
-            ms = (time.perf_counter() - begin) * 1000
+            return np.array(self._forward())
+
+        outputs, ms = timed(infer, self.warm)
         self.warm = True
         if outputs.size != self.classes:
             raise ValueError(

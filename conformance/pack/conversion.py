@@ -46,27 +46,23 @@ OUTPUTS = "outputs_f32"
 
 @dataclass
 class ConversionManifest:
-    """What a conversion's manifest says.
-
-    graph: SHA-256 of the frozen graph it was made from. producer: versions of what converted it.
-    input, output: tensors of the file. tensors: {"tensor", "layer", "node"} for each inner tensor
-    that equals a node of the frozen graph, in the file's order; "layer" is the name of the
-    operation that gives it, where the format has such names. strays: {"observed", "noise",
-    "node"} of the tensor that the file's own runtime computes worst, as root mean squares.
-    files: {name: {"sha256", "bytes"}}.
-    """
+    """What a conversion's manifest says."""
 
     importer: str
     model: str
-    graph: str
-    producer: dict[str, str]
-    input: str = ""
+    graph: str  # SHA-256 of the frozen graph it was made from
+    producer: dict[str, str]  # versions of what converted it
+    input: str = ""  # a tensor of the file
     output: str = ""
+    # {"tensor", "layer", "node"} of each inner tensor that equals a node of the frozen graph, in
+    # the file's order; "layer" names the operation that gives it, where the format has such names.
     tensors: list[dict[str, str]] = field(default_factory=list)
+    # The tensor that the file's own runtime computes worst: {"tensor", "node", "observed",
+    # "allowed"}, the last two as root mean squares.
     strays: dict[str, Any] = field(default_factory=dict)
     created: str = ""
     schema: int = SCHEMA
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # {name: {"sha256", "bytes"}}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Callable
 
 import numpy as np
@@ -16,6 +17,15 @@ WARM_UP = 3
 def repeated(images: Array, batch: int) -> Array:
     """Return `batch` images, those of [N, H, W, C] from the first on, again and again."""
     return np.asarray(images[np.arange(batch) % len(images)])
+
+
+def timed(infer: Infer, warm: bool) -> tuple[Array, float]:
+    """Return the answer and the ms that it took; unless `warm`, those of the second time."""
+    for _ in range(1 if warm else 2):
+        begin = time.perf_counter()
+        answer = infer()
+        milliseconds = (time.perf_counter() - begin) * 1000
+    return answer, milliseconds
 
 
 def warm_up(infer: Infer) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -21,8 +21,9 @@ from .graphdef import (
     constant,
     dependents,
     placeholder,
-    read_frozen,
+    read_graph,
     sources,
+    with_nodes,
     write_graph,
 )
 from .precision import promoted
@@ -62,7 +63,7 @@ def parts_around(
     the nodes that a part may begin at, None for all: a converter makes other operations of a part
     that begins inside what it folds.
     """
-    graph = read_frozen(graph_path, **tensors)
+    graph = read_graph(graph_path, tensors)
     moving = dependents(graph)
     for start in _narrow_places(graph, moving, node, last, starts):
         yield _part(graph, moving, start, last, image)
@@ -75,7 +76,7 @@ def node_that_uses(
 
     That is `node` itself where it depends on the input; None where the graph has no such node.
     """
-    graph = read_frozen(graph_path, **tensors)
+    graph = read_graph(graph_path, tensors)
     nodes, moving = graph.nodes(), dependents(graph)
     reached = {node}
     for name, definition in nodes.items():
@@ -149,19 +150,8 @@ def cut(graph: Graph, start: str, last: str, value: Array) -> Graph:
         copy.ClearField("input")
         copy.input.extend(fed)
         renamed.append(copy)
-    by_name = {node.name: node for node in renamed}
-    needed: set[str] = {INPUT}
-    pending = [last]
-    while pending:
-        name = pending.pop()
-        if name not in needed:
-            needed.add(name)
-            pending += sources(by_name[name])
-    definition = GraphDef(
-        node=[node for node in renamed if node.name in needed], versions=graph.definition.versions
-    )
-    constants = {name: kept for name, kept in graph.constants.items() if name in needed}
-    return Graph(definition, constants, INPUT, last, last)
+    part = replace(graph, input=INPUT, logits=last, output=last, heads=())
+    return with_nodes(part, renamed, graph.constants)
 
 
 def _value(graph: Graph, feeds: dict[str, Array], node: str) -> Array:

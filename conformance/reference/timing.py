@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from conformance.pack.format import GRAPH, read_manifest
 from conformance.processes.inference import Array, Infer, repeated, warm_up
 from conformance.processes.machine import peak_mib
 
+from . import use_threads
 from .keras_files import load_keras
 from .weights import build_model
 
@@ -57,12 +59,8 @@ def _set_threads(threads: int) -> None:
     # The reference is made deterministic; a user's inference is not.
     disable_op_determinism()
     threading = tf.config.threading
-    try:
-        threading.set_intra_op_parallelism_threads(threads)
-        # OpenCV runs one layer after another: so does TensorFlow, each on all the threads.
-        threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        pass  # it has begun: what counts is with how many
+    with suppress(RuntimeError):  # it has begun: what counts is with how many
+        use_threads(threads)
     used = (
         threading.get_intra_op_parallelism_threads(),
         threading.get_inter_op_parallelism_threads(),

@@ -26,7 +26,7 @@ from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
 from conformance.reference import formats
 from conformance.reference.formats import build_conversion
-from conformance.reference.graphdef import read_frozen
+from conformance.reference.graphdef import read_graph
 from conformance.report.matrix import build_matrix
 from conformance.results.cases import Results, read_results
 from conformance.results.gate import compare
@@ -151,7 +151,7 @@ def wrong(tmp_path: Path, importer: str) -> Pack:
     """Return a pack whose conversion was made of a graph with other weights than the pack's."""
     other = tiny_pack(tmp_path / "other", nodes=graph_nodes(tiny_weights(seed=1)))
     pack = tiny_pack(tmp_path / "packs")
-    graph = read_frozen(other.graph_path, **other.manifest.tensors)
+    graph = read_graph(other.graph_path, other.manifest.tensors)
 
     def fill(folder: Path, manifest: Any) -> None:
         path = folder / FORMATS[importer].file

@@ -18,10 +18,11 @@ import tensorflow as tf
 
 from conformance.models import get_model
 from conformance.pack.sampling import MAX_SAMPLES, node_seed, sampled_values
-from conformance.reference.freeze import Traced, freeze, trace
+from conformance.reference.freeze import Traced, trace
 from conformance.reference.graphdef import Graph, source
 from conformance.reference.images import pack_inputs
 from conformance.reference.oracle import MEMORY_BUDGET, chunk_size, list_layers, live_elements, run
+from conformance.reference.passes import apply_passes
 from conformance.reference.weights import build_model, new_model
 
 MOBILENET = get_model("mobilenet")
@@ -104,7 +105,7 @@ def test_float64_is_nearer_the_truth_than_float32(traced: Traced, inputs: Any) -
 def test_float64_truth_does_not_see_the_passes(traced: Traced, inputs: Any) -> None:
     """A pass that spoils a weight changes the frozen graph's answer and leaves the truth alone."""
     truth = run(traced.graph, inputs[:2], "float64")
-    frozen = freeze(traced).graph
+    frozen = apply_passes(traced.graph)[0]
     spoilt = max(frozen.constants, key=lambda name: frozen.constants[name].size)
     frozen.constants[spoilt] = -frozen.constants[spoilt]
     assert np.abs(run(frozen, inputs[:2]).outputs - truth.outputs).max() > 0.01
@@ -126,7 +127,7 @@ def test_layers_are_the_float_nodes_that_depend_on_the_input() -> None:
 
 def test_layers_of_a_model_follow_their_inputs(traced: Traced) -> None:
     """Each layer of mobilenet comes after those of its inputs that are layers."""
-    layers = list_layers(freeze(traced).graph, 1)
+    layers = list_layers(apply_passes(traced.graph)[0], 1)
     place = {layer.node: number for number, layer in enumerate(layers)}
     assert all(place.get(i, -1) < place[layer.node] for layer in layers for i in layer.inputs)
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from conformance.pack.protobuf import message_field
 
-from .converted import Entry, Tensor, absent, carriers_by, read_with
-
-__all__ = ["BEFORE_ENGINE", "READER", "absent", "carriers", "read", "write_tapped"]
+from .converted import Entry, Tensor, carriers_by, read_with
+from .converted import absent as absent
 
 READER = "readNetFromONNX"
 BEFORE_ENGINE: tuple[str, ...] = ()
@@ -24,11 +23,11 @@ def carriers(
     names: Sequence[str], entries: Sequence[Entry], tensors: Sequence[Tensor], engine: str
 ) -> dict[str, str]:
     """Return {OpenCV layer: graph node whose value it holds}."""
-    return carriers_by(_layers_of, names, tensors, engine)
 
+    def layers_of(entry: Tensor) -> list[str]:
+        return [*(prefix + entry["layer"] for prefix in _PREFIXES), entry["tensor"]]
 
-def _layers_of(entry: Tensor) -> list[str]:
-    return [*(prefix + entry["layer"] for prefix in _PREFIXES), entry["tensor"]]
+    return carriers_by(layers_of, names, tensors, engine)
 
 
 def write_tapped(model: Path, tensors: Sequence[str], path: Path) -> None:
@@ -41,12 +40,9 @@ def write_tapped(model: Path, tensors: Sequence[str], path: Path) -> None:
     shutil.copyfile(model, path)
     unknown = message_field(2, message_field(1, message_field(2, b"N")) * 4)
     kind = message_field(1, bytes([1 << 3, _FLOAT]) + unknown)
-    outputs = (
-        message_field(12, message_field(1, name.encode()) + message_field(2, kind))
-        for name in tensors
-    )
+    values = (message_field(1, name.encode()) + message_field(2, kind) for name in tensors)
     with path.open("ab") as file:
-        file.write(message_field(7, b"".join(outputs)))
+        file.write(message_field(7, b"".join(message_field(12, value) for value in values)))
 
 
 read = partial(read_with, write_tapped)

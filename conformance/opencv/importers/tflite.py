@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .converted import Entry, Tensor, absent, carriers_by, read_with
-
-__all__ = ["BEFORE_ENGINE", "READER", "absent", "carriers", "read", "write_tapped"]
+from .converted import Entry, Tensor, carriers_by, read_with
+from .converted import absent as absent
 
 READER = "readNetFromTFLite"
 BEFORE_ENGINE: tuple[str, ...] = ()
@@ -20,10 +19,10 @@ _ACTIVATIONS = ("Relu", "Relu6")
 
 # Fields of tables in TensorFlow's schema.fbs.
 _VERSION, _CODES, _GRAPHS, _BUFFERS = 0, 1, 2, 4  # of Model
-_TENSORS, _INPUTS, _OUTPUTS, _OPERATORS, _NAME = range(5)  # of SubGraph
+_TENSORS, _INPUTS, _OUTPUTS, _OPERATORS, _GRAPH_NAME = range(5)  # of SubGraph
 _CODE, _OPERATOR_INPUTS, _OPERATOR_OUTPUTS = range(3)  # of Operator
-_TENSOR_BUFFER, _TENSOR_NAME = 2, 3
-_BUFFER_DATA = 0
+_TYPE, _BUFFER, _NAME = 1, 2, 3  # of Tensor
+_DATA = 0  # of Buffer
 _OLD_BUILTIN, _BUILTIN = 0, 3  # of OperatorCode
 _DEQUANTIZE = 6  # BuiltinOperator
 # The file's own bytes keep the alignment that its tensors were given.
@@ -80,65 +79,46 @@ def _front(old: bytes, names: Sequence[str]) -> bytes:
 
     model = Table(old, Table(old, 0).Indirect(0))
     codes, (graph,) = _tables(model, _CODES), _tables(model, _GRAPHS)
-    operators, tensors = _tables(graph, _OPERATORS), _tables(graph, _TENSORS)
-    names_there = (t.String(t.Pos + _offset(t, _TENSOR_NAME)).decode() for t in tensors)
-    number_of = {name: number for number, name in enumerate(names_there)}
+    tensors, buffers = _tables(graph, _TENSORS), _tables(model, _BUFFERS)
+    number_of = {tensor.String(_at(tensor, _NAME)).decode(): n for n, tensor in enumerate(tensors)}
     unknown = [name for name in names if name not in number_of]
     if unknown:
         raise ValueError(f"the TFLite file has no tensor {unknown[0]!r}")
-    constant = _a_constant(_tables(model, _BUFFERS), operators, tensors)
+    constants = [n for n, tensor in enumerate(tensors) if _is_constant(tensor, buffers)]
+    if not constants:
+        raise ValueError("the TFLite file has no constant")
     front = Builder(1 << 16)
     front.Prep(_ALIGNMENT, 0)
-    ends = {
-        _OPERATOR_INPUTS: front.CreateNumpyVector(np.array([constant], np.int32)),
-        _OPERATOR_OUTPUTS: front.CreateNumpyVector(
-            np.array([number_of[n] for n in names], np.int32)
-        ),
-    }
-    operator = _table(front, {_CODE: len(codes)}, ends)
+    ends = {_OPERATOR_INPUTS: constants[:1], _OPERATOR_OUTPUTS: [number_of[n] for n in names]}
+    vectors = {n: front.CreateNumpyVector(np.array(end, np.int32)) for n, end in ends.items()}
+    operator = _table(front, {_CODE: len(codes)}, vectors)
+    operators = _references(front, [*(-o.Pos for o in _tables(graph, _OPERATORS)), operator])
+    kept = {n: -graph.Indirect(_at(graph, n)) for n in (_TENSORS, _INPUTS, _OUTPUTS)}
+    parts = {**kept, _OPERATORS: operators, _GRAPH_NAME: front.CreateString("main")}
+    graphs = _references(front, [_table(front, {}, parts)])
     code = _table(front, dict.fromkeys((_OLD_BUILTIN, _BUILTIN), _DEQUANTIZE), {})
-    kept = {field: -_place(graph, field) for field in (_TENSORS, _INPUTS, _OUTPUTS)}
-    all_operators = _references(front, [*(-table.Pos for table in operators), operator])
-    kept.update({_OPERATORS: all_operators, _NAME: front.CreateString("main")})
-    parts = {
-        _CODES: _references(front, [*(-table.Pos for table in codes), code]),
-        _GRAPHS: _references(front, [_table(front, {}, kept)]),
-        _BUFFERS: -_place(model, _BUFFERS),
-    }
-    front.Finish(_table(front, {_VERSION: _number(model, _VERSION)}, parts), b"TFL3")
+    all_codes = _references(front, [*(-c.Pos for c in codes), code])
+    places = {_CODES: all_codes, _GRAPHS: graphs, _BUFFERS: -model.Indirect(_at(model, _BUFFERS))}
+    front.Finish(_table(front, {_VERSION: _number(model, _VERSION)}, places), b"TFL3")
     return bytes(front.Output())
 
 
-def _a_constant(buffers: list[Any], operators: list[Any], tensors: list[Any]) -> int:
-    """Return the number of a tensor that has data in the file."""
-    filled = [bool(buffer.Offset(_slot(_BUFFER_DATA))) for buffer in buffers]
-    for operator in operators:
-        for number in _numbers(operator, _OPERATOR_INPUTS)[1:]:
-            if number >= 0 and filled[_number(tensors[number], _TENSOR_BUFFER)]:
-                return number
-    raise ValueError("the TFLite file has no operation with a constant")
+def _is_constant(tensor: Any, buffers: list[Any]) -> bool:
+    """Whether a tensor is of float32, which is 0, and has data in the file."""
+    data, kind = buffers[_number(tensor, _BUFFER)].Offset(_slot(_DATA)), tensor.Offset(_slot(_TYPE))
+    return bool(data) and not (kind and tensor.Bytes[tensor.Pos + kind])
 
 
 def _slot(field: int) -> int:
     return 4 + 2 * field
 
 
-def _offset(table: Any, field: int) -> int:
+def _at(table: Any, field: int) -> int:
+    """Return where in the file a table's field is; raise ValueError where it has none."""
     offset = table.Offset(_slot(field))
     if not offset:
         raise ValueError(f"the TFLite file has a table without field {field}")
-    return int(offset)
-
-
-def _place(table: Any, field: int) -> int:
-    """Return the position in the file that a field refers to."""
-    return int(table.Indirect(table.Pos + _offset(table, field)))
-
-
-def _tables(table: Any, field: int) -> list[Any]:
-    first, count = table.Vector(_offset(table, field)), table.VectorLen(_offset(table, field))
-    places = (table.Indirect(first + 4 * index) for index in range(count))
-    return [type(table)(table.Bytes, place) for place in places]
+    return int(table.Pos + offset)
 
 
 def _number(table: Any, field: int) -> int:
@@ -147,11 +127,11 @@ def _number(table: Any, field: int) -> int:
     return int(table.GetSlot(_slot(field), 0, Uint32Flags))
 
 
-def _numbers(table: Any, field: int) -> list[int]:
-    from flatbuffers.number_types import Int32Flags
-
-    vector: list[int] = table.GetVectorAsNumpy(Int32Flags, _offset(table, field)).tolist()
-    return vector
+def _tables(table: Any, field: int) -> list[Any]:
+    offset = _at(table, field) - table.Pos
+    first, count = table.Vector(offset), table.VectorLen(offset)
+    places = (table.Indirect(first + 4 * index) for index in range(count))
+    return [type(table)(table.Bytes, place) for place in places]
 
 
 def _table(front: Any, numbers: Mapping[int, int], references: Mapping[int, int]) -> int:
