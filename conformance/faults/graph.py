@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 from ml_dtypes import bfloat16
 
-from conformance.reference.graphdef import (
+from conformance.reference.graph import (
     FLOAT,
     INT32,
     Array,
@@ -28,7 +28,7 @@ from conformance.reference.graphdef import (
     operation,
     sources,
 )
-from conformance.reference.session import fetch, open_session
+from conformance.reference.graph.session import fetch, open_session
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 KERNELS = (*CONVOLUTIONS, "MatMul")

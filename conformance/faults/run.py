@@ -23,7 +23,7 @@ from conformance.models import ModelSpec, get_model
 from conformance.opencv.run import CandidateRun, RunConfig, run_blobs, run_candidate
 from conformance.pack.format import GRAPH, Pack
 from conformance.reference.freeze import trace
-from conformance.reference.graphdef import Array, Graph, read_graph, sources, write_graph
+from conformance.reference.graph import Array, Graph, read_graph, sources, write_graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED
 from conformance.reference.oracle import run as run_tensorflow

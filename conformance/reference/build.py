@@ -32,12 +32,12 @@ from conformance.processes.machine import cpu_name
 
 from . import keras_flavour
 from .freeze import Traced, freeze_raw, trace
-from .graphdef import Graph, Head, constant_value, read_graph, source, with_input_shape, write_graph
+from .graph import Graph, Head, constant_value, read_graph, source, with_input_shape, write_graph
+from .graph.passes import apply_passes
 from .images import own_inputs, pack_inputs
 from .loader import keras_preprocess
 from .oracle import Answers, Layer, chunk_size, list_layers, run
 from .own import Subject, explained, load_own
-from .passes import apply_passes
 from .weights import build_model
 
 Array = NDArray[Any]

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from .graphdef import Array, Graph, GraphDef, Head, placeholder, results_of, source
-from .heads import find_heads
+from .graph import Array, Graph, GraphDef, Head, placeholder, results_of, source
+from .graph.heads import find_heads
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from conformance.pack.format import open_pack
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import noise_floor, typical_logit_noise
 
-from .graphdef import read_graph
+from .graph import read_graph
 from .oracle import run
 
 MEASURED = (

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from conformance.pack.sampling import node_seed, sample_positions, within
 
-from .graphdef import (
+from .graph import (
     INT32,
     INT64,
     Array,
@@ -22,8 +22,8 @@ from .graphdef import (
     placeholder,
     sources,
 )
-from .precision import promoted
-from .session import fetch, open_session
+from .graph.precision import promoted
+from .graph.session import fetch, open_session
 
 # What TensorFlow raises for a graph whose shapes or attributes do not fit together.
 REFUSED = (tf.errors.OpError, ValueError)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from conformance.errors import ConformanceError
 
 from .formats import convert
-from .graphdef import (
+from .graph import (
     Array,
     Graph,
     GraphDef,
@@ -26,8 +26,8 @@ from .graphdef import (
     with_nodes,
     write_graph,
 )
-from .precision import promoted
-from .session import fetch, open_session
+from .graph.precision import promoted
+from .graph.session import fetch, open_session
 
 INPUT = "input"
 

@@ -25,7 +25,7 @@ from conformance.processes.inference import Array, Infer, repeated, warm_up
 from conformance.processes.machine import peak_mib
 
 from . import use_threads
-from .keras_files import load_keras
+from .own.keras import load_keras
 from .weights import build_model
 
 

@@ -25,7 +25,7 @@ from conformance.pack.sampling import SAMPLED, node_seed, sampled_values
 from conformance.pack.store import list_packs
 from conformance.reference import images, keras_flavour
 from conformance.reference.build import build_pack, check_outputs
-from conformance.reference.graphdef import read_graph
+from conformance.reference.graph import read_graph
 
 MOBILENET = get_model("mobilenet")
 REQUEST = PackRequest("mobilenet", keras=keras_flavour())

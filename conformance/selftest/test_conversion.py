@@ -32,9 +32,9 @@ from conformance.pack.conversion import (
 )
 from conformance.pack.format import Layer, Pack, open_pack
 from conformance.pack.formats import FORMATS
-from conformance.reference import formats, graphdef
+from conformance.reference import formats, graph
 from conformance.reference.formats import build_conversion, onnx
-from conformance.reference.match import Matcher
+from conformance.reference.formats.match import Matcher
 from conformance.session import Session
 from conformance.verdict.nodes import first_bad
 
@@ -304,7 +304,7 @@ def test_large_matrices_go_beside_the_converter(
 ) -> None:
     """An ONNX file whose matrix was appended to it answers as one that was converted whole."""
     monkeypatch.setattr(onnx, "LARGE", 0)
-    monkeypatch.setattr(graphdef, "LARGE", 0)
+    monkeypatch.setattr(graph, "LARGE", 0)
     pack = tiny_pack(tmp_path)
     converted = build_conversion(pack, "onnx")
     np.testing.assert_allclose(converted.outputs(), pack.load("outputs_f64"), atol=1e-5)

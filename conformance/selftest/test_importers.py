@@ -26,7 +26,7 @@ from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
 from conformance.reference import formats
 from conformance.reference.formats import build_conversion
-from conformance.reference.graphdef import read_graph
+from conformance.reference.graph import read_graph
 from conformance.report.matrix import build_matrix
 from conformance.results.cases import Results, read_results
 from conformance.results.gate import compare

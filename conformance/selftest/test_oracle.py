@@ -19,10 +19,10 @@ import tensorflow as tf
 from conformance.models import get_model
 from conformance.pack.sampling import MAX_SAMPLES, node_seed, sampled_values
 from conformance.reference.freeze import Traced, trace
-from conformance.reference.graphdef import Graph, source
+from conformance.reference.graph import Graph, source
+from conformance.reference.graph.passes import apply_passes
 from conformance.reference.images import pack_inputs
 from conformance.reference.oracle import MEMORY_BUDGET, chunk_size, list_layers, live_elements, run
-from conformance.reference.passes import apply_passes
 from conformance.reference.weights import build_model, new_model
 
 MOBILENET = get_model("mobilenet")
@@ -190,8 +190,8 @@ def test_logits_are_what_the_softmax_takes(traced: Traced, inputs: Any) -> None:
 _THREADS = """
 import os, sys
 import tensorflow as tf
-from conformance.reference.graphdef import GraphDef
-from conformance.reference.session import open_session
+from conformance.reference.graph import GraphDef
+from conformance.reference.graph.session import open_session
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
 with open_session(GraphDef()):
     print(len(os.listdir("/proc/self/task")))

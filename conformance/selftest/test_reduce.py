@@ -18,7 +18,7 @@ from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.localize.reduce import write_reproducer
 from conformance.pack.format import Pack
-from conformance.reference.graphdef import read_graph
+from conformance.reference.graph import read_graph
 from conformance.reference.reduce import cut
 from conformance.session import Session
 

@@ -32,11 +32,12 @@ from conformance.pack.conversion import (
 from conformance.pack.format import Pack, array_file
 from conformance.pack.formats import FORMATS
 from conformance.pack.sampling import SAMPLED
-from conformance.reference.graphdef import Array, Graph, heads_of, read_graph
-from conformance.reference.match import Matcher
+from conformance.reference.graph import Array, Graph, heads_of, read_graph
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.nodes import METRIC
 from conformance.verdict.tolerance import noise_floor
+
+from .match import Matcher
 
 CONVERTERS: dict[str, ModuleType] = {name: import_module(f".{name}", __name__) for name in FORMATS}
 

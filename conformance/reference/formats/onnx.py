@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from conformance.pack.protobuf import tag, varint
 from conformance.reference import quiet
-from conformance.reference.graphdef import Array, Graph, embedded, sources
+from conformance.reference.graph import Array, Graph, embedded, sources
 
 LARGE = 32 << 20
 

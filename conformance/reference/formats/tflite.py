@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from conformance.reference import quiet
-from conformance.reference.graphdef import Array, Graph, embedded
+from conformance.reference.graph import Array, Graph, embedded
 
 
 def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:

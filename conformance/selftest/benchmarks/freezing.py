@@ -22,8 +22,8 @@ from conformance.models import get_model
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import keras_flavour
 from conformance.reference.freeze import trace
-from conformance.reference.graphdef import write_graph
-from conformance.reference.passes import apply_passes
+from conformance.reference.graph import write_graph
+from conformance.reference.graph.passes import apply_passes
 from conformance.reference.weights import new_model
 
 MIB = 1 << 20

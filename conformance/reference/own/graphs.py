@@ -9,9 +9,8 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from conformance.errors import ConformanceError
-
-from . import first_line
-from .graphdef import GraphDef, ancestors, is_control, operation, source
+from conformance.reference import first_line
+from conformance.reference.graph import GraphDef, ancestors, is_control, operation, source
 
 _VARIABLES = (
     *("Variable", "VariableV2", "AutoReloadVariable", "TemporaryVariable"),

@@ -14,8 +14,7 @@ import numpy as np
 
 from conformance.pack.format import Layer
 from conformance.pack.sampling import within
-
-from .graphdef import Array
+from conformance.reference.graph import Array
 
 # A tensor is a node's where they differ by no more than this share of the node's root mean square.
 # Rounding gives 1e-7 to 1e-5; another node of the same shape differs by its own size, and a node

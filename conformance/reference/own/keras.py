@@ -12,8 +12,7 @@ import h5py
 import tensorflow as tf
 
 from conformance.errors import ConformanceError
-
-from . import first_line
+from conformance.reference import first_line
 
 # Where Keras' own classes and functions come from, as a saved configuration names them.
 _KERAS = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")

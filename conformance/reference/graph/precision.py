@@ -10,8 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from conformance.errors import ConformanceError
-
-from .graphdef import DOUBLE, FLOAT, Array, Graph, NodeDef, constant, operation, placeholder
+from conformance.reference.graph import (
+    DOUBLE,
+    FLOAT,
+    Array,
+    Graph,
+    NodeDef,
+    constant,
+    operation,
+    placeholder,
+)
 
 _BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 

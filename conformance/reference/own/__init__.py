@@ -15,11 +15,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from conformance.errors import ConformanceError
 from conformance.own_models import OwnModel, check_format
-
-from . import first_line
-from .freeze import Traced, freeze_raw, trace
-from .graph_files import checked_input, find_outputs, import_graph, read_definition
-from .graphdef import (
+from conformance.reference import first_line
+from conformance.reference.freeze import Traced, freeze_raw, trace
+from conformance.reference.graph import (
     Array,
     Graph,
     GraphDef,
@@ -29,9 +27,11 @@ from .graphdef import (
     with_input_shape,
     without_large_constants,
 )
-from .heads import find_heads
-from .keras_files import load_keras
-from .oracle import REFUSED
+from conformance.reference.graph.heads import find_heads
+from conformance.reference.oracle import REFUSED
+
+from .graphs import checked_input, find_outputs, import_graph, read_definition
+from .keras import load_keras
 
 # Height and width of the images where the model takes any and nobody said: ImageNet's usual size.
 DEFAULT_SIDE = 224

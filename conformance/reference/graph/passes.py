@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .graphdef import (
+from conformance.reference.graph import (
     Graph,
     NodeDef,
     ancestors,
@@ -20,6 +20,7 @@ from .graphdef import (
     sources,
     with_nodes,
 )
+
 from .session import fetch, open_session
 
 
