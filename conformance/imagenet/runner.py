@@ -121,7 +121,15 @@ def distributed() -> Any:
 @contextmanager
 def _client(dask: Any, scheduler: Optional[str], workers: int) -> Iterator[Any]:
     if scheduler is None:
-        with _local(dask, workers) as cluster, dask.Client(cluster) as client:
+        # One thread each: a worker has its own processes of OpenCV and TensorFlow.
+        local = dask.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,
+        )
+        with local as cluster, dask.Client(cluster) as client:
             yield client
         return
     try:
@@ -138,14 +146,3 @@ def _client(dask: Any, scheduler: Optional[str], workers: int) -> Iterator[Any]:
                 f"packs and images under the same paths: dask worker {scheduler} --nthreads 1"
             )
         yield client
-
-
-def _local(dask: Any, workers: int) -> Any:
-    # One thread each: a worker has its own processes of OpenCV and TensorFlow.
-    return dask.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=":0",
-        silence_logs=logging.ERROR,
-    )

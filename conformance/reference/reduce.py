@@ -18,6 +18,7 @@ from .graph import (
     Graph,
     GraphDef,
     NodeDef,
+    ancestors,
     constant,
     dependents,
     placeholder,
@@ -115,16 +116,7 @@ def _doubling(count: int) -> list[int]:
 
 def _needed(nodes: dict[str, Any], moving: set[str], last: str, start: str) -> set[str]:
     """Return the moving nodes that `last` depends on, not going past `start`."""
-    found: set[str] = set()
-    pending = [last]
-    while pending:
-        name = pending.pop()
-        if name in found or name not in moving:
-            continue
-        found.add(name)
-        if name != start:
-            pending += sources(nodes[name])
-    return found
+    return moving & ancestors(nodes, [last], {start})
 
 
 def _part(graph: Graph, moving: set[str], start: str, last: str, image: Array) -> Part:

@@ -78,6 +78,16 @@ def runs(pack: Pack) -> list[CandidateRun]:
     ]
 
 
+def test_every_importer_has_what_the_tables_promise() -> None:
+    """Each name of pack/formats.py has its module on both sides, with the names that are used."""
+    assert list(READERS) == ["tensorflow", *IMPORTERS]
+    for module in READERS.values():
+        assert {"READER", "BEFORE_ENGINE", "read", "carriers", "absent"} <= set(dir(module))
+    assert list(formats.CONVERTERS) == list(IMPORTERS)
+    for module in formats.CONVERTERS.values():
+        assert {"convert", "operations", "run"} <= set(dir(module))
+
+
 @pytest.mark.parametrize("importer", IMPORTERS)
 def test_conversion_is_faithful(pack: Pack, importer: str) -> None:
     """The file's own runtime answers as float64 does, and no tensor of it strays farther."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -99,15 +99,15 @@ def sources(node: Any) -> list[str]:
     return [source(name) for name in node.input if not is_control(name)]
 
 
-def ancestors(nodes: dict[str, Any], targets: Iterable[str]) -> set[str]:
-    """Return the names of `targets` and of all nodes their values depend on."""
+def ancestors(nodes: dict[str, Any], targets: Iterable[str], ends: Container[str] = ()) -> set[str]:
+    """Return the names of `targets` and of all nodes they depend on, not going past `ends`."""
     found: set[str] = set()
     pending = list(targets)
     while pending:
         name = pending.pop()
         if name not in found:
             found.add(name)
-            pending.extend(sources(nodes[name]))
+            pending.extend(() if name in ends else sources(nodes[name]))
     return found
 
 
