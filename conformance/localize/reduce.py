@@ -107,8 +107,7 @@ class _Case:
 def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConfig) -> str:
     """Write a graph, input.npy, expected.npy, reproduce.py and issue.md; return what was written.
 
-    The graph is graph.pb, or for another importer model.tflite or model.onnx: the part of the
-    frozen graph, converted by itself.
+    The graph is graph.pb, or for another importer the part of the frozen graph converted by itself.
 
     Raises ConformanceError where nothing fails, OpenCV names no node, TensorFlow is missing, or no
     part of the graph fails by itself.

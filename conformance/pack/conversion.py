@@ -1,8 +1,8 @@
 """A pack's frozen graph in another file format, for OpenCV's other importers. Needs NumPy only.
 
-A conversion is a folder inside the pack's (`<pack>/tflite/`, `<pack>/onnx/`), so that the pack
-itself stays as it is. It holds the model file, its own runtime's answers, and a manifest that says
-which node of the frozen graph each tensor of the file equals. reference/formats/ makes it.
+A conversion is a folder inside the pack's, such as `<pack>/onnx/`: the pack itself stays as it is.
+It holds the model file, its own runtime's answers, and a manifest that says which node of the
+frozen graph each tensor of the file equals. reference/formats/ makes it.
 """
 
 from __future__ import annotations
