@@ -6,11 +6,19 @@ Dask gives them to another one.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from typing import Any, Callable, Optional
 
@@ -104,8 +112,14 @@ def _dask_workers(
                 f"a shard took down several workers, most often for want of memory: {error}. Give "
                 f"workers more of it, or a smaller --batch-size; --resume is for the same one only"
             ) from error
+        except (OSError, CancelledError, asyncio.CancelledError) as error:
+            raise ConformanceError(
+                f"the Dask scheduler is gone ({error or type(error).__name__}): finished shards "
+                f"are kept; start it again and go on with --resume"
+            ) from error
         finally:
-            client.run(close_servers)
+            with suppress(OSError):  # of a scheduler that is gone
+                client.run(close_servers)
 
 
 def distributed() -> Any:
