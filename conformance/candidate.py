@@ -36,7 +36,7 @@ DOING = {
 class RunConfig:
     """How the candidate is run; None leaves a switch as the user gets it.
 
-    importer: "tensorflow", "tflite" or "onnx". engine: "classic", or "new" (OpenCV 5). backend,
+    importer: one of pack/formats.py. engine: "classic", or "new" (OpenCV 5). backend,
     target: the ends of OpenCV's constants in lower case, such as "opencv" for DNN_BACKEND_OPENCV
     and "cpu_fp16" for DNN_TARGET_CPU_FP16. layers: read every layer too.
     """

@@ -22,9 +22,10 @@ from .opencv.capability import probe_in_child
 from .opencv.run import run_candidate
 from .own_models import OwnModel
 from .pack.builder import missing_packs, run_builder
-from .pack.conversion import FORMATS, question, require_conversion, require_converter, takes_batches
+from .pack.conversion import question, require_conversion, require_converter, takes_batches
 from .pack.focus import focus_pack
 from .pack.format import Pack
+from .pack.formats import FORMATS
 from .pack.request import PackRequest, keras_flavour
 from .pack.store import find_pack, locate_pack
 from .processes.machine import cpu_name

@@ -9,7 +9,7 @@ from pathlib import Path
 from conformance.errors import ConformanceError
 from conformance.models import MODELS, get_model
 from conformance.own_models import OPTIONS, Asked, Chosen, choose
-from conformance.pack.conversion import FORMATS
+from conformance.pack.formats import IMPORTERS
 from conformance.pack.store import default_packs
 
 Arguments = argparse.Namespace
@@ -65,11 +65,12 @@ def chosen(arguments: Arguments, models: Sequence[str]) -> Chosen:
 
 def importer_list(text: str) -> list[str]:
     """Return the importers of a comma-separated list; raise ConformanceError for an unknown one."""
-    known = ("tensorflow", *FORMATS)
     names = list(dict.fromkeys(text.split(",")))
     for name in names:
-        if name not in known:
-            raise ConformanceError(f"--importer {text!r}: {name!r} is none of {', '.join(known)}")
+        if name not in IMPORTERS:
+            raise ConformanceError(
+                f"--importer {text!r}: {name!r} is none of {', '.join(IMPORTERS)}"
+            )
     return names
 
 

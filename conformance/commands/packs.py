@@ -25,8 +25,9 @@ from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.own_models import Chosen, by_name, own_from
 from conformance.pack.builder import require_tensorflow
-from conformance.pack.conversion import FORMATS, open_conversion, require_converter
+from conformance.pack.conversion import open_conversion, require_converter
 from conformance.pack.format import open_pack, read_manifest
+from conformance.pack.formats import FORMATS
 from conformance.pack.request import GRAPHS, PackRequest, keras_flavour, weights_identity
 from conformance.pack.schedule import Convert, build_packs
 from conformance.pack.store import list_packs
@@ -44,7 +45,8 @@ def build_options(parser: argparse.ArgumentParser) -> None:
         "--importer",
         default="tensorflow",
         metavar="LIST",
-        help="also make the files of these importers: tflite,onnx (default: the frozen graph only)",
+        help=f"also make the files of these importers: {','.join(FORMATS)} "
+        "(default: the frozen graph only)",
     )
     parser.add_argument("--force", action="store_true", help="build even what is there")
     parser.add_argument("--progress", choices=STYLES, default="auto", help="default: %(default)s")
@@ -84,7 +86,7 @@ def run_pack_build(arguments: Arguments) -> int:
 
 
 def _converter() -> Convert:
-    from conformance.reference.convert import build_conversion  # noqa: TID251  (this is the building process)
+    from conformance.reference.formats import build_conversion  # noqa: TID251  (this is the building process)
 
     return build_conversion
 

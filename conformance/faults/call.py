@@ -10,7 +10,7 @@ import numpy as np
 from conformance.inputs.modes import BlobArguments, blob_arguments
 from conformance.models import ModelSpec
 from conformance.opencv.blobs import BlobCase
-from conformance.reference.graphdef import Array
+from conformance.reference.graph import Array
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from conformance.opencv.blobs import run_blobs
 from conformance.opencv.run import run_candidate
 from conformance.pack.format import GRAPH, Pack
 from conformance.reference.freeze import trace
-from conformance.reference.graphdef import Array, Graph, read_frozen, sources, write_graph
+from conformance.reference.graph import Array, Graph, read_graph, sources, write_graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED
 from conformance.reference.oracle import run as run_tensorflow
@@ -63,7 +63,7 @@ def model_outcomes(
     session: Session, pack: Pack, config: RunConfig, a_kind: int
 ) -> Iterator[Outcome]:
     """Yield the unchanged model's outcome, then those of `a_kind` faults of each kind."""
-    graph = read_frozen(pack.graph_path, **pack.manifest.tensors)
+    graph = read_graph(pack.graph_path, pack.manifest.tensors)
     truth = run_tensorflow(graph, pack.load("inputs"), "float64").outputs
     bench = Bench(session, pack, config, graph, truth)
     yield _judged(bench, session.run(pack, config))

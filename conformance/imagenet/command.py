@@ -132,7 +132,7 @@ def _findings(found: Any, pack: Pack) -> Iterator[str]:
     for check in CHECKS.values() if isinstance(found, Evaluation) else ():
         finding = check(found, pack)
         if finding.passed is False:
-            yield f"{pack.model}: {finding.told}"
+            yield f"{pack.model}: {finding.text}"
 
 
 @contextmanager
@@ -145,11 +145,11 @@ def progress(model: str) -> Iterator[Callable[[Tally], None]]:
         MofNCompleteColumn(table_column=_whole(11)),
         TextColumn("{task.fields[rate]}", table_column=_whole(6)),
         TimeRemainingColumn(table_column=_whole(7)),
-        TextColumn("{task.fields[told]}", markup=False, table_column=_whole(30)),
+        TextColumn("{task.fields[running]}", markup=False, table_column=_whole(30)),
     )
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, speed_estimate_period=60) as bar:
-        task = bar.add_task(model, total=None, rate="", told="")
+        task = bar.add_task(model, total=None, rate="", running="")
 
         def report(tally: Tally) -> None:
             speed = bar.tasks[task].speed
@@ -158,7 +158,7 @@ def progress(model: str) -> Iterator[Callable[[Tally], None]]:
                 total=tally.total,
                 completed=tally.done,
                 rate=f"{speed:.1f}/s" if speed else "",
-                told=_running(tally),
+                running=_running(tally),
             )
 
         yield report
@@ -196,7 +196,7 @@ def _print_files(folder: Path, found: Evaluation) -> None:
 
 def _rows(found: Evaluation) -> Iterator[tuple[str, ...]]:
     job, summary = found.plan.job, found.summary
-    for name, told in (
+    for name, framework in (
         ("tensorflow", "TensorFlow"),
         ("opencv", f"OpenCV {found.plan.opencv} {job.config.engine}"),
     ):
@@ -204,7 +204,7 @@ def _rows(found: Evaluation) -> Iterator[tuple[str, ...]]:
         one = of["top1"]
         yield (
             job.model if name == "tensorflow" else "",
-            told,
+            framework,
             f"{100 * one['value']:.3f}",
             f"{100 * of['top5']['value']:.3f}",
             f"{100 * one['low']:.2f} to {100 * one['high']:.2f}",

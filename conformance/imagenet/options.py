@@ -12,10 +12,10 @@ from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.pack.format import Pack
 
-from .cluster import on_dask
 from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
 from .decoder import RECIPES
-from .evaluation import MAX_BAD_PERCENT, Plan, Runner, in_threads, make_job
+from .evaluation import MAX_BAD_PERCENT, Plan, make_job
+from .runner import Runner, in_threads, on_dask
 
 # Options as argparse and pytest both take them.
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -24,6 +24,7 @@ from conformance.cli.options import (
 )
 from conformance.errors import ConformanceError
 from conformance.pack.format import Pack
+from conformance.pack.formats import IMPORTERS
 from conformance.pack.request import GRAPHS
 from conformance.pack.sampling import SAMPLED
 from conformance.session import Session
@@ -43,7 +44,7 @@ def localize_options(parser: argparse.ArgumentParser) -> None:
     weights_option(parser)
     parser.add_argument("--graph", choices=GRAPHS, default="opencv", help="default: %(default)s")
     parser.add_argument(
-        "--importer", default="tensorflow", help="OpenCV's importer: tensorflow, tflite or onnx"
+        "--importer", default="tensorflow", help=f"OpenCV's importer: {', '.join(IMPORTERS)}"
     )
     parser.add_argument(
         "--engine", default="default", help="classic, new, or default: OpenCV's own"

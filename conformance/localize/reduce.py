@@ -7,6 +7,7 @@ the failure is asked of the script itself, in a process of its own.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,12 @@ import numpy as np
 
 from conformance.candidate import BATCH, DOING, CandidateRun, RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.capability import ENGINES, IMPORTERS
+from conformance.opencv.capability import ENGINES
+from conformance.opencv.importers import IMPORTERS
 from conformance.pack.builder import require_tensorflow
-from conformance.pack.conversion import FORMATS, require_conversion
+from conformance.pack.conversion import require_conversion
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.pack.request import keras_flavour
 from conformance.pack.sampling import SAMPLED
 from conformance.processes.child import run_child
@@ -103,8 +106,7 @@ class _Case:
 def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConfig) -> str:
     """Write a graph, input.npy, expected.npy, reproduce.py and issue.md; return what was written.
 
-    The graph is graph.pb, or for another importer model.tflite or model.onnx: the part of the
-    frozen graph, converted by itself.
+    The graph is graph.pb, or for another importer the part of the frozen graph converted by itself.
 
     Raises ConformanceError where nothing fails, OpenCV names no node, TensorFlow is missing, or no
     part of the graph fails by itself.
@@ -244,7 +246,8 @@ def _allowance(case: _Case, part: Part) -> Allowance:
 
 def _script(case: _Case, allowance: Allowance, title: str) -> str:
     engines = case.session.capability["engines"]
-    engine = f"cv2.dnn.{ENGINES[case.config.engine]}"
+    importer = IMPORTERS[case.config.importer]
+    engine = [*map(json.dumps, importer.BEFORE_ENGINE), f"cv2.dnn.{ENGINES[case.config.engine]}"]
     shape = "shape" if case.batch else "size"  # of one image axes of size 1 may be missing
     return _SCRIPT.format(
         title=title,
@@ -252,16 +255,11 @@ def _script(case: _Case, allowance: Allowance, title: str) -> str:
         differs=f"output.{shape} != expected.{shape}",
         limit=float(allowance.values[0]),
         why=_why(allowance),
-        reader=IMPORTERS[case.config.importer],
+        reader=importer.READER,
         file=case.file.name,
-        engine=_engine_argument(case.config.importer, engine) if len(engines) > 1 else "",
+        engine="".join(f", {argument}" for argument in engine) if len(engines) > 1 else "",
         switches="".join(line + "\n" for line in _switches(case)),
     )
-
-
-def _engine_argument(importer: str, engine: str) -> str:
-    """Return what follows the file in the call: readNetFromTensorflow takes a config before it."""
-    return f", {engine}" if importer in FORMATS else f', "", {engine}'
 
 
 def _switches(case: _Case) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What the installed OpenCV offers. ``python -m conformance.opencv.capability`` prints it as JSON.
 
-A new importer or engine is one entry in IMPORTERS or ENGINES, and its reader in net.py.
+A new engine is one entry in ENGINES; a new importer, a module in importers/.
 """
 
 from __future__ import annotations
@@ -17,12 +17,8 @@ from conformance.errors import ConformanceError
 from conformance.processes.child import HERE, Interpreter, ask_module
 from conformance.processes.serve import answer_once
 
-# Attribute of cv2.dnn that a build with the importer has; later versions drop some.
-IMPORTERS = {
-    "tensorflow": "readNetFromTensorflow",
-    "tflite": "readNetFromTFLite",
-    "onnx": "readNetFromONNX",
-}
+from .importers import IMPORTERS
+
 # OpenCV 5 brought a second engine and a constant for each; 4.x has the classic one only.
 ENGINES = {"classic": "ENGINE_CLASSIC", "new": "ENGINE_NEW"}
 
@@ -83,7 +79,7 @@ def importers(cv2: Any) -> list[str]:
 
     A build without FlatBuffers or Protobuf has the function too: it only says what is missing.
     """
-    return [name for name, attribute in IMPORTERS.items() if _can_read(cv2, attribute)]
+    return [name for name, importer in IMPORTERS.items() if _can_read(cv2, importer.READER)]
 
 
 def _can_read(cv2: Any, attribute: str) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from conformance.processes.serve import printed_since
 
 from . import layers, net
 from .capability import load_cv2
-from .importers import converted_absent, converted_carriers
+from .importers import IMPORTERS
 
 
 class Session:
@@ -40,7 +40,8 @@ class Session:
         self.entries: list[dict[str, Any]] = request["layers"]
         # What each of the model's outputs is called: the nodes of "output" and "logits".
         self.heads: list[dict[str, str]] = request["heads"]
-        self.converted: Optional[list[dict[str, str]]] = request.get("converted")
+        # The tensors of the file, where it is not the frozen graph itself.
+        self.converted: list[dict[str, str]] = request["converted"]
         self.batches: bool = request["batches"]
         self.images: Array = np.load(request["inputs"], allow_pickle=False)
         self.report: dict[str, Any] = {"failures": []}
@@ -141,23 +142,6 @@ def run(session: Session) -> None:
             run_logits(session, cv2, held, None)
 
 
-def carriers(session: Session, names: list[str]) -> dict[str, str]:
-    """Return {OpenCV layer: graph node whose value it holds}."""
-    if session.converted is None:
-        return layers.carriers(names, session.entries)
-    config = session.config
-    return converted_carriers(
-        config.importer, config.engine, names, session.converted, session.entries
-    )
-
-
-def absent(session: Session, held: dict[str, str]) -> dict[str, str]:
-    """Return {node: reason} of the pack's nodes that no OpenCV layer holds."""
-    if session.converted is None:
-        return layers.absent(held, session.entries)
-    return converted_absent(held, session.converted, session.entries)
-
-
 def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
     """Parse, set up, run each input alone, some twice, some at once.
 
@@ -168,7 +152,8 @@ def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
         candidate, parse_ms = timed(lambda: net.read(cv2, session.graph, session.config))
         names = [str(name) for name in candidate.getLayerNames()]
         session.report["parse_ms"] = parse_ms
-        held = carriers(session, names)
+        importer, entries = IMPORTERS[session.config.importer], session.entries
+        held = importer.carriers(names, entries, session.converted, session.config.engine)
         if len(session.heads) > 1:
             outputs = session.layers_of("output", held)
             tap = layers.tap_outputs(cv2, session.graph, session.config, outputs, candidate)
@@ -275,7 +260,8 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
         if session.config.engine == "new" and any(logits):
             rows = {name: [value.reshape(1, -1) for value in read[name]] for name in read}
             session.save("logits", **by_head("logits", logits, rows))
-        missing = absent(session, held)
+        importer = IMPORTERS[session.config.importer]
+        missing = importer.absent(held, session.entries, session.converted)
         lost = {**missing, **samples.wrong}
         found = {node: at for node, at in samples.samples.items() if node not in lost}
         session.save("layers", **by_head("outputs", outputs, read), **numbered(found))

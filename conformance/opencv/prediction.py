@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,13 @@ from conformance.candidate import Array, RunConfig
 from conformance.inputs.modes import divide_by_std
 from conformance.inputs.settings import Settings, from_request
 from conformance.pack.format import read_manifest
+from conformance.processes.inference import timed
 from conformance.processes.serve import Answer, Request, printed_since, serve
 
 from . import layers, net
 from .capability import engines, load_cv2
 from .caption import caption
+from .importers import IMPORTERS
 
 # The limit: CV_IO_MAX_IMAGE_PIXELS in modules/imgcodecs/src/loadsave.cpp.
 _UNREADABLE = (
@@ -65,11 +66,12 @@ class Predictor:
     def _tap(self, graph: Path) -> layers.Tap:
         """Return what reads the outputs of a model that has several."""
         manifest = read_manifest(graph.parent)
-        held = layers.carriers([str(name) for name in self.net.getLayerNames()], manifest.layers)
-        names = [
+        names = [str(name) for name in self.net.getLayerNames()]
+        held = IMPORTERS["tensorflow"].carriers(names, manifest.layers)
+        outputs = [
             layers.layer_holding(held, manifest.layers, head["output"]) for head in manifest.heads
         ]
-        return layers.tap_outputs(self.cv2, graph, self.config, names, self.net)
+        return layers.tap_outputs(self.cv2, graph, self.config, outputs, self.net)
 
     def about(self, request: Request) -> dict[str, Any]:
         """Say which OpenCV this is, and whether it has windows."""
@@ -160,11 +162,12 @@ class Predictor:
 
     def _infer(self, blob: Array) -> tuple[Array, float]:
         """Return the outputs and the ms of the inference, once the network has run before."""
-        for _ in range(1 if self.warm else 2):
-            begin = time.perf_counter()
+
+        def infer() -> Array:
             self.net.setInput(blob)
-            outputs = np.array(self._forward())
-            ms = (time.perf_counter() - begin) * 1000
+            return np.array(self._forward())
+
+        outputs, ms = timed(infer, self.warm)
         self.warm = True
         if outputs.size != self.classes:
             raise ValueError(

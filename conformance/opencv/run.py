@@ -13,8 +13,9 @@ import numpy as np
 
 from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig
 from conformance.errors import ConformanceError
-from conformance.pack.conversion import FORMATS, require_conversion, takes_batches
+from conformance.pack.conversion import require_conversion, takes_batches
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.processes.child import Ending, last_lines, run_child
 
 CHILD = "conformance.opencv.child"
@@ -59,7 +60,7 @@ def _run(pack: Pack, config: RunConfig, timeout: float, batches: bool) -> Candid
 
 
 def _request(pack: Pack, config: RunConfig, folder: Path, batches: bool) -> dict[str, Any]:
-    path, tensors = pack.graph_path, None
+    path, tensors = pack.graph_path, list[dict[str, str]]()
     if config.importer in FORMATS:
         conversion = require_conversion(pack, config.importer)
         path, tensors = conversion.model_path, conversion.manifest.tensors

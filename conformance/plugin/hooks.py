@@ -14,8 +14,9 @@ from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.localize.diagnosis import diagnose
 from conformance.models import EXTENDED, model_order
-from conformance.pack.conversion import FORMATS, Conversion, require_conversion
+from conformance.pack.conversion import Conversion, require_conversion
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.processes.progress import Event
 from conformance.session import Session, switches
 from conformance.verdict.expectations import NO_MODEL

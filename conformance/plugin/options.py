@@ -13,6 +13,7 @@ from conformance.cli.options import importer_list
 from conformance.errors import ConformanceError
 from conformance.imagenet import options as asking
 from conformance.own_models import FORMATS, MODELS_FILE, OPTIONS, Asked, Chosen, OwnModel, choose
+from conformance.pack.formats import IMPORTERS
 from conformance.pack.request import keras_flavour
 from conformance.pack.store import default_packs
 from conformance.session import Session
@@ -49,7 +50,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--importer",
         default=_DEFAULTS["--importer"],
         metavar="LIST",
-        help="OpenCV's importers, comma-separated: tensorflow (default), tflite, onnx",
+        help=f"OpenCV's importers, comma-separated: {', '.join(IMPORTERS)} (default: the first)",
     )
     add(
         "--engine",

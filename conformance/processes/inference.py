@@ -21,6 +21,15 @@ def repeated(images: Array, batch: int) -> Array:
     return np.asarray(images[np.arange(batch) % len(images)])
 
 
+def timed(infer: Infer, warm: bool) -> tuple[Array, float]:
+    """Return the answer and the ms that it took; unless `warm`, those of the second time."""
+    for _ in range(1 if warm else 2):
+        begin = time.perf_counter()
+        answer = infer()
+        milliseconds = (time.perf_counter() - begin) * 1000
+    return answer, milliseconds
+
+
 def warm_up(infer: Infer) -> Array:
     """Run the first, untypical inferences; return the last one's answer."""
     for _ in range(WARM_UP - 1):

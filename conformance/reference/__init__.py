@@ -40,6 +40,19 @@ def quiet() -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if verbose() else muted_stderr()
 
 
+def first_line(error: Exception) -> str:
+    """Return how an error of TensorFlow or Keras begins: they may go on for pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+
+
+def use_threads(threads: int) -> None:
+    """Run each operation on so many threads, one operation after another, as OpenCV does."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
 def _set_up() -> None:
     # Keras reads its backend once, at import; a user's keras.json must not change the reference.
     os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -19,6 +19,7 @@ from conformance.pack.format import read_manifest
 from conformance.processes.inference import Array, answer_shard
 from conformance.processes.serve import Answer, Request, serve
 
+from . import use_threads
 from .timing import frozen_function
 from .weights import build_model
 
@@ -28,8 +29,7 @@ def prepare(request: Request) -> Answer:
 
     The operations are deterministic, so that a shard run again gives the same bits.
     """
-    tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    use_threads(request["threads"])
     pack = Path(request["pack"])
     if request.get("weights"):
         spec = get_model(read_manifest(pack).model)

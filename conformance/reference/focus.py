@@ -15,7 +15,7 @@ import numpy as np
 from conformance.pack.format import Pack, read_manifest
 from conformance.processes.serve import answer_once
 
-from .graphdef import Graph, heads_of, read_graph, with_input_shape
+from .graph import Graph, heads_of, read_graph, with_input_shape
 from .oracle import Layer, run
 
 

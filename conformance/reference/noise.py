@@ -18,7 +18,7 @@ from conformance.processes.serve import answer_once
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import noise_floor, typical_logit_noise
 
-from .graphdef import read_frozen
+from .graph import read_graph
 from .oracle import run
 
 MEASURED = (
@@ -33,7 +33,7 @@ MEASURED = (
 def noise_ratios(pack_folder: Path) -> dict[str, float]:
     """Return {metric: greatest deviation in noise floors} of TensorFlow as this process has it."""
     pack = open_pack(pack_folder)
-    graph = read_frozen(pack.graph_path, **pack.manifest.tensors)
+    graph = read_graph(pack.graph_path, pack.manifest.tensors)
     answers = run(graph, pack.load("inputs"))
     found = {"outputs": answers.outputs, "logits": answers.logits}
     logit_noise = typical_logit_noise(pack.load("logits_f32"), pack.load("logits_f64"))

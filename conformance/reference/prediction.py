@@ -7,7 +7,6 @@ thing (see `prepare`); conformance.processes.serve is the protocol.
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
@@ -19,9 +18,10 @@ from conformance.inputs.settings import Settings, from_request
 from conformance.models import get_model
 from conformance.own_models import own_from
 from conformance.pack.format import read_manifest
-from conformance.processes.inference import Array
+from conformance.processes.inference import Array, timed
 from conformance.processes.serve import Answer, Request, serve
 
+from . import use_threads
 from .loader import keras_preprocess, load
 from .own import load_own
 from .timing import frozen_function
@@ -32,8 +32,7 @@ class Predictor:
     """The frozen graph of a pack and, once it is asked for, the Keras model it was made of."""
 
     def __init__(self, request: Request) -> None:
-        tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        use_threads(request["threads"])
         self.request = request
         folder, head = Path(request["pack"]), request["head"]
         self.manifest = read_manifest(folder)
@@ -55,10 +54,7 @@ class Predictor:
     def predict(self, request: Request) -> dict[str, Any]:
         """Run the blob in request["blob"], NCHW; write the outputs as .npy."""
         images = _nhwc(request["blob"])
-        for _ in range(1 if self.warm else 2):
-            begin = time.perf_counter()
-            outputs = np.asarray(self.function(tf.constant(images)))
-            ms = (time.perf_counter() - begin) * 1000
+        outputs, ms = timed(lambda: np.asarray(self.function(tf.constant(images))), self.warm)
         self.warm = True
         np.save(request["outputs"], outputs.reshape(1, -1))
         return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -24,7 +25,8 @@ from conformance.processes.inference import Array, Infer, repeated, warm_up
 from conformance.processes.machine import peak_mib
 from conformance.processes.serve import answer_once
 
-from .keras_files import load_keras
+from . import use_threads
+from .own.keras import load_keras
 from .weights import build_model
 
 
@@ -58,12 +60,8 @@ def _set_threads(threads: int) -> None:
     # The reference is made deterministic; a user's inference is not.
     disable_op_determinism()
     threading = tf.config.threading
-    try:
-        threading.set_intra_op_parallelism_threads(threads)
-        # OpenCV runs one layer after another: so does TensorFlow, each on all the threads.
-        threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        pass  # it has begun: what counts is with how many
+    with suppress(RuntimeError):  # it has begun: what counts is with how many
+        use_threads(threads)
     used = (
         threading.get_intra_op_parallelism_threads(),
         threading.get_inter_op_parallelism_threads(),

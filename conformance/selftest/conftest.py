@@ -8,7 +8,8 @@ import pytest
 
 from conformance.errors import ConformanceError
 from conformance.imagenet.dataset import read_dataset
-from conformance.imagenet.evaluation import Evaluation, Plan, evaluate, in_threads
+from conformance.imagenet.evaluation import Evaluation, Plan, evaluate
+from conformance.imagenet.runner import in_threads
 from conformance.pack.builder import require_tensorflow
 
 from .imagenet_sample import labelled_sample, sample_plan

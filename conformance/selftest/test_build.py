@@ -25,7 +25,7 @@ from conformance.pack.sampling import SAMPLED, node_seed, sampled_values
 from conformance.pack.store import list_packs
 from conformance.reference import images, keras_flavour
 from conformance.reference.build import build_pack, check_outputs
-from conformance.reference.graphdef import read_frozen
+from conformance.reference.graph import read_graph
 
 MOBILENET = get_model("mobilenet")
 REQUEST = PackRequest("mobilenet", keras=keras_flavour())
@@ -124,7 +124,7 @@ def test_samples_are_the_activations(built: Pack) -> None:
 
 def test_manifest_names_nodes_of_the_graph(built: Pack) -> None:
     """Input, logits, output and every layer are nodes of the frozen graph."""
-    graph = read_frozen(built.graph_path, **built.manifest.tensors)
+    graph = read_graph(built.graph_path, built.manifest.tensors)
     assert {layer.node for layer in built.layers()} <= set(graph.nodes())
 
 

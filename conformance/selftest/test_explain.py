@@ -139,7 +139,7 @@ def test_keras_still_loads_as_the_fixture_says(frameworks: Frameworks) -> None:
     Within a level: another Pillow may round otherwise, and another JPEG decoder, too.
     """
     code = (
-        "import sys, numpy; from conformance.reference.loader import fixture_arrays; "
+        "import sys, numpy; from conformance.selftest.keras_loading import fixture_arrays; "
         "numpy.savez(sys.argv[1], **fixture_arrays())"
     )
     path = frameworks.folder / "loaded.npz"

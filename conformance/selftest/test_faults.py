@@ -26,7 +26,7 @@ from conformance.faults.run import beyond_opencv_limits, top1_differs
 from conformance.fixtures import fixture_path
 from conformance.inputs.modes import preprocess
 from conformance.models import get_model
-from conformance.reference.graphdef import Graph
+from conformance.reference.graph import Graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED, run
 

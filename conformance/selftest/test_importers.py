@@ -21,11 +21,12 @@ from conformance.errors import ConformanceError
 from conformance.localize.diagnosis import localize_command
 from conformance.localize.reduce import write_reproducer
 from conformance.opencv.capability import probe_in_child
-from conformance.pack.conversion import FORMATS, write_conversion
+from conformance.pack.conversion import write_conversion
 from conformance.pack.format import Pack
-from conformance.reference import convert
-from conformance.reference.convert import build_conversion
-from conformance.reference.graphdef import read_frozen
+from conformance.pack.formats import FORMATS
+from conformance.reference import formats
+from conformance.reference.formats import build_conversion
+from conformance.reference.graph import read_graph
 from conformance.report.matrix import build_matrix
 from conformance.results.cases import Results, read_results
 from conformance.results.gate import compare
@@ -150,12 +151,12 @@ def wrong(tmp_path: Path, importer: str) -> Pack:
     """Return a pack whose conversion was made of a graph with other weights than the pack's."""
     other = tiny_pack(tmp_path / "other", nodes=graph_nodes(tiny_weights(seed=1)))
     pack = tiny_pack(tmp_path / "packs")
-    graph = read_frozen(other.graph_path, **other.manifest.tensors)
+    graph = read_graph(other.graph_path, other.manifest.tensors)
 
     def fill(folder: Path, manifest: Any) -> None:
         path = folder / FORMATS[importer].file
-        convert.convert(importer, graph, [16, 16, 3], path)
-        outputs, _ = convert._run(convert.CONVERTERS[importer], path, pack.load("inputs"), pack)
+        formats.convert(importer, graph, [16, 16, 3], path)
+        outputs, _ = formats._run(formats.CONVERTERS[importer], path, pack.load("inputs"), pack)
         np.save(folder / "outputs_f32.npy", outputs)
 
     write_conversion(pack, importer, fill)

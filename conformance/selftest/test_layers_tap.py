@@ -9,7 +9,8 @@ import pytest
 
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.opencv.capability import probe_in_child
-from conformance.opencv.layers import LayerSamples, absent, carriers, layer_holding
+from conformance.opencv.importers.tensorflow import absent, carriers
+from conformance.opencv.layers import LayerSamples, layer_holding
 from conformance.opencv.run import run_candidate
 from conformance.pack.format import Pack
 from conformance.pack.sampling import node_seed, sampled_values

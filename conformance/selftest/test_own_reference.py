@@ -22,11 +22,11 @@ from conformance.inputs.own import OwnPreprocessing
 from conformance.opencv.capability import probe_in_child
 from conformance.opencv.run import run_candidate
 from conformance.own_models import OwnModel, own_model
-from conformance.pack.conversion import FORMATS
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.pack.request import PackRequest, keras_flavour
 from conformance.reference.build import build_pack
-from conformance.reference.convert import build_conversion
+from conformance.reference.formats import build_conversion
 from conformance.reference.own import load_own
 
 from .own_models import (

@@ -18,7 +18,7 @@ from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.localize.reduce import write_reproducer
 from conformance.pack.format import Pack
-from conformance.reference.graphdef import read_frozen
+from conformance.reference.graph import read_graph
 from conformance.reference.reduce import cut
 from conformance.session import Session
 
@@ -84,7 +84,7 @@ def test_truth_is_the_cut_graphs_own(
 def test_part_of_a_graph_whose_input_has_the_parts_name(tmp_path: Path) -> None:
     """A part that begins inside a graph whose own input is called "input" has one such node."""
     pack = tiny_pack(tmp_path)
-    graph = read_frozen(pack.graph_path, **pack.manifest.tensors)
+    graph = read_graph(pack.graph_path, pack.manifest.tensors)
     whole = cut(graph, graph.input, "bn/add", np.zeros((1, 16, 16, 3), np.float32))
     inner = cut(whole, "conv1/Relu", "bn/add", np.zeros((1, 16, 16, 8), np.float32))
     assert [node.name for node in inner.definition.node].count("input") == 1

@@ -65,6 +65,6 @@ def test_imagenet(
     request.node.user_properties += told.items()
     finding = CHECKS[check](evaluation, pack)
     if finding.passed is None:
-        pytest.skip(finding.told)
+        pytest.skip(finding.text)
     if not finding.passed:
-        pytest.fail(f"{pack.model} on OpenCV {evaluation.plan.opencv}: {finding.told}", False)
+        pytest.fail(f"{pack.model} on OpenCV {evaluation.plan.opencv}: {finding.text}", False)

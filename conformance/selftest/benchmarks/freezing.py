@@ -21,7 +21,9 @@ from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import keras_flavour
 from conformance.processes.child import ask_module
 from conformance.processes.serve import answer_once
-from conformance.reference.freeze import freeze, trace, write_frozen
+from conformance.reference.freeze import trace
+from conformance.reference.graph import write_graph
+from conformance.reference.graph.passes import apply_passes
 from conformance.reference.weights import new_model
 
 MIB = 1 << 20
@@ -44,7 +46,7 @@ class Row:
 
 
 def _streamed(model: Any, path: Path) -> None:
-    write_frozen(path, freeze(trace(model)))
+    write_graph(path, apply_passes(trace(model).graph)[0])
 
 
 def _converted(model: Any, path: Path) -> None:

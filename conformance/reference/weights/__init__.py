@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from conformance.inputs.modes import MODES
 from conformance.models import ModelSpec
+from conformance.reference.images import calibration_inputs
 
-from .images import calibration_inputs
-from .weight_files import imagenet_model, load_weights
+from .files import imagenet_model, load_weights
 
 Array = NDArray[Any]
 

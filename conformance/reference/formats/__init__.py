@@ -1,18 +1,25 @@
 """A pack's frozen graph in another file format: converted, run by that format's own runtime,
 and each of its tensors matched with the node of the frozen graph that it equals.
+
+A format is a module here, listed in pack/formats.py, with three functions:
+
+- convert(graph, shape, path): write the file; return the names of its input and first output.
+- operations(path): (tensor, operation's name) of what each operation gives, in the file's order.
+- run(path, images, inner): yield, image by image, the outputs, NHWC, and {inner tensor: value}.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Optional
 
 import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import (
-    FORMATS,
     OUTPUTS,
     Conversion,
     ConversionManifest,
@@ -20,17 +27,17 @@ from conformance.pack.conversion import (
     write_conversion,
 )
 from conformance.pack.format import Pack, array_file
+from conformance.pack.formats import FORMATS
 from conformance.pack.sampling import SAMPLED
 from conformance.processes.pool import process_pool
+from conformance.reference.graph import Array, Graph, heads_of, read_graph
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.nodes import METRIC
 from conformance.verdict.tolerance import noise_floor
 
-from . import onnx, tflite
-from .graphdef import Array, Graph, heads_of, read_graph
 from .match import Matcher
 
-CONVERTERS: dict[str, Any] = {"tflite": tflite, "onnx": onnx}
+CONVERTERS: dict[str, ModuleType] = {name: import_module(f".{name}", __name__) for name in FORMATS}
 
 Progress = Callable[[str], None]
 

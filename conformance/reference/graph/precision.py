@@ -10,11 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from conformance.errors import ConformanceError
+from conformance.reference.graph import (
+    DOUBLE,
+    FLOAT,
+    Array,
+    Graph,
+    NodeDef,
+    constant,
+    operation,
+    placeholder,
+)
 
-from .graphdef import Array, Graph, NodeDef, constant, placeholder
-
-_FLOAT = tf.float32.as_datatype_enum
-_DOUBLE = tf.float64.as_datatype_enum
 _BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 
 
@@ -33,7 +39,9 @@ def promoted(graph: Graph) -> Graph:
             value = graph.constants[node.name]
             if value.dtype == np.float32:
                 feed = placeholder(f"{node.name}/float32", value.dtype, value.shape)
-                definition.node.extend([feed, _cast(node.name, feed.name)])
+                definition.node.extend(
+                    [feed, operation("Cast", node.name, [feed.name], SrcT=FLOAT, DstT=DOUBLE)]
+                )
                 constants[feed.name] = value
                 continue
             constants[node.name] = value
@@ -44,15 +52,15 @@ def promoted(graph: Graph) -> Graph:
 def _promoted_nodes(node: Any) -> Iterator[Any]:
     if node.op in _BATCH_NORMS:
         yield from _batch_norm(node)
-    elif node.op == "Const" and node.attr["dtype"].type == _FLOAT:
+    elif node.op == "Const" and node.attr["dtype"].type == FLOAT:
         value = tf.make_ndarray(node.attr["value"].tensor)
         yield constant(node.name, _decimal(value) if value.ndim == 0 else value.astype(np.float64))
     else:
         copy = NodeDef.FromString(node.SerializeToString())
         for attribute in copy.attr.values():
-            if attribute.type == _FLOAT:
-                attribute.type = _DOUBLE
-            types = [_DOUBLE if kind == _FLOAT else kind for kind in attribute.list.type]
+            if attribute.type == FLOAT:
+                attribute.type = DOUBLE
+            types = [DOUBLE if kind == FLOAT else kind for kind in attribute.list.type]
             if types:
                 attribute.list.type[:] = types
         yield copy
@@ -66,16 +74,8 @@ def _decimal(value: Any) -> Array:
     return np.array(float(str(np.float32(value))), np.float64)
 
 
-def _cast(name: str, operand: str) -> Any:
-    node = NodeDef(name=name, op="Cast", input=[operand])
-    node.attr["SrcT"].type, node.attr["DstT"].type = _FLOAT, _DOUBLE
-    return node
-
-
 def _arithmetic(op: str, name: str, *operands: str) -> Any:
-    node = NodeDef(name=name, op=op, input=operands)
-    node.attr["T"].type = _DOUBLE
-    return node
+    return operation(op, name, operands, T=DOUBLE)
 
 
 def _batch_norm(node: Any) -> Iterator[Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from . import quiet
-from .graphdef import Array, Graph, embedded
+from conformance.reference import quiet
+from conformance.reference.graph import Array, Graph, embedded
 
 
 def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
