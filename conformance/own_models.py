@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 from .errors import ConformanceError
-from .inputs.own import OwnPreprocessing, preprocessing_from, read_preprocessing, read_size
+from .inputs.preprocessing import (
+    MODES,
+    Preprocessing,
+    preprocessing_from,
+    read_preprocessing,
+    read_size,
+)
 from .models import EXTENDED, MODELS, get_model
 from .tables import check_keys, parse_toml, text, texts
 
@@ -66,7 +72,7 @@ class OwnModel:
 
     name: str
     path: Optional[str] = None
-    preprocess: OwnPreprocessing = field(default_factory=OwnPreprocessing)
+    preprocess: Preprocessing = MODES["none"]
     labels: Optional[str] = None
     size: Optional[tuple[int, int]] = None
     outputs: tuple[str, ...] = ()
@@ -94,7 +100,7 @@ def own_from(values: Mapping[str, Any]) -> OwnModel:
 def own_model(
     path: Path,
     name: Optional[str] = None,
-    preprocess: OwnPreprocessing = OwnPreprocessing(),  # noqa: B008  (frozen)
+    preprocess: Preprocessing = MODES["none"],
     labels: Optional[Path] = None,
     size: Optional[tuple[int, int]] = None,
     outputs: Sequence[str] = (),

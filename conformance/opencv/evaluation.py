@@ -14,7 +14,7 @@ from typing import Any, Callable
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.inputs.modes import preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.processes.serve import Request, answer_shard, serve
 
 from . import net
@@ -34,7 +34,7 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
         net.configure(cv2, candidate, config)
 
     def blob(pixels: Array) -> Array:
-        return net.to_blob(preprocess(pixels, request["mode"]))
+        return net.to_blob(get_mode(request["mode"]).apply(pixels))
 
     def infer(images: Array) -> Array:
         candidate.setInput(images)

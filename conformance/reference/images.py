@@ -11,8 +11,7 @@ from PIL import Image
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import preprocess
-from conformance.inputs.own import OwnPreprocessing
+from conformance.inputs.preprocessing import Preprocessing, get_mode
 from conformance.models import ModelSpec
 
 Pixels = NDArray[np.uint8]
@@ -107,12 +106,13 @@ def recoloured(images: Pixels, seed: int) -> Pixels:
 def calibration_inputs(spec: ModelSpec) -> Floats:
     """Return preprocessed, recoloured crops of the calibration photos: float32 NHWC."""
     pixels = random_crops(CALIBRATION_PHOTOS, CALIBRATION_CROPS, spec.size, seed=1)
-    return preprocess(recoloured(pixels, seed=1), spec.mode)
+    return get_mode(spec.mode).apply(recoloured(pixels, seed=1))
 
 
 def check_inputs(spec: ModelSpec) -> Floats:
     """Return 16 preprocessed crops of photos that took no part in calibration: float32 NHWC."""
-    return preprocess(random_crops(CHECK_PHOTOS, CHECK_CROPS, spec.size, seed=2), spec.mode)
+    pixels = random_crops(CHECK_PHOTOS, CHECK_CROPS, spec.size, seed=2)
+    return get_mode(spec.mode).apply(pixels)
 
 
 def pack_inputs(spec: ModelSpec) -> tuple[list[str], Floats]:
@@ -121,12 +121,11 @@ def pack_inputs(spec: ModelSpec) -> tuple[list[str], Floats]:
     Photos no network was calibrated on, the tutorial's squirrel first, then the edge cases:
     constant black, constant white, and uniform noise.
     """
-    images = _pack_images(spec.size)
-    return list(images), preprocess(np.stack(list(images.values())), spec.mode)
+    return own_inputs(get_mode(spec.mode), (spec.size, spec.size), 3)
 
 
 def own_inputs(
-    preprocessing: OwnPreprocessing, size: tuple[int, int], channels: int
+    preprocessing: Preprocessing, size: tuple[int, int], channels: int
 ) -> tuple[list[str], Floats]:
     """Return names and inputs [N, height, width, channels] float32 for a user's own model.
 
@@ -142,9 +141,9 @@ def own_inputs(
     return list(images), np.ascontiguousarray(inputs)
 
 
-def _pack_images(size: Size, own: OwnPreprocessing = OwnPreprocessing()) -> dict[str, Pixels]:  # noqa: B008
+def _pack_images(size: tuple[int, int], own: Preprocessing) -> dict[str, Pixels]:
     squirrel, home, orange = (_resized(_fixture_photo(name), own) for name in CHECK_PHOTOS)
-    shape = (*_sides(size), 3)
+    shape = (*size, 3)
 
     def view(photo: Pixels, share: float = 1.0) -> Pixels:
         box = centre_box(photo, share, size if own.crop else (photo.shape[0], photo.shape[1]))
@@ -162,7 +161,7 @@ def _pack_images(size: Size, own: OwnPreprocessing = OwnPreprocessing()) -> dict
     }
 
 
-def _resized(photo: Pixels, own: OwnPreprocessing) -> Pixels:
+def _resized(photo: Pixels, own: Preprocessing) -> Pixels:
     if own.resize is None:
         return photo
     return crop(photo, Box(0, 0, photo.shape[1], photo.shape[0]), own.resize)

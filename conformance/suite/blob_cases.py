@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from conformance.inputs.blob import BlobCall, state_blob
-from conformance.inputs.modes import MODES, blob_arguments
+from conformance.inputs.preprocessing import MODES
 from conformance.opencv.blobs import VIEWS, BlobCase
 
 Array = np.ndarray[Any, Any]
@@ -83,7 +83,7 @@ class BlobTest:
 
     def opencv(self) -> BlobCase:
         """Return the call as OpenCV gets it."""
-        keywords = (_fields if self.params else _keywords)(self.call)
+        keywords = _fields(self.call) if self.params else self.call.keywords()
         arrays = self.arrays
         return BlobCase(arrays[0] if len(arrays) == 1 else arrays, keywords, self.params, self.view)
 
@@ -113,32 +113,13 @@ def _noise(width: int, height: int, channels: int, dtype: str) -> Array:
     return np.rint(pixels).astype(np.uint8) if dtype == "uint8" else pixels.astype(np.float32)
 
 
-def _common(call: BlobCall) -> dict[str, Any]:
-    """Return the arguments that all the functions know; what is as by default is left out."""
-    given: dict[str, Any] = {"swapRB": call.swapRB}
-    if call.mean:
-        given["mean"] = call.mean
-    if call.size:
-        given["size"] = call.size
-    if call.depth == "uint8":
-        given["ddepth"] = "CV_8U"
-    return given
-
-
-def _keywords(call: BlobCall) -> dict[str, Any]:
-    """Return the arguments of blobFromImage."""
-    given = {**_common(call), "crop": call.padding == "crop_center"}
-    if call.scalefactor != 1.0:
-        given["scalefactor"] = call.scalefactor
-    return given
-
-
 def _fields(call: BlobCall) -> dict[str, Any]:
     """Return the fields of Image2BlobParams."""
     scale = call.scalefactor
     # From Python one number would be the scale of the first channel alone, the others' being 1.
     scales = (*scale, 1.0, 1.0, 1.0)[:4] if isinstance(scale, tuple) else (scale,) * 4
-    given = {**_common(call), "scalefactor": scales}
+    given = {**call.keywords(), "scalefactor": scales}
+    del given["crop"]  # the padding mode's here
     if call.layout == "NHWC":
         given["datalayout"] = "DNN_LAYOUT_NHWC"
     if call.padding != "null":
@@ -150,14 +131,13 @@ def _fields(call: BlobCall) -> dict[str, Any]:
 
 def mode_call(mode: str, padding: str = "null") -> BlobCall:
     """Return the call that prepares a BGR image as Keras' `mode` asks, but for its std."""
-    arguments = blob_arguments(mode)
-    return BlobCall(TARGET, arguments.scalefactor, arguments.mean, arguments.swapRB, padding)
+    return replace(MODES[mode].call(), size=TARGET, padding=padding)
 
 
 def std_call(mode: str, layout: str) -> BlobCall:
     """Return the call that prepares a BGR image as `mode` asks, its std in the scale factors."""
     call = mode_call(mode)
-    std = blob_arguments(mode).std or (1.0, 1.0, 1.0)
+    std = MODES[mode].std or (1.0, 1.0, 1.0)
     assert isinstance(call.scalefactor, float)
     scales = tuple(call.scalefactor / value for value in std)
     return replace(call, scalefactor=scales, layout=layout)
