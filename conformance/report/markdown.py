@@ -9,8 +9,9 @@ from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.history import history
 
+from .content import Report, case_name, number
 from .matrix import BAD, NAMES, SYMBOLS, Group, Matrix
-from .sections import Report, case_name, failures, number
+from .sections import failures
 
 # A CI summary holds 1 MiB; past this many failures nobody reads on.
 MOST_FAILURES = 50
@@ -33,8 +34,8 @@ def _headline(matrix: Matrix) -> str:
     verdicts = [
         column.cell(model).verdict for _, column in matrix.columns for model in matrix.models
     ]
-    told = [f"{verdicts.count(v)} {SYMBOLS[v]} {NAMES[v]}" for v in SYMBOLS if v in verdicts]
-    return f"Models by OpenCV and engine: {', '.join(told) or 'no results'}"
+    text = [f"{verdicts.count(v)} {SYMBOLS[v]} {NAMES[v]}" for v in SYMBOLS if v in verdicts]
+    return f"Models by OpenCV and engine: {', '.join(text) or 'no results'}"
 
 
 def _group(matrix: Matrix, group: Group) -> Iterator[str]:

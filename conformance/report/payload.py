@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from conformance.charts import coloured, layer_chart
 from conformance.results.cases import Line
-from conformance.results.times import Timing
 
-from .accuracy import evaluation_rows
-from .charts import PAGE_CHARTS, coloured
+from .charts import CHARTS
+from .content import Data, Report, case_name, number
 from .matrix import Cell, Column, Matrix
-from .sections import Data, Report, case_name, deviation_rows, iteration_rows, number, time_rows
 
 # A reason longer than this is cut in the page; the results file has all of it.
 LONGEST_REASON = 1500
@@ -20,7 +19,7 @@ LONGEST_REASON = 1500
 
 @dataclass
 class Table:
-    """Values told once, in order of their first use; `add` returns a value's place."""
+    """Values written once, in order of their first use; `add` returns a value's place."""
 
     values: list[Any] = field(default_factory=list)
     places: dict[Any, int] = field(default_factory=dict)
@@ -45,6 +44,7 @@ def payload(report: Report) -> Data:
         for _, column in matrix.columns
     ]
     layers = list(_layers(matrix, arrays))
+    shown = [(name, chart) for name, chart in CHARTS.items() if chart.caption is not None]
     return {
         "columns": [_column(column, group.name) for group, column in matrix.columns],
         "models": report.models,
@@ -52,26 +52,10 @@ def payload(report: Report) -> Data:
         "texts": texts.values,
         "layers": layers,
         "arrays": arrays.values,
-        "charts": {name: coloured(chart()) for name, chart in PAGE_CHARTS.items()},
-        "rows": {
-            "deviation": deviation_rows(matrix),
-            "version_time": time_rows(matrix),
-            "iterations": [
-                {**_timed(t), "iterations": [row["ms"] for row in iteration_rows(t)]}
-                for t in report.timings
-            ],
-            "evaluations": evaluation_rows(report.accuracies),
-            "medians": [{**_timed(t), "ms": t.median_ms} for t in report.timings],
-        },
+        # The script itself makes the rows of a layer profile.
+        "charts": {"layers": coloured(layer_chart()), **{n: coloured(c.spec) for n, c in shown}},
+        "rows": {name: chart.rows(report) for name, chart in shown},
     }
-
-
-def _timed(timing: Timing) -> Data:
-    """Return what a timing's rows are chosen by; only OpenCV's have a version to choose."""
-    row = {"model": timing.model, "who": timing.who, "group": timing.group}
-    if timing.framework != "opencv":
-        return row
-    return {**row, "version": timing.version, "engine": timing.engine}
 
 
 def _column(column: Column, group: str) -> Data:
