@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Callable
 
 import numpy as np
 
@@ -32,27 +33,27 @@ def calls(photos: list[Array], of: Preprocessing) -> list[BlobCase]:
     return [BlobCase(photo, of.call().keywords()) for photo in photos]
 
 
+def _late(of: Preprocessing) -> Preprocessing:
+    red, green, blue = (value / of.scale for value in of.mean)
+    return replace(of, mean=(red, green, blue))
+
+
+_CHANGES: dict[str, Callable[[Preprocessing], Preprocessing]] = {
+    "BGR for RGB": lambda of: replace(of, rgb=not of.rgb),
+    "mean after scale": _late,
+    "crop missing": lambda of: replace(of, crop=False),
+}
+CALL_KINDS = (*_CHANGES, "wrong interpolation", "std forgotten")
+
+
 def call_faults(photos: list[Array], spec: ModelSpec) -> Iterator[CallFault]:
     """Yield each fault of preprocessing for BGR photos, uint8 [H, W, 3]."""
     of = right(spec)
-    late = [value / of.scale for value in of.mean]
-    yield CallFault("BGR for RGB", calls(photos, replace(of, rgb=not of.rgb)))
-    yield CallFault(
-        "mean after scale", calls(photos, replace(of, mean=(late[0], late[1], late[2])))
-    )
-    yield CallFault("crop missing", calls(photos, replace(of, crop=False)))
+    for kind, change in _CHANGES.items():
+        yield CallFault(kind, calls(photos, change(of)))
     nearest = [_nearest(photo, spec.size) for photo in photos]
     yield CallFault("wrong interpolation", calls(nearest, of))
     yield CallFault("std forgotten", calls(photos, of), divide=False)
-
-
-CALL_KINDS = (
-    "BGR for RGB",
-    "mean after scale",
-    "crop missing",
-    "wrong interpolation",
-    "std forgotten",
-)
 
 
 def _nearest(photo: Array, size: int) -> Array:

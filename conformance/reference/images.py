@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,7 @@ from conformance.models import ModelSpec
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-# Both sides, or height and width.
-Size = Union[int, tuple[int, int]]
+Size = tuple[int, int]  # height and width
 
 # The two sets share no photo, so that the check says something about photos never seen before.
 CALIBRATION_PHOTOS = ("apple", "board", "building", "butterfly", "fruits")
@@ -51,19 +50,14 @@ def load_photo(path: Path) -> Pixels:
 
 def crop(photo: Pixels, box: Box, size: Size) -> Pixels:
     """Return `box` of an RGB photo [H, W, 3], resized bilinearly: uint8 [height, width, 3]."""
-    height, width = _sides(size)
     resampling = Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(photo).resize((width, height), resampling, box=box))
+    return np.asarray(Image.fromarray(photo).resize(size[::-1], resampling, box=box))
 
 
-def _sides(size: Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
-
-
-def centre_box(photo: Pixels, share: float = 1.0, size: Size = 1) -> Box:
+def centre_box(photo: Pixels, share: float, size: Size) -> Box:
     """Return the greatest centred box of the shape of `size`, its sides times `share`."""
     height, width = photo.shape[:2]
-    across, down = _sides(size)[1], _sides(size)[0]
+    down, across = size
     unit = min(height / down, width / across) * share
     box_height, box_width = round(unit * down), round(unit * across)
     left, top = (width - box_width) // 2, (height - box_height) // 2
@@ -87,7 +81,7 @@ def random_crops(names: tuple[str, ...], count: int, size: int, seed: int) -> Pi
     rng = np.random.default_rng(seed)
     photos = [_fixture_photo(name) for name in names]
     turns = [photos[index % len(photos)] for index in range(count)]
-    return np.stack([crop(photo, random_box(photo, rng), size) for photo in turns])
+    return np.stack([crop(photo, random_box(photo, rng), (size, size)) for photo in turns])
 
 
 def recoloured(images: Pixels, seed: int) -> Pixels:
@@ -124,9 +118,7 @@ def pack_inputs(spec: ModelSpec) -> tuple[list[str], Floats]:
     return own_inputs(get_mode(spec.mode), (spec.size, spec.size), 3)
 
 
-def own_inputs(
-    preprocessing: Preprocessing, size: tuple[int, int], channels: int
-) -> tuple[list[str], Floats]:
+def own_inputs(preprocessing: Preprocessing, size: Size, channels: int) -> tuple[list[str], Floats]:
     """Return names and inputs [N, height, width, channels] float32 for a user's own model.
 
     The images of pack_inputs, brought to `size` (height, width) as `preprocessing` says: cropped or
@@ -141,12 +133,12 @@ def own_inputs(
     return list(images), np.ascontiguousarray(inputs)
 
 
-def _pack_images(size: tuple[int, int], own: Preprocessing) -> dict[str, Pixels]:
+def _pack_images(size: Size, own: Preprocessing) -> dict[str, Pixels]:
     squirrel, home, orange = (_resized(_fixture_photo(name), own) for name in CHECK_PHOTOS)
     shape = (*size, 3)
 
     def view(photo: Pixels, share: float = 1.0) -> Pixels:
-        box = centre_box(photo, share, size if own.crop else (photo.shape[0], photo.shape[1]))
+        box = centre_box(photo, share, size if own.crop else photo.shape[:2])
         return crop(photo, box, size)
 
     return {

@@ -63,10 +63,9 @@ def _failures(report: Report) -> Iterator[str]:
     for entry in entries[:MOST_FAILURES]:
         case = entry["places"][-1]["case"]
         versions = ", ".join(dict.fromkeys(place["column"].version for place in entry["places"]))
-        where = ", ".join(filter(None, (entry["engine"], entry["group"])))
         yield (
-            f"- **{entry['outcome']}** {entry['model']} `{case_name(case)}`, {where}: {versions}"
-            f"{_observed(case)}\n{_block(case)}"
+            f"- **{entry['outcome']}** {entry['model']} `{case_name(case)}`, {entry['where']}: "
+            f"{versions}{_observed(case)}\n{_block(case)}"
         )
     if len(entries) > MOST_FAILURES:
         yield f"{len(entries) - MOST_FAILURES} more; the HTML report has them."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from conformance.charts import coloured, layer_chart
@@ -17,24 +16,19 @@ from .matrix import Cell, Column, Matrix
 LONGEST_REASON = 1500
 
 
-@dataclass
-class Table:
-    """Values written once, in order of their first use; `add` returns a value's place."""
+# Values written once, in order of their first use, each with its place; tuples become JSON lists.
+Places = dict[Any, int]
 
-    values: list[Any] = field(default_factory=list)
-    places: dict[Any, int] = field(default_factory=dict)
 
-    def add(self, value: Any) -> int:
-        """Return the place of `value` (hashable; a tuple becomes a JSON list)."""
-        if value not in self.places:
-            self.places[value] = len(self.values)
-            self.values.append(value)
-        return self.places[value]
+def _place(places: Places, value: Any) -> int:
+    return places.setdefault(value, len(places))
 
 
 def payload(report: Report) -> Data:
     """Return what the page's script needs, ready for JSON."""
-    matrix, texts, arrays = report.matrix, Table(), Table()
+    matrix = report.matrix
+    texts: Places = {}
+    arrays: Places = {}
     cells = [
         {
             model: _cell(column.cell(model), texts)
@@ -49,9 +43,9 @@ def payload(report: Report) -> Data:
         "columns": [_column(column, group.name) for group, column in matrix.columns],
         "models": report.models,
         "cells": cells,
-        "texts": texts.values,
+        "texts": list(texts),
         "layers": layers,
-        "arrays": arrays.values,
+        "arrays": list(arrays),
         # The script itself makes the rows of a layer profile.
         "charts": {"layers": coloured(layer_chart()), **{n: coloured(c.spec) for n, c in shown}},
         "rows": {name: chart.rows(report) for name, chart in shown},
@@ -70,7 +64,7 @@ def _column(column: Column, group: str) -> Data:
     }
 
 
-def _cell(cell: Cell, texts: Table) -> Data:
+def _cell(cell: Cell, texts: Places) -> Data:
     return {
         "verdict": cell.verdict,
         "cases": [_case(case, texts) for case in cell.cases],
@@ -78,13 +72,13 @@ def _cell(cell: Cell, texts: Table) -> Data:
     }
 
 
-def _case(case: Line, texts: Table) -> list[Any]:
+def _case(case: Line, texts: Places) -> list[Any]:
     """Return [outcome, test, metric, observed, allowed, reason, command] without empty ends."""
-    row: list[Any] = [texts.add(case["outcome"]), texts.add(case_name(case))]
-    row += [texts.add(case["metric"]) if "metric" in case else None]
+    row: list[Any] = [_place(texts, case["outcome"]), _place(texts, case_name(case))]
+    row += [_place(texts, case["metric"]) if "metric" in case else None]
     row += [_short(case.get("observed")), _short(case.get("allowed"))]
     reason = shorten(case.get("reason", ""))
-    row += [texts.add(text) if text else None for text in (reason, case.get("command", ""))]
+    row += [_place(texts, text) if text else None for text in (reason, case.get("command", ""))]
     while row[-1] is None:
         row.pop()
     return row
@@ -103,16 +97,16 @@ def _short(value: object, digits: int = 4) -> Any:
     return value if found is None else float(f"{found:.{digits}g}")
 
 
-def _layers(matrix: Matrix, arrays: Table) -> Iterable[Data]:
+def _layers(matrix: Matrix, arrays: Places) -> Iterable[Data]:
     for index, (_, column) in enumerate(matrix.columns):
         for line in column.results.layers if column.results else []:
             yield {
                 "column": index,
                 "model": line["model"],
                 "variant": line["variant"],
-                **{name: arrays.add(tuple(line[name])) for name in ("nodes", "ops")},
+                **{name: _place(arrays, tuple(line[name])) for name in ("nodes", "ops")},
                 **{
-                    name: arrays.add(tuple(_short(value, 3) for value in line[name]))
+                    name: _place(arrays, tuple(_short(value, 3) for value in line[name]))
                     for name in ("observed", "noise", "allowed")
                 },
             }

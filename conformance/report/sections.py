@@ -60,7 +60,11 @@ def failures(report: Report) -> Optional[Data]:
                     key = (case["outcome"], model, column.engine, group.name, case["id"])
                     found[key].append({"index": index, "column": column, "case": case})
     entries = [
-        dict(zip(("outcome", "model", "engine", "group", "id"), key), places=places)
+        {
+            **dict(zip(("outcome", "model", "engine"), key)),
+            "where": ", ".join(filter(None, key[2:4])),
+            "places": places,
+        }
         for key, places in found.items()
     ]
     entries.sort(key=lambda e: (-RANK.index(e["outcome"]), -len(e["places"])))
@@ -70,22 +74,15 @@ def failures(report: Report) -> Optional[Data]:
 
 def _by_model(entries: Iterable[Data]) -> list[Data]:
     """Return the entries of one model, outcome and engine together: they have mostly one cause."""
+    names = ("outcome", "model", "engine", "where")
     found: dict[tuple[str, ...], list[Data]] = defaultdict(list)
     for entry in entries:
-        found[tuple(entry[k] for k in ("outcome", "model", "engine", "group"))].append(entry)
+        found[tuple(entry[name] for name in names)].append(entry)
     models: list[Data] = []
-    for (outcome, model, engine, group), members in found.items():
+    for key, members in found.items():
         versions = {place["column"].version for entry in members for place in entry["places"]}
-        models.append(
-            {
-                "outcome": outcome,
-                "model": model,
-                "engine": engine,
-                "where": ", ".join(filter(None, (engine, group))),
-                "versions": sorted(versions, key=release),
-                "entries": members,
-            }
-        )
+        known = {"versions": sorted(versions, key=release), "entries": members}
+        models.append({**dict(zip(names, key)), **known})
     return models
 
 

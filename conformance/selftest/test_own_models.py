@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ import numpy as np
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.inputs.preprocessing import Preprocessing, read_preprocessing
+from conformance.inputs.preprocessing import (
+    MODES,
+    Preprocessing,
+    preprocessing_from,
+    read_preprocessing,
+)
 from conformance.own_models import Asked, choose, own_from, own_model, read_models_file
 from conformance.pack.request import PackRequest, describe_request
 
@@ -113,6 +119,14 @@ def test_figures_are_the_tutorials_arithmetic() -> None:
     pixel = np.array([[[[100, 150, 200]]]], np.uint8)  # red, green, blue
     np.testing.assert_array_equal(own.apply(pixel).ravel(), [95.0, 32.5, 8.75])
     np.testing.assert_array_equal(own.blob(pixel[0, ..., ::-1]).ravel(), own.apply(pixel).ravel())
+
+
+def test_recorded_form_is_that_of_packs_on_disk() -> None:
+    """A mode is recorded by its name beside neutral figures, of which pack keys are digests."""
+    neutral = {"scale": 1.0, "mean": (0.0,) * 3, "std": None, "rgb": True}
+    for name, mode in MODES.items():
+        assert mode.as_dict() == {"mode": name, **neutral, "crop": True, "resize": None}
+        assert preprocessing_from(json.loads(json.dumps(mode.as_dict()))) == mode
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ SCALES = (1 / 57.375, 1 / 57.12, 1 / 58.395, 1 / 60.0)
 class BlobTest:
     """One call. images: keys of IMAGES. several: blobFromImages, of a list.
 
-    params: ...WithParams. view: key of VIEWS, how the arrays lie in memory. needs: keys of SINCE.
+    params: ...WithParams. view: key of VIEWS, how the arrays lie in memory. also: a key of SINCE.
     """
 
     name: str
@@ -67,10 +67,15 @@ class BlobTest:
     dtype: str = "uint8"
     params: bool = False
     view: str = "plain"
-    needs: tuple[str, ...] = ()
+    also: str = ""
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def needs(self) -> list[str]:
+        """Keys of SINCE."""
+        return ["params"] * self.params + [self.also] * bool(self.also)
 
     @property
     def arrays(self) -> list[Array]:
@@ -150,7 +155,7 @@ def network_tests() -> Iterator[BlobTest]:
             yield BlobTest(f"{mode}-{dtype}", mode_call(mode), ("exact",), dtype=dtype)
         for layout in ("NCHW", "NHWC"):
             name, call = f"{mode}-params-{layout}", std_call(mode, layout)
-            yield BlobTest(name, call, ("exact",), params=True, needs=("params",))
+            yield BlobTest(name, call, ("exact",), params=True)
 
 
 def resize_tests() -> Iterator[BlobTest]:
@@ -165,7 +170,7 @@ def resize_tests() -> Iterator[BlobTest]:
             for name, padding in (("letterbox", "letterbox"), ("params_crop", "crop_center")):
                 placed = replace(call, padding=padding)
                 name = f"{dtype}-{name}-{image}"
-                yield BlobTest(name, placed, (image,), 3, dtype, True, needs=("params",))
+                yield BlobTest(name, placed, (image,), 3, dtype, True)
 
 
 def channel_tests() -> Iterator[BlobTest]:
@@ -178,13 +183,8 @@ def channel_tests() -> Iterator[BlobTest]:
             yield BlobTest(f"{name}-plain", call, channels=channels)
             for layout in ("NCHW", "NHWC"):
                 vector = replace(call, scalefactor=SCALES[:channels], layout=layout)
-                yield BlobTest(
-                    f"{name}-params-{layout}",
-                    vector,
-                    channels=channels,
-                    params=True,
-                    needs=("params",),
-                )
+                params = f"{name}-params-{layout}"
+                yield BlobTest(params, vector, channels=channels, params=True)
 
 
 def border_tests() -> Iterator[BlobTest]:
@@ -192,8 +192,7 @@ def border_tests() -> Iterator[BlobTest]:
     for channels, kind in ((1, "grey"), (3, "bgr"), (4, "bgra")):
         call = BlobCall(TARGET, SCALES[:channels], MEAN[:channels], padding="letterbox")
         call = replace(call, swapRB=channels == 3, border=(10.0, 20.0, 30.0, 40.0))
-        needs = ("params", "border")
-        yield BlobTest(f"border-{kind}", call, ("wide",), channels, params=True, needs=needs)
+        yield BlobTest(f"border-{kind}", call, ("wide",), channels, params=True, also="border")
 
 
 def view_tests() -> Iterator[BlobTest]:
@@ -212,14 +211,10 @@ def uint8_tests() -> Iterator[BlobTest]:
         call = replace(plain, swapRB=channels > 1)
         yield BlobTest(f"uint8-{kind}", call, channels=channels)
         wide = replace(call, padding="letterbox")
-        yield BlobTest(
-            f"uint8-{kind}-params", wide, ("wide",), channels, params=True, needs=("params",)
-        )
+        yield BlobTest(f"uint8-{kind}-params", wide, ("wide",), channels, params=True)
     nhwc = replace(plain, layout="NHWC", swapRB=True)
-    yield BlobTest("uint8-bgr-NHWC", nhwc, params=True, needs=("params",))
-    yield BlobTest(
-        "uint8-of_float32", plain, ("exact",), dtype="float32", needs=("float_to_uint8",)
-    )
+    yield BlobTest("uint8-bgr-NHWC", nhwc, params=True)
+    yield BlobTest("uint8-of_float32", plain, ("exact",), dtype="float32", also="float_to_uint8")
 
 
 def several_tests() -> Iterator[BlobTest]:
@@ -229,10 +224,8 @@ def several_tests() -> Iterator[BlobTest]:
         call = BlobCall(TARGET, 1 / 57.375, MEAN[:channels], channels > 1)
         yield BlobTest(f"{kind}-plain", call, images, channels)
         vector = replace(call, scalefactor=SCALES[:channels])
-        yield BlobTest(
-            f"{kind}-params-NCHW", vector, images, channels, params=True, needs=("params",)
-        )
+        yield BlobTest(f"{kind}-params-NCHW", vector, images, channels, params=True)
     yield BlobTest("crop", mode_call("torch", "crop_center"), images)
     yield BlobTest("no_size", replace(mode_call("caffe"), size=None), ("exact", "odd", "wide"))
     nhwc = replace(mode_call("tf"), scalefactor=SCALES[:3], layout="NHWC")
-    yield BlobTest("bgr-params-NHWC", nhwc, images, params=True, needs=("params",))
+    yield BlobTest("bgr-params-NHWC", nhwc, images, params=True)
