@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 from .errors import ConformanceError
-from .inputs.own import OwnPreprocessing, preprocessing_from, read_preprocessing, read_size
+from .inputs.preprocessing import (
+    MODES,
+    Preprocessing,
+    preprocessing_from,
+    read_preprocessing,
+    read_size,
+)
 from .models import EXTENDED, MODELS, get_model
 from .tables import check_keys, parse_toml, text, texts
 
@@ -59,7 +65,7 @@ class OwnModel:
 
     name: str  # the test id, the file's name unless given
     path: Optional[str] = None  # absolute, of file or folder; None where only its pack is at hand
-    preprocess: OwnPreprocessing = field(default_factory=OwnPreprocessing)
+    preprocess: Preprocessing = MODES["none"]
     labels: Optional[str] = None  # path of a file with a class a line
     size: Optional[tuple[int, int]] = None  # height and width, for a model that takes any
     outputs: tuple[str, ...] = ()  # of a frozen graph; none for the nodes that nothing else takes
@@ -87,7 +93,7 @@ def own_from(values: Mapping[str, Any]) -> OwnModel:
 def own_model(
     path: Path,
     name: Optional[str] = None,
-    preprocess: OwnPreprocessing = OwnPreprocessing(),  # noqa: B008  (frozen)
+    preprocess: Preprocessing = MODES["none"],
     labels: Optional[Path] = None,
     size: Optional[tuple[int, int]] = None,
     outputs: Sequence[str] = (),

@@ -1,4 +1,4 @@
-"""Faults on purpose: one change to the graph that OpenCV gets (call_faults.py: to the call).
+"""Faults on purpose: one change to the graph that OpenCV gets (call.py: to the call).
 
 The reference never sees them. A kind of fault is an entry of KINDS: where it can be made, and what
 it does there. Everything is seeded.

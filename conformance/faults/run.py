@@ -17,8 +17,6 @@ import numpy as np
 
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.fixtures import fixture_path
-from conformance.inputs.blob import blob
-from conformance.inputs.modes import MODES, blob_arguments, divide_by_std
 from conformance.localize.diagnosis import unread_input
 from conformance.models import ModelSpec, get_model
 from conformance.opencv.blobs import run_blobs
@@ -36,7 +34,7 @@ from conformance.verdict.metrics import l1_mean, linf
 from conformance.verdict.nodes import first_bad
 from conformance.verdict.tolerance import EPS32
 
-from .call import CallFault, call_faults, right_call
+from .call import CallFault, call_faults, calls, right
 from .graph import Fault, epsilon_faults, graph_faults
 from .outcome import Outcome
 
@@ -183,10 +181,9 @@ def _call_outcomes(bench: Bench) -> Iterator[Outcome]:
         np.ascontiguousarray(load_photo(fixture_path(f"images/{name}.jpg"))[..., ::-1])
         for name in CHECK_PHOTOS
     ]
-    stated = np.concatenate([_stated(photo, spec) for photo in photos])
+    stated = np.concatenate([right(spec).blob(photo) for photo in photos])
     double, single = (run_tensorflow(bench.graph, _nhwc(stated), d).outputs for d in _DTYPES)
-    right = CallFault("", [right_call(photo, spec) for photo in photos])
-    for fault in (right, *call_faults(photos, spec)):
+    for fault in (CallFault("", calls(photos, right(spec))), *call_faults(photos, spec)):
         given = _blobs(fault, spec)
         changed = run_tensorflow(bench.graph, _nhwc(given), "float64").outputs
         outputs = _answers(bench, _nhwc(given))
@@ -208,23 +205,17 @@ def _call_outcomes(bench: Bench) -> Iterator[Outcome]:
 _DTYPES = ("float64", "float32")
 
 
-def _stated(photo: Array, spec: ModelSpec) -> Array:
-    arguments = blob_arguments(spec.mode)
-    stated = blob(photo, (spec.size, spec.size), arguments, crop=True)
-    return divide_by_std(stated, arguments)
-
-
 def _blobs(fault: CallFault, spec: ModelSpec) -> Array:
     given = run_blobs(fault.cases)
     errors = [blob for blob in given if isinstance(blob, str)]
     assert not errors, errors
     blobs = np.concatenate([np.asarray(blob) for blob in given])
-    return divide_by_std(blobs, blob_arguments(spec.mode)) if fault.divide else blobs
+    return right(spec).divide(blobs) if fault.divide else blobs
 
 
 def _rounding(stated: Array, spec: ModelSpec) -> Array:
     """Return what may differ: one unit in the last place, and what dividing by std makes of it."""
-    std = MODES[spec.mode].std
+    std = right(spec).std
     if std is None:
         return np.asarray(np.spacing(np.abs(stated)))
     return np.asarray(2 * np.spacing(np.abs(stated)) + EPS32 / min(std))

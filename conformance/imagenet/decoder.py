@@ -22,9 +22,9 @@ _KERAS_BORDER = 256 / 224
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an RGB image becomes a square. told: in words, for the report."""
+    """How an RGB image becomes a square. text: in words, for the report."""
 
-    told: str
+    text: str
     apply: Callable[[Any, int], Any]
 
 

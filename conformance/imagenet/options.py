@@ -46,7 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--preprocess": {
         "choices": tuple(RECIPES),
         "default": "tutorial",
-        "help": "; ".join(f"{name}: {recipe.told}" for name, recipe in RECIPES.items()),
+        "help": "; ".join(f"{name}: {recipe.text}" for name, recipe in RECIPES.items()),
     },
     "--max-bad": {
         "type": float,

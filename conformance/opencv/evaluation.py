@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.inputs.modes import preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.processes.inference import answer_shard
 from conformance.processes.serve import Answer, Request, serve
 
@@ -33,7 +33,7 @@ def prepare(request: Request) -> Answer:
         net.configure(cv2, candidate, config)
 
     def blob(pixels: Array) -> Array:
-        return net.to_blob(preprocess(pixels, request["mode"]))
+        return net.to_blob(get_mode(request["mode"]).apply(pixels))
 
     def infer(images: Array) -> Array:
         candidate.setInput(images)

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.inputs.modes import divide_by_std
-from conformance.inputs.settings import Settings, from_request
+from conformance.inputs.preprocessing import TUTORIAL, Preprocessing, preprocessing_from
 from conformance.pack.format import read_manifest
 from conformance.processes.inference import timed
 from conformance.processes.serve import Answer, Request, printed_since, serve
@@ -32,6 +31,10 @@ _UNREADABLE = (
     "no image that cv2.imread can decode: no image at all, damaged, of a format this OpenCV lacks, "
     "or of more than 2^30 pixels (the variable OPENCV_IO_MAX_IMAGE_PIXELS raises that)"
 )
+
+
+# The fields that place a picture, whatever is done to its pixels.
+_PLACING = ("crop", "resize", "size", "grey")
 
 
 class Refused(Exception):
@@ -91,7 +94,7 @@ class Predictor:
         "warning" is what the decoder said of a picture that it decoded all the same.
         """
         try:
-            settings = from_request(request["settings"])
+            settings = preprocessing_from(request["settings"])
             self.picture = self._read(request["image"], settings.grey)
             blob = self._blob(settings)
         except Refused as refused:
@@ -126,39 +129,19 @@ class Predictor:
         self.warning = said
         return np.asarray(picture)
 
-    def _resized(self, settings: Settings, float32: bool) -> Array:
-        picture = self.picture.astype(np.float32) if float32 else self.picture
+    def _blob(self, settings: Preprocessing) -> Array:
+        picture = self.picture.astype(np.float32) if settings.float32 else self.picture
         if settings.resize:
-            height, width = settings.resize
-            return np.asarray(self.cv2.resize(picture, (width, height)))
-        return picture
+            picture = self.cv2.resize(picture, settings.resize[::-1])
+        blob = self.cv2.dnn.blobFromImage(picture, **settings.call().keywords())
+        return np.ascontiguousarray(settings.divide(blob))
 
-    def _call(self, picture: Array, settings: Settings, **arguments: Any) -> Array:
-        height, width = settings.size
-        return np.asarray(
-            self.cv2.dnn.blobFromImage(
-                picture, size=(width, height), crop=settings.crop, **arguments
-            )
-        )
-
-    def _blob(self, settings: Settings) -> Array:
-        of = settings.arguments
-        blob = self._call(
-            self._resized(settings, settings.float32),
-            settings,
-            scalefactor=of.scalefactor,
-            mean=of.mean,
-            swapRB=of.swapRB and not settings.grey,
-        )
-        return np.ascontiguousarray(divide_by_std(blob, of))
-
-    def _pixels(self, settings: Settings) -> dict[str, Any]:
-        found: dict[str, Any] = {"decoded": self.picture[None]}
-        for name in ("uint8", "float32"):
-            # Without mean and scale the blob is the resized pixels themselves.
-            blob = self._call(self._resized(settings, name == "float32"), settings)
-            found[name] = blob.transpose(0, 2, 3, 1)
-        return found
+    def _pixels(self, settings: Preprocessing) -> dict[str, Any]:
+        # Without mean and scale the blob is the resized pixels themselves.
+        plain = replace(TUTORIAL, rgb=False, **{n: getattr(settings, n) for n in _PLACING})
+        made = {n: self._blob(replace(plain, float32=n == "float32")) for n in ("uint8", "float32")}
+        nhwc = {name: blob.transpose(0, 2, 3, 1) for name, blob in made.items()}
+        return {"decoded": self.picture[None], **nhwc}
 
     def _infer(self, blob: Array) -> tuple[Array, float]:
         """Return the outputs and the ms of the inference, once the network has run before."""

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -17,9 +17,7 @@ from conformance.candidate import RunConfig
 from conformance.cli import ERROR, OK
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import blob_arguments
-from conformance.inputs.own import preprocessing_from
-from conformance.inputs.settings import Settings
+from conformance.inputs.preprocessing import Preprocessing, get_mode, preprocessing_from
 from conformance.models import get_model
 from conformance.own_models import OPTIONS, Asked, OwnModel, choose
 from conformance.pack.format import Pack
@@ -85,7 +83,7 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Predicted:
     """What is known of one picture."""
 
     picture: Path
@@ -104,7 +102,7 @@ def run_predict(given: argparse.Namespace) -> int:
     outputs = output_paths(pictures, given.output) if given.output else []
     missing = _tensorflow_missing(given)
     pack = _answering(_pack(given, name, own))
-    chosen = options.settings_of(given, name, _default(pack))
+    chosen = options.chosen_preprocessing(given, name, _default(pack))
     if given.explain and chosen.grey:
         raise ConformanceError(f"--explain: {name} takes grey images, it explains colour ones only")
     classes = pack.load("outputs_f32").shape[-1]
@@ -118,15 +116,15 @@ def run_predict(given: argparse.Namespace) -> int:
             _check_windows(frameworks)
         for index, picture in enumerate(pictures):
             try:
-                told = _one(given, frameworks, picture, chosen, missing)
+                found = _one(given, frameworks, picture, chosen, missing)
             except PictureError as error:
                 status = ERROR
                 _tell_bad(given, picture, error)
                 continue
             if given.json:
                 about = {"model": name, "output_name": pack.output_name or None, "weights": weights}
-                print(json.dumps(_record(told, about, chosen, outputs[index : index + 1])))
-            _draw(given, frameworks, told, outputs[index : index + 1])
+                print(json.dumps(_record(found, about, chosen, outputs[index : index + 1])))
+            _draw(given, frameworks, found, outputs[index : index + 1])
     return status
 
 
@@ -201,21 +199,19 @@ def _answering(pack: Pack) -> Pack:
     return next((head for head in rows if head.kind == "softmax"), rows[0])
 
 
-def _default(pack: Pack) -> Settings:
+def _default(pack: Pack) -> Preprocessing:
     """Return how the model's input is made."""
     shape = np.load(pack.path / "inputs.npy", mmap_mode="r", allow_pickle=False).shape
     size, own = (shape[1], shape[2]), pack.manifest.own
-    if own is None:
-        return Settings(blob_arguments(get_model(pack.model).mode), True, size)
-    made = preprocessing_from(own["preprocess"])
-    return Settings(made.blob_arguments(), made.crop, size, made.resize, grey=shape[3] == 1)
+    made = preprocessing_from(own["preprocess"]) if own else get_mode(get_model(pack.model).mode)
+    return replace(made, size=size, grey=shape[3] == 1)
 
 
-def _heading(pack: Pack, weights: str, chosen: Settings) -> Iterator[str]:
+def _heading(pack: Pack, weights: str, chosen: Preprocessing) -> Iterator[str]:
     """Yield what is said before the first picture."""
     of = f", weights {weights}" if pack.manifest.own is None else ""
     yield f"{pack.model}{of}; picture to blob:"
-    yield from (f"  {line}" for line in chosen.told())
+    yield from (f"  {line}" for line in chosen.lines())
     if pack.output_name:
         others = ", ".join(h.output_name for h in pack.heads() if h.head != pack.head)
         yield f"predicted is its output {pack.output_name!r}; it also has {others}"
@@ -233,9 +229,9 @@ def _one(
     given: argparse.Namespace,
     frameworks: Frameworks,
     picture: Path,
-    chosen: Settings,
+    chosen: Preprocessing,
     missing: str,
-) -> _Told:
+) -> _Predicted:
     """Ask both frameworks, printing each answer as it comes unless JSON is wanted."""
     reason = refusal(picture)
     if reason:
@@ -256,7 +252,7 @@ def _one(
             _print(given, ["", *printing.explanation_lines(explanation, weights)])
     else:
         _print(given, [f"TensorFlow: {missing}"])
-    return _Told(picture, size, opencv, tensorflow, missing, explanation)
+    return _Predicted(picture, size, opencv, tensorflow, missing, explanation)
 
 
 def _print(given: argparse.Namespace, lines: Iterable[str]) -> None:
@@ -271,31 +267,31 @@ def _tell_bad(given: argparse.Namespace, picture: Path, error: PictureError) -> 
 
 
 def _draw(
-    given: argparse.Namespace, frameworks: Frameworks, told: _Told, output: Sequence[Path]
+    given: argparse.Namespace, frameworks: Frameworks, of: _Predicted, output: Sequence[Path]
 ) -> None:
-    lines = printing.caption_lines(told.opencv)
+    lines = printing.caption_lines(of.opencv)
     for path in output:
         frameworks.draw(lines, path)
         _print(given, [f"drawn: {path}"])
     if given.show:
-        frameworks.show(lines, str(told.picture))
+        frameworks.show(lines, str(of.picture))
 
 
 def _record(
-    told: _Told, about: dict[str, Any], chosen: Settings, output: Sequence[Path]
+    of: _Predicted, about: dict[str, Any], chosen: Preprocessing, output: Sequence[Path]
 ) -> dict[str, Any]:
     """Return the line of JSON of one picture. about: the model."""
-    tensorflow = told.tensorflow
-    apart = tensorflow and difference(told.opencv.outputs, tensorflow.outputs)
+    tensorflow = of.tensorflow
+    apart = tensorflow and difference(of.opencv.outputs, tensorflow.outputs)
     return {
-        "file": str(told.picture),
-        "width": told.size[0],
-        "height": told.size[1],
+        "file": str(of.picture),
+        "width": of.size[0],
+        "height": of.size[1],
         **about,
-        "preprocessing": chosen.as_dict(),
-        "opencv": told.opencv.as_dict(),
-        "tensorflow": tensorflow.as_dict() if tensorflow else {"missing": told.missing},
+        "preprocessing": {k: v for k, v in asdict(chosen).items() if k != "mode"},
+        "opencv": of.opencv.as_dict(),
+        "tensorflow": tensorflow.as_dict() if tensorflow else {"missing": of.missing},
         "difference": apart.as_dict() if apart else None,
-        "explanation": told.explanation.as_dict() if told.explanation else None,
+        "explanation": of.explanation.as_dict() if of.explanation else None,
         "output": str(output[0]) if output else None,
     }

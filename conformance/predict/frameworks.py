@@ -13,7 +13,7 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.inputs.settings import Settings
+from conformance.inputs.preprocessing import Preprocessing
 from conformance.own_models import OwnModel
 from conformance.pack.format import Pack
 from conformance.processes.server import FrameworkError, Server
@@ -94,7 +94,7 @@ class Frameworks:
         return str(self.folder / name)
 
     def opencv(
-        self, picture: Path, settings: Settings, pixels: bool
+        self, picture: Path, settings: Preprocessing, pixels: bool
     ) -> tuple[Answer, list[int], str]:
         """Return OpenCV's answer to the picture, the picture's [width, height], and a warning.
 
@@ -106,7 +106,7 @@ class Frameworks:
             self._opencv,
             do="predict",
             image=str(picture.resolve()),
-            settings=settings.request(),
+            settings=asdict(settings),
             blob=self._file("blob.npy"),
             outputs=self._file("opencv.npy"),
             pixels=self._file("pixels.npz") if pixels else None,
@@ -159,14 +159,14 @@ class Frameworks:
         return Answer(framework, version, how, threads, *shapes, found["ms"], best, values, kind)
 
     def explain(
-        self, picture: Path, settings: Settings, opencv: Answer, tensorflow: Answer
+        self, picture: Path, settings: Preprocessing, opencv: Answer, tensorflow: Answer
     ) -> Explanation:
         """Return what the difference between the two ends is made of, for the last picture."""
         found = self._ask(
             self._started_tensorflow(),
             do="explain",
             image=str(picture.resolve()),
-            settings=settings.request(),
+            settings=asdict(settings),
             blob=self._file("blob.npy"),
             pixels=self._file("pixels.npz"),
             stages=self._file("stages.npz"),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from conformance.inputs.modes import preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
 from conformance.pack.format import read_manifest
 from conformance.processes.inference import Array, answer_shard
@@ -41,7 +41,7 @@ def prepare(request: Request) -> Answer:
         return np.asarray(function(tf.constant(images)))
 
     def ready(pixels: Array) -> Array:
-        return preprocess(pixels, request["mode"])
+        return get_mode(request["mode"]).apply(pixels)
 
     infer(ready(np.zeros((request["batch"], request["size"], request["size"], 3), np.uint8)))
     return lambda asked: answer_shard(asked, request["batch"], ready, infer, request["classes"])

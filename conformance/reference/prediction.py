@@ -14,7 +14,7 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 
-from conformance.inputs.settings import Settings, from_request
+from conformance.inputs.preprocessing import Preprocessing, preprocessing_from
 from conformance.models import get_model
 from conformance.own_models import own_from
 from conformance.pack.format import read_manifest
@@ -72,7 +72,7 @@ class Predictor:
         See conformance.predict.explanation, which names the stages. request["pixels"]: what
         OpenCV decoded and resized.
         """
-        settings = from_request(request["settings"])
+        settings = preprocessing_from(request["settings"])
         with np.load(request["pixels"], allow_pickle=False) as arrays:
             pixels = {name: arrays[name][..., ::-1] for name in arrays.files}
         made = {
@@ -95,7 +95,7 @@ class Predictor:
         return np.asarray(self.model(tf.constant(images))).reshape(1, -1)
 
 
-def _resized(source: Any, settings: Settings) -> Array:
+def _resized(source: Any, settings: Preprocessing) -> Array:
     """Return what Keras makes of a file or of RGB pixels: uint8 [1, H, W, 3]."""
     if settings.resize:
         source = load(source, settings.resize)

@@ -17,7 +17,7 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
 from conformance.pack.format import REQUIRED_FILES, Pack, open_pack
 from conformance.pack.request import PackRequest
@@ -131,7 +131,7 @@ def test_manifest_names_nodes_of_the_graph(built: Pack) -> None:
 def test_keras_preprocessing_is_recorded(built: Pack) -> None:
     """What Keras' preprocess_input gave for the random image equals our statement of it."""
     recorded = built.load_archive("preprocessing")
-    np.testing.assert_array_equal(preprocess(recorded["image"], "tf"), recorded["keras"])
+    np.testing.assert_array_equal(get_mode("tf").apply(recorded["image"]), recorded["keras"])
 
 
 def test_inputs_are_what_they_are_called() -> None:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from conformance.bench.command import bench_packs
 from conformance.cli.main import make_parser
 from conformance.errors import ConformanceError
-from conformance.inputs.own import OwnPreprocessing
+from conformance.inputs.preprocessing import MODES
 from conformance.opencv.run import run_candidate
 from conformance.own_models import own_model
 from conformance.pack.format import Pack
@@ -129,7 +129,7 @@ def test_rerun_command_names_the_model(home: Path) -> None:
 def two(judged: subprocess.CompletedProcess[str], home: Path) -> Pack:
     """The pack of the model with two outputs."""
     own = own_model(home / "two-new.keras")
-    own = replace(own, preprocess=OwnPreprocessing("torch"))
+    own = replace(own, preprocess=MODES["torch"])
     pack = find_pack(home / "packs", PackRequest(own.name, keras=keras_flavour(), own=own))
     assert pack is not None
     return pack

@@ -15,9 +15,9 @@ from conformance.bench.comparison import Comparison, as_json
 from conformance.cli.main import main
 from conformance.fixtures import fixture_path
 from conformance.models import MODELS
+from conformance.report.content import Report
 from conformance.report.matrix import build_matrix
 from conformance.report.pictures import pictures
-from conformance.report.sections import Report
 from conformance.results.cases import read_results
 from conformance.results.times import read_benchmarks
 from conformance.verdict.expectations import NO_MODEL

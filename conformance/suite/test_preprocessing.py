@@ -1,8 +1,8 @@
 """What OpenCV makes of an image is what the network expects: blobFromImage, NumPy and Keras agree.
 
-Links of a chain: Keras' preprocess_input equals the NumPy statement (conformance/inputs/modes.py),
-the NumPy statement of the blobFromImage functions (conformance/inputs/blob.py) equals what
-OpenCV does, resizing and cropping included, and both load an image as Keras does where they can.
+Links of a chain: Keras' preprocess_input equals the NumPy statement (inputs/preprocessing.py), the
+NumPy statement of the blobFromImage functions (inputs/blob.py) equals what OpenCV does, resizing
+and cropping included, and both load an image as Keras does where they can.
 blob_cases.py has the calls.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import MODES, blob_arguments, divide_by_std, preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
 from conformance.opencv.blobs import BlobCase, run_blobs
 from conformance.pack.format import Pack
@@ -129,14 +129,14 @@ def test_blob_is_what_the_network_takes(given: Blobs, case: BlobTest) -> None:
     Keras divides, then subtracts; OpenCV subtracts, then scales: on values up to 2 the four
     roundings come to less than 2 eps, which the division by std then enlarges and rounds itself.
     """
-    mode = case.name.split("-")[0]
+    mode = get_mode(case.name.split("-")[0])
     blob = given(case)
     if not case.params:
-        blob = divide_by_std(blob, blob_arguments(mode))
+        blob = mode.divide(blob)
     if case.call.layout == "NCHW":
         blob = blob.transpose(0, 2, 3, 1)
-    expected = preprocess(case.arrays[0][None, ..., ::-1], mode)
-    limit = 2 * EPS / min(MODES[mode].std or (1.0,)) + np.spacing(np.abs(expected))
+    expected = mode.apply(case.arrays[0][None, ..., ::-1])
+    limit = 2 * EPS / min(mode.std or (1.0,)) + np.spacing(np.abs(expected))
     check_close(blob, expected, limit, case.opencv().text())
 
 
@@ -197,7 +197,7 @@ def test_keras_preprocessing(pack: Pack) -> None:
     image, keras = arrays["image"], arrays["keras"]
     own = pack.manifest.own
     mode = own["preprocess"]["mode"] if own else get_model(pack.model).mode
-    stated = preprocess(image, mode)
+    stated = get_mode(mode).apply(image)
     check_close(stated, keras, np.spacing(np.abs(keras)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from conformance.inputs.modes import MODES
+from conformance.inputs.preprocessing import MODES
 from conformance.models import ModelSpec
 from conformance.reference.images import calibration_inputs
 
