@@ -23,7 +23,7 @@ from conformance.verdict.judgement import Judgement
 from conformance.verdict.message import Context, failure_message
 from conformance.verdict.tolerance import Allowance, Tolerances
 
-from . import SELFTEST, asks_for_suite
+from . import INI, SELFTEST, asks_for_suite
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
 from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
@@ -40,6 +40,20 @@ _SESSION = pytest.StashKey[Session]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the suite's options."""
     add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Optional[int]:
+    """Run pytest anew with the checkout's pytest.ini where it took another folder for its root.
+
+    It does where the path after an option, such as --model, lies elsewhere: pytest seeks its
+    settings before plugins can add options, and takes that path for a test's.
+    """
+    here, root = config.invocation_params.dir, INI.parent
+    given = config.getoption("inifilename") or config.getoption("rootdir")
+    if given or config.rootpath == root or root not in (here, *here.parents) or not INI.exists():
+        return None
+    return pytest.main([f"--config-file={INI}", *config.invocation_params.args])
 
 
 def pytest_configure(config: pytest.Config) -> None:
