@@ -11,13 +11,12 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 from conformance.processes.server import close_servers
 
 from .evaluation import Runner, Shard
 from .shards import Job, ShardResult, run_shard
 
-INSTALL = "python -m pip install 'opencv-dnn-conformance[cluster]'"
 _CONNECT_SECONDS = 10
 
 
@@ -27,7 +26,7 @@ def distributed() -> Any:
         return importlib.import_module("distributed")
     except ImportError as error:
         raise ConformanceError(
-            f"--scheduler and --workers need Dask ({error}): {INSTALL}"
+            f"--scheduler and --workers need Dask ({error}): {install('cluster')}"
         ) from None
 
 

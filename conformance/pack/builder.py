@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Callable, Optional
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 from conformance.processes.progress import Event, decode
 
 from .conversion import locate_conversion
@@ -60,7 +60,7 @@ def require_tensorflow(flavour: str, task: str = "") -> None:
         instead = "" if task else ", or give --packs a folder of packs built elsewhere"
         raise ConformanceError(
             f"{task or 'building a pack'} needs TensorFlow, and {what} not installed: "
-            f"python -m pip install 'opencv-dnn-conformance[tensorflow]'{instead}"
+            f"{install('tensorflow')}{instead}"
         )
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 
 from .charts import LIGHT
 from .matrix import NAMES, SYMBOLS
@@ -17,7 +17,6 @@ from .payload import payload, shorten
 from .sections import SECTIONS, TITLES, Report, case_name, number
 
 _PAGE = Path(__file__).with_name("page")
-INSTALL = "python -m pip install 'opencv-dnn-conformance[report]'"
 
 
 def render(report: Report) -> str:
@@ -25,7 +24,7 @@ def render(report: Report) -> str:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise ConformanceError(f"the report needs {error.name}: {INSTALL}") from error
+        raise ConformanceError(f"the report needs {error.name}: {install('report')}") from error
     environment = Environment(
         loader=FileSystemLoader(_PAGE),
         autoescape=True,
@@ -63,7 +62,9 @@ def vl_convert() -> Any:
     try:
         return importlib.import_module("vl_convert")
     except ImportError as error:
-        raise ConformanceError(f"the report's charts need vl-convert-python: {INSTALL}") from error
+        raise ConformanceError(
+            f"the report's charts need vl-convert-python: {install('report')}"
+        ) from error
 
 
 @lru_cache(maxsize=1)
