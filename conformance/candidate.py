@@ -61,6 +61,12 @@ class RunConfig:
         importer = "" if self.importer == "tensorflow" else f"{self.importer} importer, "
         return f"{importer}{self.engine} engine"
 
+    @property
+    def switches(self) -> str:
+        """The switches that are set, such as "winograd_off", joined by "-"; else empty."""
+        states = (("winograd", self.winograd), ("fusion", self.fusion))
+        return "-".join(f"{name}_{'on' if on else 'off'}" for name, on in states if on is not None)
+
 
 @dataclass(frozen=True)
 class Failure:

@@ -15,7 +15,6 @@ from typing import Any, Optional
 from .errors import ConformanceError
 
 Spec = dict[str, Any]
-INSTALL = "python -m pip install 'opencv-dnn-conformance[report]'"
 
 # Colours told apart with the common colour-vision deficiencies (Okabe and Ito), by role.
 LIGHT = {
@@ -216,7 +215,9 @@ def vl_convert() -> Any:
     try:
         return importlib.import_module("vl_convert")
     except ImportError as error:
-        raise ConformanceError(f"the report's charts need vl-convert-python: {INSTALL}") from error
+        raise ConformanceError(
+            f"the report's charts need vl-convert-python: {install('report')}"
+        ) from error
 
 
 def draw(spec: Spec, path: Path, where: str) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 
 from conformance.candidate import RunConfig
 from conformance.cli import OK
-from conformance.cli.options import chosen_models, models_option, packs_option
-from conformance.cli.printing import print_rows
-from conformance.errors import ConformanceError
+from conformance.cli.options import add_options, chosen_models
+from conformance.cli.printing import print_table
+from conformance.errors import ConformanceError, install
 from conformance.fixtures import fixture_path
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.format import Pack
@@ -28,7 +28,7 @@ from conformance.pack.request import keras_flavour, producer_versions
 from conformance.pack.sealed import write_text
 from conformance.processes.child import ask_module
 from conformance.processes.machine import cpu_name
-from conformance.session import Session
+from conformance.session import Session, choices_of
 from conformance.verdict.checks import judge_run
 from conformance.verdict.metrics import METRICS
 
@@ -42,8 +42,7 @@ Ratios = dict[str, tuple[float, str]]  # by metric: the greatest, and the model 
 
 def tolerances_options(parser: argparse.ArgumentParser) -> None:
     """Add what `tolerances` takes."""
-    models_option(parser)
-    packs_option(parser)
+    add_options(parser.add_argument, "models", "--packs")
     parser.add_argument(
         "--update",
         type=Path,
@@ -58,7 +57,7 @@ def run_tolerances(arguments: argparse.Namespace) -> int:
     """Measure and print; with --update write the file."""
     models = chosen_models(arguments.models)
     require_tensorflow(keras_flavour())
-    session = Session(arguments.packs)
+    session = Session(choices_of(vars(arguments)))
     session.build_missing(models, lambda event: print(event, file=sys.stderr, flush=True))
     packs = [session.pack(model) for model in models]
     noise = {setting: _greatest(_noise(pack, *setting) for pack in packs) for setting in SETTINGS}
@@ -132,7 +131,7 @@ def _print_noise(noise: dict[tuple[int, bool], Ratios]) -> None:
         for metric, (ratio, model) in ratios.items()
     ]
     heads = ("TensorFlow float32", "metric", "noise floors", "model")
-    print_rows("another TensorFlow, in noise floors of the pack", heads, rows, "table")
+    print_table("another TensorFlow, in noise floors of the pack", heads, rows)
 
 
 def _print_opencv(session: Session, opencv: dict[str, Ratios]) -> None:
@@ -143,7 +142,7 @@ def _print_opencv(session: Session, opencv: dict[str, Ratios]) -> None:
             shown = "Winograd" if kind == WINOGRAD else "plain"
             rows.append((metric, shown, f"{ratio:.2f}", model, f"{now:g}", str(_multiple(ratio))))
     heads = ("metric", "kind", "floors", "model", "multiple now", f"{SAFETY} x")
-    print_rows(f"OpenCV {session.capability['version']}", heads, rows, "table")
+    print_table(f"OpenCV {session.capability['version']}", heads, rows)
 
 
 def _multiple(ratio: float) -> int:
@@ -156,7 +155,7 @@ def _provenance(
     noise: dict[tuple[int, bool], Ratios],
     opencv: dict[str, Ratios],
 ) -> dict[str, Any]:
-    versions = producer_versions(session.keras) or {}
+    versions = producer_versions(session.choices.keras) or {}
     provenance: dict[str, Any] = {
         "measured": f"TensorFlow {versions.get('tensorflow')}, OpenCV "
         f"{session.capability['version']}, {cpu_name()}",
@@ -177,9 +176,7 @@ def _update(path: Path, provenance: dict[str, Any], opencv: dict[str, Ratios]) -
     try:
         import tomlkit
     except ImportError as error:
-        raise ConformanceError(
-            f"--update needs tomlkit ({error}): python -m pip install 'opencv-dnn-conformance[dev]'"
-        ) from error
+        raise ConformanceError(f"--update needs tomlkit ({error}): {install('dev')}") from error
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8"))
         document["provenance"] = provenance

@@ -67,7 +67,7 @@ def model_outcomes(
     yield _judged(bench, session.run(pack, config))
     for fault in graph_faults(graph, pack.model, a_kind):
         yield _graph_outcome(bench, fault)
-    traced = trace(build_model(get_model(pack.model), session.weights)).graph
+    traced = trace(build_model(get_model(pack.model), session.choices.weights)).graph
     for fault in epsilon_faults(graph, traced, pack.model, a_kind):
         yield _graph_outcome(bench, fault)
     yield from _call_outcomes(bench)
@@ -80,7 +80,7 @@ def _graph_outcome(bench: Bench, fault: Fault) -> Outcome:
 def _run_faulty(bench: Bench, pack: Pack, fault: Fault) -> CandidateRun:
     with _copied_pack(pack, GRAPH) as faulty:
         write_graph(faulty.path / GRAPH, fault.graph)
-        return run_candidate(faulty, bench.config, bench.session.timeout)
+        return run_candidate(faulty, bench.config, bench.session.choices.candidate_timeout)
 
 
 @contextmanager
@@ -230,4 +230,4 @@ def _answers(bench: Bench, images: Array) -> Optional[Array]:
     with _copied_pack(bench.pack, INPUTS) as pack:
         np.save(pack.path / INPUTS, images)
         config = replace(bench.config, layers=False)
-        return run_candidate(pack, config, bench.session.timeout).outputs
+        return run_candidate(pack, config, bench.session.choices.candidate_timeout).outputs

@@ -22,13 +22,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from typing import Any, Callable, Optional
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 from conformance.processes.server import close_servers
 
 from .dataset import Entry
 from .shards import Job, ShardResult, run_shard
 
-INSTALL = "python -m pip install 'opencv-dnn-conformance[cluster]'"
 _CONNECT_SECONDS = 10
 
 Shard = tuple[int, tuple[Entry, ...]]
@@ -128,7 +127,7 @@ def distributed() -> Any:
         return importlib.import_module("distributed")
     except ImportError as error:
         raise ConformanceError(
-            f"--scheduler and --workers need Dask ({error}): {INSTALL}"
+            f"--scheduler and --workers need Dask ({error}): {install('cluster')}"
         ) from None
 
 

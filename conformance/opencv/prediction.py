@@ -2,7 +2,8 @@
 
 REQUEST is JSON: model, graph (a path in its pack), config (of RunConfig; engine "default" is what
 this OpenCV takes by itself), classes, head (which of the outputs, None for a model with one). Each
-line of stdin then asks for one thing (see _DOING); conformance.processes.serve is the protocol.
+line of stdin then asks for one thing: about, predict, draw or show (see `prepare`);
+conformance.processes.serve is the protocol.
 """
 
 from __future__ import annotations

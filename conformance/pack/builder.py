@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Callable, Optional
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 from conformance.processes.child import Child, child_environment, last_lines
 from conformance.processes.progress import Event, decode
 
@@ -54,7 +54,7 @@ def require_tensorflow(flavour: str, task: str = "") -> None:
         instead = "" if task else ", or give --packs a folder of packs built elsewhere"
         raise ConformanceError(
             f"{task or 'building a pack'} needs TensorFlow, and {what} not installed: "
-            f"python -m pip install 'opencv-dnn-conformance[tensorflow]'{instead}"
+            f"{install('tensorflow')}{instead}"
         )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 
 from . import sealed
 from .format import GRAPH, Pack, array_file, read_manifest
@@ -104,7 +104,7 @@ def require_converter(importer: str, keras: str = "keras3") -> None:
         raise ConformanceError(
             f"converting to {entry.title} needs what is not installed here ("
             f"{', '.join(('tensorflow', *entry.packages))}): "
-            f"python -m pip install -e '.[{extras}]' in a checkout, or give --packs a folder of "
+            f"{install(extras)}, or give --packs a folder of "
             f"packs converted elsewhere"
         )
 

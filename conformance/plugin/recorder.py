@@ -14,6 +14,7 @@ from conformance.results.cases import writing
 from conformance.results.lines import Line, Writer
 from conformance.session import Session
 
+from .header import results_header
 from .table import worst_outcome
 
 
@@ -53,7 +54,7 @@ class Recorder:
     def _open(self) -> None:
         for config in self._session.variants():
             if config.variant not in {given.variant for given in self._writers}:
-                header = self._session.results_header(config)
+                header = results_header(self._session, config)
                 name = f"{header['opencv']['version']}-{config.variant}.jsonl"
                 manager = writing(self._folder / name, header)
                 self._writers[config] = self._stack.enter_context(manager)

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 
 
 def verbose() -> bool:
@@ -65,9 +65,8 @@ def _set_up() -> None:
             import tensorflow as tf
         except ModuleNotFoundError as error:
             raise ConformanceError(
-                f"building a reference needs TensorFlow ({error}): "
-                "python -m pip install 'opencv-dnn-conformance[tensorflow]', or use packs built "
-                "elsewhere with --packs DIR"
+                f"building a reference needs TensorFlow ({error}): {install('tensorflow')}, or "
+                "use packs built elsewhere with --packs DIR"
             ) from error
         tf.config.set_visible_devices([], "GPU")
         tf.config.experimental.enable_op_determinism()

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional
 
-from conformance.charts import INSTALL, LIGHT, vl_convert
-from conformance.errors import ConformanceError
+from conformance.charts import LIGHT, vl_convert
+from conformance.errors import ConformanceError, install
 
 from .charts import CHARTS, Chart
 from .content import Data, Report, case_name, number
@@ -25,7 +25,7 @@ def render(report: Report) -> str:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise ConformanceError(f"the report needs {error.name}: {INSTALL}") from error
+        raise ConformanceError(f"the report needs {error.name}: {install('report')}") from error
     environment = Environment(
         loader=FileSystemLoader(_PAGE),
         autoescape=True,

@@ -36,7 +36,7 @@ from conformance.pack.formats import FORMATS
 from conformance.reference import formats, graph
 from conformance.reference.formats import build_conversion, onnx
 from conformance.reference.formats.match import Matcher
-from conformance.session import Session
+from conformance.session import Choices, Session
 from conformance.verdict.nodes import first_bad
 
 from .graphdef import constant
@@ -166,7 +166,7 @@ def test_opencv_agrees_layer_by_layer(pack: Pack, runs: list[CandidateRun]) -> N
 
 def test_every_node_is_spoken_for(pack: Pack, runs: list[CandidateRun]) -> None:
     """A node without a layer was folded, by the converter or by OpenCV; nothing is lost."""
-    session = Session(pack.path.parent.parent)
+    session = Session(Choices(pack.path.parent.parent))
     for run in runs:
         assert run.layers_absent
         assert all("is folded into" in reason for reason in run.layers_absent.values())
@@ -190,7 +190,7 @@ def test_fault_is_found_at_its_node(tmp_path: Path, importer: str) -> None:
     ]
     pack = tiny_pack(tmp_path, nodes=nodes)
     build_conversion(pack, importer)
-    session = Session(tmp_path, importers=[importer])
+    session = Session(Choices(tmp_path, importers=[importer]))
     for config in session.variants():
         run = session.run(pack, config)
         bad = first_bad(session.limits.profile(pack, run))

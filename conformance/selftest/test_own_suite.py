@@ -24,7 +24,7 @@ from conformance.pack.format import Pack
 from conformance.pack.request import PackRequest, keras_flavour
 from conformance.pack.store import find_pack
 from conformance.results.cases import read_results
-from conformance.session import Session
+from conformance.session import Choices, Session
 from conformance.verdict.checks import judge_run
 from conformance.verdict.expectations import NO_MODEL
 from conformance.verdict.judgement import Judgement
@@ -137,7 +137,7 @@ def two(judged: subprocess.CompletedProcess[str], home: Path) -> Pack:
 
 def test_every_output_is_judged(two: Pack, home: Path) -> None:
     """A deviation of the second output alone fails, and the judgement names that output."""
-    session = Session(home / "packs", engines=["default"])
+    session = Session(Choices(home / "packs", engines=["default"]))
     config = session.variants()[0]
     answer = run_candidate(two, config)
     assert all(judgement.passed for judgement in judge_run(session.limits, two, answer))

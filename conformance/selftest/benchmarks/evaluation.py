@@ -23,7 +23,7 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.cli import OK
-from conformance.cli.options import packs_option, weights_option
+from conformance.cli.options import add_options
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.imagenet.command import find_model_pack
@@ -61,8 +61,7 @@ class Rates:
 def throughput_options(parser: argparse.ArgumentParser) -> None:
     """Add what `evaluation` takes."""
     parser.add_argument("model", nargs="?", default="mobilenet", metavar="MODEL")
-    packs_option(parser)
-    weights_option(parser)
+    add_options(parser.add_argument, "--packs", "--weights")
     parser.add_argument("--imagenet-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--imagenet-labels", type=Path, metavar="FILE")
     parser.add_argument("--images", type=int, default=200, metavar="N", help="default: 200")
