@@ -198,7 +198,7 @@ def test_error_of_opencv_is_told(bench: list[str], capsys: pytest.CaptureFixture
 
 
 def test_overhead_is_told_side_by_side(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The benchmark of the recording prints the recorded and the bare median, their ratio and its interval."""
+    """The recording's benchmark prints both medians, their ratio and its interval."""
     asked = ["recording", MODEL, "--packs", str(cache / "packs"), "--repeats", "6"]
     main(asked, BENCHMARKS)
     out = capsys.readouterr().out
