@@ -29,6 +29,8 @@ from .store import locate_pack
 # Gives the command line that builds some packs under a folder.
 Command = Callable[[list[PackRequest], Path], list[str]]
 
+# The oldest and the newest Python that TensorFlow has wheels for, as in pyproject.toml.
+PYTHONS = ((3, 10), (3, 13))
 _LOG_TAIL = 2000
 
 
@@ -60,8 +62,15 @@ def require_tensorflow(flavour: str, task: str = "") -> None:
         instead = "" if task else ", or give --packs a folder of packs built elsewhere"
         raise ConformanceError(
             f"{task or 'building a pack'} needs TensorFlow, and {what} not installed: "
-            f"python -m pip install 'opencv-dnn-conformance[tensorflow]'{instead}"
+            f"{_remedy(sys.version_info[:2])}{instead}"
         )
+
+
+def _remedy(python: tuple[int, int]) -> str:
+    if PYTHONS[0] <= python <= PYTHONS[1]:
+        return "python -m pip install 'opencv-dnn-conformance[tensorflow]'"
+    oldest, newest, this = (".".join(map(str, version)) for version in (*PYTHONS, python))
+    return f"there are wheels for Python {oldest} to {newest}, and this is Python {this}"
 
 
 def run_builder(

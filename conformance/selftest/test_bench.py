@@ -75,6 +75,7 @@ def test_wheel_against_itself(
     assert comparison["types"]["conv1/Conv2D"] == "Convolution"
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_comparison_keeps_its_rounds(cache: Path, tmp_path: Path) -> None:
     """Ctrl-C ends with 130; the rounds there are stay in the file, labelled as incomplete."""
     file = tmp_path / "bench.json"
