@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from .errors import ConformanceError
+from .errors import ConformanceError, install
 
 Spec = dict[str, Any]
 

@@ -38,7 +38,7 @@ def run_diversity(arguments: Arguments) -> int:
     """Print how many classes each model tells apart; return BAD when one tells too few."""
     models = chosen_models(arguments.models)
     require_tensorflow(keras_flavour(), "diversity")
-    from conformance.reference.weights.diversity import diversity  # noqa: TID251  (needs the Keras models)
+    from conformance.reference.weights.diversity import diversity  # needs the Keras models
 
     print(f"{'model':<18} classes  median  lowest  highest top-1 probability, 16 unseen crops")
     status = OK

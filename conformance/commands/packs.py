@@ -53,7 +53,7 @@ def run_pack_build(arguments: Arguments) -> int:
     if arguments.verbose:
         os.environ["CONFORMANCE_VERBOSE"] = "1"
     with reporter(arguments.progress, len(requests)) as report:
-        from conformance.reference.build import build_pack  # noqa: TID251  (this is the building process)
+        from conformance.reference.build import build_pack  # this is the building process
 
         failed = build_packs(
             requests,
@@ -70,7 +70,7 @@ def run_pack_build(arguments: Arguments) -> int:
 
 
 def _converter() -> Convert:
-    from conformance.reference.formats import build_conversion  # noqa: TID251  (this is the building process)
+    from conformance.reference.formats import build_conversion  # this is the building process
 
     return build_conversion
 

@@ -35,7 +35,7 @@ from conformance.verdict.nodes import NodeDeviation, first_bad
 from conformance.verdict.tolerance import Allowance
 
 if TYPE_CHECKING:
-    from conformance.reference.reduce import Part  # noqa: TID251  (a type)
+    from conformance.reference.reduce import Part  # a type
 
 LARGE = 1 << 20
 _CHANNELS = (64, 16, 4)
@@ -115,7 +115,7 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     require_tensorflow(keras_flavour(), "--reduce")
     batch = _fails_in_batches(session, pack, run)
     target = _last_node(pack) if batch else _target(session, pack, run)
-    from conformance.reference.reduce import parts_around  # noqa: TID251  (cuts the graph)
+    from conformance.reference.reduce import parts_around  # cuts the graph
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
         raise ConformanceError(
             f"--reduce: no node of {pack.model} leaves the noise, there is nothing to reduce{hint}"
         )
-    from conformance.reference.reduce import node_that_uses  # noqa: TID251  (reads the graph)
+    from conformance.reference.reduce import node_that_uses  # reads the graph
 
     named = _graph_node(session, pack, run)
     found_named = node_that_uses(pack.graph_path, pack.manifest.tensors, named)
@@ -228,7 +228,7 @@ def _image(pack: Pack, run: CandidateRun, target: NodeDeviation) -> Any:
 
 def _attempt(case: _Case, part: Part) -> Optional[str]:
     """Write the part and its script; return what the script printed where it fails, else None."""
-    from conformance.reference.reduce import write_part  # noqa: TID251  (writes the graph)
+    from conformance.reference.reduce import write_part  # writes the graph
 
     if not write_part(case.file, part, case.config.importer):
         return None
@@ -290,7 +290,7 @@ def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
     """Return the part with fewer channels that still fails, and its output; None if none does."""
     if case.file.stat().st_size <= LARGE:
         return None
-    from conformance.reference.reduce import fewer_channels  # noqa: TID251  (cuts the graph)
+    from conformance.reference.reduce import fewer_channels  # cuts the graph
 
     for keep in _CHANNELS:
         try:

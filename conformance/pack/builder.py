@@ -25,6 +25,9 @@ from .store import locate_pack
 # Gives the command line that builds some packs under a folder.
 Command = Callable[[list[PackRequest], Path], list[str]]
 
+# The oldest and the newest Python that TensorFlow has wheels for, as in pyproject.toml.
+PYTHONS = ((3, 10), (3, 13))
+
 
 def missing_packs(
     requests: Iterable[PackRequest], root: Path, importers: Sequence[str] = ()
@@ -54,8 +57,15 @@ def require_tensorflow(flavour: str, task: str = "") -> None:
         instead = "" if task else ", or give --packs a folder of packs built elsewhere"
         raise ConformanceError(
             f"{task or 'building a pack'} needs TensorFlow, and {what} not installed: "
-            f"{install('tensorflow')}{instead}"
+            f"{_remedy(sys.version_info[:2])}{instead}"
         )
+
+
+def _remedy(python: tuple[int, int]) -> str:
+    if PYTHONS[0] <= python <= PYTHONS[1]:
+        return install("tensorflow")
+    oldest, newest, this = (".".join(map(str, version)) for version in (*PYTHONS, python))
+    return f"there are wheels for Python {oldest} to {newest}, and this is Python {this}"
 
 
 def run_builder(

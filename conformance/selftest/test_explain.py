@@ -15,10 +15,8 @@ import pytest
 
 from conformance.candidate import RunConfig
 from conformance.cli.main import main
-from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.inputs.preprocessing import MODES, TUTORIAL, Preprocessing
-from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import PackRequest
 from conformance.pack.store import require_pack
 from conformance.predict.answers import difference, read_labels
@@ -34,15 +32,10 @@ STAGES = ["decoding", "resizing", "blob arithmetic", "freezing", "OpenCV's run"]
 
 
 @pytest.fixture(scope="module")
-def frameworks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frameworks]:
-    """Both frameworks on a pack of mobilenet that `predict` builds as it is missing."""
-    try:
-        require_tensorflow("keras3")
-    except ConformanceError as error:
-        pytest.skip(str(error))
-    root = tmp_path_factory.mktemp("packs")
-    assert main(["predict", "mobilenet", "--packs", str(root), "--opencv-only"]) == 0
-    pack = require_pack(root, PackRequest("mobilenet"))
+def frameworks(mobilenet_packs: Path) -> Iterator[Frameworks]:
+    """Both frameworks on the pack of mobilenet."""
+    assert main(["predict", "mobilenet", "--packs", str(mobilenet_packs), "--opencv-only"]) == 0
+    pack = require_pack(mobilenet_packs, PackRequest("mobilenet"))
     labels = read_labels(None, 1000)
     with Frameworks(
         pack, RunConfig("tensorflow", "default"), "synthetic", 1000, labels, 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -230,14 +231,20 @@ def test_path_after_an_option_hides_no_settings(tmp_path: Path) -> None:
     assert done.stdout.startswith("conformance/suite/test_agreement.py::test_top1[m.pb-")
 
 
-def test_interrupted_run_leaves_no_evidence(packs: Path, tmp_path: Path) -> None:
-    """A run ended before its last case (-x here) writes results without footer."""
+def test_interrupted_run_leaves_no_evidence(
+    packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run interrupted before its last case writes what it found, without footer."""
     plugin = tmp_path / "interrupter.py"
     plugin.write_text(
         "def pytest_runtest_teardown(item):\n"
         "    if 'test_top1' in item.name:\n"
         "        raise KeyboardInterrupt\n"
     )
-    run_suite(packs, "--results", str(tmp_path), "-p", "interrupter", "-p", "no:xdist")
-    text = next(tmp_path.glob("*.jsonl"), None)
-    assert text is None or '"footer"' not in text.read_text()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    results = tmp_path / "results"
+    done = run_suite(packs, "--results", str(results), "-p", "interrupter", "-p", "no:xdist")
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout + done.stderr
+    texts = [path.read_text() for path in results.iterdir()]
+    assert any('"kind": "case"' in text or '"kind":"case"' in text for text in texts)
+    assert not any('"footer"' in text for text in texts)

@@ -103,7 +103,7 @@ def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Infer
 def _tensorflow(pack: Pack, row: Row, session: Session) -> Inference:
     if producer_versions(session.choices.keras) is None:
         pytest.skip("TensorFlow is not installed: only OpenCV is timed")
-    from conformance.reference import timing  # noqa: TID251  (TensorFlow is what is timed)
+    from conformance.reference import timing  # TensorFlow is what is timed
 
     eager = row.framework == "tensorflow-eager"
     own = session.choices.own.get(pack.model)
