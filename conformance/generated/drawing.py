@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from itertools import product, zip_longest
 from random import Random
 from typing import Any, Optional
@@ -93,7 +93,7 @@ def _fits(first: str, second: str) -> bool:
     return any(_results(second, shape) for shape in _results(first, (14, 14, 8)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _results(operation: str, given: Shape) -> tuple[Shape, ...]:
     """Return the shapes that an operation may give, one attribute being other than plain."""
     of = OPERATIONS[operation]
@@ -101,7 +101,8 @@ def _results(operation: str, given: Shape) -> tuple[Shape, ...]:
         return ()
     if of.merges:
         return (given,)
-    changes = [{}] + [{name: v} for name, values in of.attributes.items() for v in values]
+    changes: list[dict[str, Any]] = [{}]
+    changes += [{name: v} for name, values in of.attributes.items() for v in values]
     shapes = (of.shape(given, plain(operation, **change)) for change in changes)
     return tuple(dict.fromkeys(shape for shape in shapes if shape is not None))
 
@@ -181,7 +182,7 @@ def _pair_goals(
         if (first, second) not in covered.pairs:
             third = [n for n in after.get(second, ()) if (second, n) not in covered.pairs]
             chain = [first, second, *third[:1]]
-            operations = [(random.choice(members(name)), {}) for name in chain]
+            operations: Goal = [(random.choice(members(name)), {}) for name in chain]
             yield operations
             yield operations[:2]  # where the third does not fit
 
@@ -199,9 +200,7 @@ def _recipe_for(goal: Goal, random: Random, number: int, seed: int) -> Optional[
     """Return a recipe that has the goal's operations one after the other, None where none fits."""
     for attempt in range(_TRIES):
         image = INPUTS[0] if attempt < 2 else random.choice(INPUTS)
-        operations = [
-            (name, _attributes(name, given, random, attempt)) for name, given in goal
-        ]
+        operations = [(name, _attributes(name, given, random, attempt)) for name, given in goal]
         if len(goal) < 3 and random.random() < 0.3:
             operations = _surrounded(operations, random)
         layers = _chain(image, operations, random)
@@ -235,7 +234,7 @@ def _takes_any_size(recipe: Recipe) -> bool:
 
 
 def _attributes(name: str, given: dict[str, Any], random: Random, attempt: int) -> dict[str, Any]:
-    """Return plain attributes but for those given and one other, more where plain ones don't fit."""
+    """Return plain attributes but for those given and one other, two where that doesn't fit."""
     of = OPERATIONS[name]
     free = [attribute for attribute in of.attributes if attribute not in given]
     changed = random.sample(free, min(len(free), 1 if attempt < _TRIES // 2 else 2)) if free else []
@@ -264,8 +263,7 @@ def _chain(
     for name, attributes in operations:
         operation = OPERATIONS[name]
         if operation.positive and not positive:
-            if not _append(layers, found, Layer("softplus", {}, (len(layers),))):
-                return None
+            _append(layers, found, Layer("softplus", {}, (len(layers),)))
         inputs: tuple[int, ...] = (len(layers),)
         if operation.merges:
             other = _other_operand(layers, found, random)

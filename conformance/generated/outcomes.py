@@ -81,7 +81,9 @@ class Judge:
         if again is None:
             return _refused(key, SINGLE, error)
         if again.shape != outputs.shape or (again != outputs).any():
-            how = f"a second forward of the same image moves the answer by {_gap(again, outputs):.2g}"
+            how = (
+                f"a second forward of the same image moves the answer by {_gap(again, outputs):.2g}"
+            )
             return Outcome(key, SINGLE, "unstable", "again", detail=how)
         return found
 

@@ -59,7 +59,9 @@ def _tuple(value: Any) -> Any:
 
 
 def _filled(template: str, shown: Mapping[str, Any]) -> str:
-    operands = ("constant", "x") if shown.get("side") == "left" else ("x", "constant")
+    operands: tuple[str, ...] = (
+        ("constant", "x") if shown.get("side") == "left" else ("x", "constant")
+    )
     texts = {name: repr(value) for name, value in shown.items()}
     if "slices" in shown:
         parts = [":".join("" if p is None else str(p) for p in part) for part in shown["slices"]]
@@ -154,7 +156,9 @@ def problem_of(recipe: Recipe) -> str:
             return f"layer {number}: unknown operation {layer.operation!r}"
         known = {*operation.attributes, *operation.fixed}
         if set(layer.attributes) != known:
-            return f"layer {number}: {layer.operation} has the attributes {', '.join(sorted(known))}"
+            return (
+                f"layer {number}: {layer.operation} has the attributes {', '.join(sorted(known))}"
+            )
         if any(not 0 <= source < number for source in layer.inputs):
             return f"layer {number}: takes a layer that does not come before it"
     if recipe.head not in _HEADS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.pack.conversion import takes_batches
-from conformance.processes.child import Ending, run_module
+from conformance.processes.child import Ending, child_environment, run_child
 
 from .outcomes import AT_ONCE, SINGLE, Judge, Outcome
 from .store import ARRAYS, FILES, GeneratedPack
@@ -21,9 +22,7 @@ SECONDS = 20.0
 HUNG = "SIGALRM"
 
 
-def outcomes_of(
-    pack: GeneratedPack, importer: str, engine: str, judge: Judge
-) -> Iterator[Outcome]:
+def outcomes_of(pack: GeneratedPack, importer: str, engine: str, judge: Judge) -> Iterator[Outcome]:
     """Yield the outcomes of each model that has a file for the importer, in the pack's order."""
     batches = takes_batches(importer)
     with np.load(pack.path / ARRAYS, allow_pickle=False) as arrays:
@@ -84,7 +83,8 @@ def _run(
     file = folder / "request.json"
     file.write_text(json.dumps(request), encoding="utf-8")
     limit = 60 + SECONDS * len(keys)
-    return run_module("conformance.opencv.generated", [str(file)], folder / "log", limit)
+    command = [sys.executable, "-m", "conformance.opencv.generated", str(file)]
+    return run_child(command, limit, child_environment())
 
 
 def _journal(folder: Path) -> tuple[list[str], Any]:

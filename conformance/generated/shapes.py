@@ -158,7 +158,9 @@ def reduced(shape: Shape, attributes: Attributes) -> Optional[Shape]:
 
 def sliced(shape: Shape, attributes: Attributes) -> Optional[Shape]:
     """A slice [start:stop:step] of each axis."""
-    sides = [len(range(*slice(*part).indices(side))) for part, side in zip(_parts(attributes), shape)]
+    sides = [
+        len(range(*slice(*part).indices(side))) for part, side in zip(_parts(attributes), shape)
+    ]
     return tuple(sides) if min(sides) > 0 else None
 
 

@@ -1,8 +1,8 @@
 """The pack of generated models: one sealed folder for all of them, built once and judged often.
 
-``<packs>/generated/<key>/``: pack.json (the recipes and what became of each), files.npz (what OpenCV
-reads, as bytes: ``<key>/<importer>``) and arrays.npz (``<key>/inputs``, ``f32``, ``f64``, and what the
-runtimes of the converted files answer: ``tflite``, ``onnx``). Needs NumPy only.
+``<packs>/generated/<key>/`` has pack.json (the recipes and what became of each), files.npz (what
+OpenCV reads, as bytes: ``<key>/<importer>``) and arrays.npz (``<key>/inputs``, ``f32``, ``f64``,
+and what the runtimes of converted files answer: ``tflite``, ``onnx``). Needs NumPy only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.errors import ConformanceError
-from conformance.pack.conversion import FORMATS, converter_versions
+from conformance.pack.conversion import converter_versions
+from conformance.pack.formats import FORMATS
 from conformance.pack.request import producer_versions
 from conformance.pack.sealed import Kind, check_files, json_digest, read_manifest
 
@@ -59,7 +60,7 @@ class Manifest:
     seed: int
     importers: list[str]
     producer: dict[str, str]
-    # Of each recipe "key", "recipe", and "operations" and "refused" by importer, or "left_out": why.
+    # Of each "key", "recipe", and "operations" and "refused" by importer, or "left_out": why.
     models: list[dict[str, Any]] = field(default_factory=list)
     model: str = MODEL
     schema: int = SCHEMA

@@ -1,7 +1,7 @@
 """The operations that generated models are made of: each attribute with all its values, as data.
 
-The first value of an attribute is its plainest: shrinking a model goes back to it. An operation whose
-name is a class of ``keras.layers`` is that layer; the others are functions, which
+The first value of an attribute is its plainest: shrinking a model goes back to it. An operation
+whose name is a class of ``keras.layers`` is that layer; the others are functions, which
 reference/generated.py writes out (`function` says how a reader would).
 """
 
@@ -172,7 +172,9 @@ OPERATIONS: dict[str, Operation] = {
         {"height": (12, 7, 20), "width": (12, 9, 20), "interpolation": ("bilinear", "nearest")},
     ),
     "Rescaling": Operation(shapes.same, {"scale": (0.5, -2.0), "offset": (0.0, 0.25)}, takes=_BOTH),
-    "Normalization": Operation(shapes.same, function="keras.layers.Normalization(mean, variance)({x})"),
+    "Normalization": Operation(
+        shapes.same, function="keras.layers.Normalization(mean, variance)({x})"
+    ),
     "Flatten": Operation(shapes.flat),
     "Reshape": Operation(
         shapes.reshaped,

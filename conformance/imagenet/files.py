@@ -11,12 +11,12 @@ from conformance import __version__
 from conformance.pack.format import read_manifest
 from conformance.pack.sealed import whole_file, write_text
 from conformance.processes.machine import cpu_name
-from conformance.results.lines import EVALUATIONS, Line, json_number, write_lines
+from conformance.results.lines import EVALUATIONS, Line, json_number, writing_lines
 from conformance.tables import release
 
 from .decoder import RECIPES
 from .evaluation import Evaluation, Plan
-from .shards import disk_error
+from .shards import disk_errors
 
 
 def results_name(plan: Plan) -> str:
@@ -36,13 +36,12 @@ def write_results(folder: Path, found: Evaluation) -> Path:
     """
     path = folder / f"{results_name(found.plan)}.jsonl"
     log = folder / f"TF_{found.plan.job.model}_log.txt"
-    try:
+    with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
-            write_lines(temporary, EVALUATIONS, header(found.plan), _lines(found))
+        with whole_file(path) as file, writing_lines(file, EVALUATIONS, header(found.plan)) as out:
+            for line in _lines(found):
+                out.write(line)
         write_text(log, log_text(found))
-    except OSError as error:
-        raise disk_error(folder, error) from error
     return path
 
 
@@ -66,7 +65,7 @@ def header(plan: Plan) -> Line:
         "weights": plan.weights,
         "pack": job.digest,
         "preprocess": job.recipe,
-        "recipe": RECIPES[job.recipe].told,
+        "recipe": RECIPES[job.recipe].text,
         "size": job.size,
         "batch": job.batch,
         "opencv_batch": job.opencv_batch,
@@ -85,7 +84,7 @@ def log_text(found: Evaluation) -> str:
         "weights": found.plan.weights,
         "images": f"{summary['images']} ({summary['bad']} bad) in {job.folder}",
         "frame size": job.size,
-        "preprocessing": f"{job.recipe}: {RECIPES[job.recipe].told}; mode {job.mode}",
+        "preprocessing": f"{job.recipe}: {RECIPES[job.recipe].text}; mode {job.mode}",
         "batch size": f"{job.batch} (OpenCV: {job.opencv_batch})",
         "threads": job.threads,
         "OpenCV": f"{found.plan.opencv}, {job.config.engine} engine",

@@ -15,7 +15,7 @@ from conformance.errors import ConformanceError
 from conformance.pack.sealed import whole_file, write_text
 
 from .decoder import Bad
-from .shards import ShardResult, disk_error
+from .shards import ShardResult, disk_errors
 
 _RUN = "run.json"
 
@@ -32,7 +32,7 @@ class RunFolder:
 
         Raises ConformanceError for a folder of another evaluation, and one that can't be written.
         """
-        try:
+        with disk_errors(self.path):
             if not resume:
                 shutil.rmtree(self.path, ignore_errors=True)
             elif self.path.exists():
@@ -42,8 +42,6 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.path / _RUN, json.dumps(self.identity, indent=1) + "\n")
             return {}
-        except OSError as error:
-            raise disk_error(self.path, error) from error
 
     def _require_same(self) -> None:
         file = self.path / _RUN
@@ -65,11 +63,8 @@ class RunFolder:
         """Write a finished shard; raise ConformanceError where the disk does not take it."""
         notes = json.dumps({"bad": [asdict(one) for one in shard.bad], "seconds": shard.seconds})
         arrays: dict[str, Any] = {f"a_{name}": array for name, array in shard.arrays.items()}
-        try:
-            with whole_file(self.path / f"{shard.index:06}.npz") as temporary:
-                np.savez(temporary, index=shard.index, notes=notes, **arrays)
-        except OSError as error:
-            raise disk_error(self.path, error) from error
+        with disk_errors(self.path), whole_file(self.path / f"{shard.index:06}.npz") as temporary:
+            np.savez(temporary, index=shard.index, notes=notes, **arrays)
 
     def remove(self) -> None:
         """Remove the folder: the results are written."""

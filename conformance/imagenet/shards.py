@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -33,29 +34,23 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Job:
-    """What all shards of one evaluation have in common; paths as the workers see them.
-
-    pack, folder: of the pack and of the images. digest: of the pack. size, mode, classes: of the
-    model's input and output. batch, opencv_batch: images at once in TensorFlow and in OpenCV.
-    threads: of each framework. timeout: seconds for a shard. cache: its folder, or None.
-    opencv: the version that a worker must have, None for any.
-    """
+    """What all shards of one evaluation have in common; paths as the workers see them."""
 
     model: str
-    pack: str
-    digest: str
-    folder: str
-    size: int
+    pack: str  # its folder
+    digest: str  # of the pack
+    folder: str  # of the images
+    size: int  # of the model's input, as mode
     mode: str
-    classes: int
+    classes: int  # of its output
     recipe: str
     config: RunConfig
-    batch: int = 50
+    batch: int = 50  # images at once in TensorFlow
     opencv_batch: int = 1
-    threads: int = 1
-    timeout: float = 600.0
-    cache: Optional[str] = None
-    opencv: Optional[str] = None
+    threads: int = 1  # of each framework
+    timeout: float = 600.0  # seconds for a shard
+    cache: Optional[str] = None  # its folder
+    opencv: Optional[str] = None  # the version that a worker must have, None for any
 
 
 @dataclass(frozen=True)
@@ -80,11 +75,9 @@ def run_shard(job: Job, index: int, entries: Sequence[Entry]) -> ShardResult:
     pack, the images or the OpenCV asked for are not on this machine.
     """
     _require_here(job)
-    try:
-        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
-            return _run(job, index, entries, Path(name))
-    except OSError as error:
-        raise disk_error(job.cache or tempfile.gettempdir(), error) from error
+    folder = job.cache or tempfile.gettempdir()
+    with disk_errors(folder), tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+        return _run(job, index, entries, Path(name))
 
 
 def _require_here(job: Job) -> None:
@@ -96,17 +89,18 @@ def _require_here(job: Job) -> None:
             )
 
 
-def disk_error(folder: object, error: OSError) -> ConformanceError:
-    """Return the error that says why nothing can be written to `folder`."""
-    what = (
-        "no space left"
-        if means_full(error)
-        else f"can't be read or written ({error.strerror or error})"
-    )
-    return ConformanceError(
-        f"{folder}: {what}. Finished shards are kept: free some space or choose another folder "
-        f"(--results, --imagenet-cache, TMPDIR), then go on with --resume"
-    )
+@contextmanager
+def disk_errors(folder: object) -> Iterator[None]:
+    """Turn an OSError into a ConformanceError that names `folder` and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"can't be read or written ({error.strerror or error})"
+        raise ConformanceError(
+            f"{folder}: {'no space left' if means_full(error) else reason}. Finished shards are "
+            f"kept: free some space or choose another folder (--results, --imagenet-cache, "
+            f"TMPDIR), then go on with --resume"
+        ) from error
 
 
 def _run(job: Job, index: int, entries: Sequence[Entry], scratch: Path) -> ShardResult:

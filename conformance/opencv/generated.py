@@ -33,9 +33,11 @@ def main(request: Path) -> None:
     cv2.setNumThreads(1)
     folder = Path(asked["answers"])
     path = folder / f"model{SUFFIXES[config.importer]}"
-    with np.load(asked["files"], allow_pickle=False) as files, np.load(
-        asked["arrays"], allow_pickle=False
-    ) as arrays, (folder / "journal").open("a", encoding="utf-8", buffering=1) as journal:
+    with (
+        np.load(asked["files"], allow_pickle=False) as files,
+        np.load(asked["arrays"], allow_pickle=False) as arrays,
+        (folder / "journal").open("a", encoding="utf-8", buffering=1) as journal,
+    ):
         for key in asked["models"]:
             path.write_bytes(files[f"{key}/{config.importer}"].tobytes())
             # The kernel ends this process where native code goes on for ever.

@@ -1,8 +1,8 @@
 """A pack's frozen graph in another file format, for OpenCV's other importers. Needs NumPy only.
 
-A conversion is a folder inside the pack's (`<pack>/tflite/`, `<pack>/onnx/`), so that the pack
-itself stays as it is. It holds the model file, its own runtime's answers, and a manifest that says
-which node of the frozen graph each tensor of the file equals. reference/convert.py makes it.
+A conversion is a folder inside the pack's, such as `<pack>/onnx/`: the pack itself stays as it is.
+It holds the model file, its own runtime's answers, and a manifest that says which node of the
+frozen graph each tensor of the file equals. reference/formats/ makes it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 
 from . import sealed
 from .format import GRAPH, Pack, array_file, read_manifest
+from .formats import FORMATS
 from .request import GRAPHS, producer_versions
 from .store import write_sealed
 
@@ -30,25 +31,6 @@ SCHEMA = 1
 RECIPE = "1"
 MANIFEST = "conversion.json"
 OUTPUTS = "outputs_f32"
-
-
-@dataclass(frozen=True)
-class Format:
-    """A file format."""
-
-    title: str
-    file: str  # the model's name
-    packages: tuple[str, ...] = ()  # what converts it besides TensorFlow
-    extra: str = ""  # of pip
-    batches: bool = True  # whether the file takes any number of images; else it takes one
-
-
-# The importers that do not read the frozen graph itself. A new one is an entry here, its
-# converter in reference/convert.py and its reader in opencv/net.py.
-FORMATS = {
-    "tflite": Format("TFLite", "model.tflite", batches=False),
-    "onnx": Format("ONNX", "model.onnx", ("tf2onnx", "onnx", "onnxruntime"), "onnx"),
-}
 
 
 @dataclass
@@ -122,7 +104,7 @@ def require_converter(importer: str, keras: str = "keras3") -> None:
         raise ConformanceError(
             f"converting to {entry.title} needs what is not installed here ("
             f"{', '.join(('tensorflow', *entry.packages))}): "
-            f"python -m pip install -e '.[{extras}]' in a checkout, or give --packs a folder of "
+            f"{install(extras)}, or give --packs a folder of "
             f"packs converted elsewhere"
         )
 

@@ -17,10 +17,13 @@ from conformance.errors import ConformanceError
 from conformance.generated import shapes
 from conformance.generated.recipes import STEM_FILTERS, Layer, Recipe, shapes_of
 from conformance.generated.vocabulary import ACTIVATIONS, ARITHMETIC, OPERATIONS, REDUCTIONS
+from conformance.pack.format import GRAPH
+from conformance.pack.formats import FORMATS
 
-from .convert import CONVERTERS, convert
-from .freeze import freeze, trace, write_frozen
-from .graphdef import Graph
+from .formats import CONVERTERS, convert
+from .freeze import trace
+from .graph import Graph, write_graph
+from .graph.passes import apply_passes
 from .oracle import run
 
 Array = NDArray[Any]
@@ -28,6 +31,8 @@ keras: Any = tf.keras
 layers: Any = keras.layers
 
 IMAGES = 4
+# By importer, the file that it reads.
+FILE_OF = {"tensorflow": GRAPH, **{name: of.file for name, of in FORMATS.items()}}
 VALUES = {"gap": 5, "flatten": 6}  # outputs of each head
 # A model is ill-conditioned, and left out, where an input changed by NUDGE (relative) moves a value
 # by over MOVED of the greatest: no rounding could be judged by it.
@@ -63,10 +68,8 @@ def build_generated(recipe: Recipe, folder: Path, importers: Sequence[str]) -> B
     model = keras_model(recipe)
     set_weights(model, random)
     settle_head(model, inputs)
-    frozen = freeze(trace(model, recipe.input[:2]))
-    graph = frozen.graph
-    path = folder / "frozen_graph.pb"
-    write_frozen(path, frozen)
+    graph, _ = apply_passes(trace(model, recipe.input[:2]).graph)
+    write_graph(folder / FILE_OF["tensorflow"], graph)
     arrays = {"inputs": inputs, **_answers(graph, inputs)}
     built = Built(arrays, {"tensorflow": graph_operations(graph)})
     for importer in importers:
@@ -93,7 +96,7 @@ def _answers(graph: Graph, inputs: Array) -> dict[str, Array]:
 
 def _add_file(built: Built, graph: Graph, recipe: Recipe, importer: str, folder: Path) -> None:
     converter = CONVERTERS[importer]
-    path = folder / f"model.{importer}"
+    path = folder / FILE_OF[importer]
     try:
         convert(importer, graph, list(recipe.input), path)
         answers = [outputs[0] for outputs, _ in converter.run(path, built.arrays["inputs"], False)]
@@ -103,7 +106,7 @@ def _add_file(built: Built, graph: Graph, recipe: Recipe, importer: str, folder:
         return
     built.arrays[importer] = np.concatenate([np.reshape(a, (1, -1)) for a in answers])
     built.operations[importer] = [
-        (operation, layer_number(tensor)) for operation, tensor in converter.kinds(path)
+        (kind, layer_number(tensor)) for tensor, _, kind in converter.operations(path)
     ]
 
 
@@ -178,9 +181,7 @@ class Apply(layers.Layer):  # type: ignore[misc]
 
     def build(self, _: Any) -> None:
         """Make the weights that stand for the constants."""
-        self.values = [
-            self.add_weight(shape=shape, name=role) for role, shape in self.constants
-        ]
+        self.values = [self.add_weight(shape=shape, name=role) for role, shape in self.constants]
 
     def call(self, x: Any) -> Any:
         """Apply the function."""
@@ -194,6 +195,12 @@ def _pure(function: Callable[[Any, dict[str, Any]], Any]) -> Function:
         return Apply(lambda value: function(value, a), name=name)(x)
 
     return build
+
+
+def _named(module: Any, name: str) -> Function:
+    """Return the builder of a module's function of one tensor."""
+    function = getattr(module, name)
+    return _pure(lambda x, _: function(x))
 
 
 def _fused_batch_norm(x: Any, a: dict[str, Any], name: str, shape: Any, _: Any) -> Any:
@@ -267,14 +274,11 @@ def _squeeze_and_excite(x: Any, a: dict[str, Any], name: str, shape: Any, _: Any
 
 
 FUNCTIONS: dict[str, Function] = {
-    **{
-        name: _pure(lambda x, a, function=getattr(keras.activations, name): function(x))  # type: ignore[misc]
-        for name in ACTIVATIONS
-    },
+    **{name: _named(keras.activations, name) for name in ACTIVATIONS},
     **{f"{name}_constant": _arithmetic(name) for name in ARITHMETIC},
     **{f"reduce_{name}": _reduction(name) for name in REDUCTIONS},
     **{
-        name: _pure(lambda x, a, function=getattr(keras.ops, name): function(x))  # type: ignore[misc]
+        name: _named(keras.ops, name)
         for name in ("abs", "square", "negative", "sqrt", "rsqrt", "log", "reciprocal")
     },
     "power": _pure(lambda x, a: keras.ops.power(x, a["exponent"])),

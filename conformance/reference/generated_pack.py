@@ -93,7 +93,7 @@ def _one_thread() -> None:
 
 def build_part(recipes: list[Recipe], importers: list[str]) -> Part:
     """Return manifest entries, files and arrays of some models."""
-    from .generated import IllConditioned, build_generated
+    from .generated import FILE_OF, IllConditioned, build_generated
 
     models, files, arrays = [], {}, {}
     converted = [importer for importer in importers if importer != "tensorflow"]
@@ -114,6 +114,3 @@ def build_part(recipes: list[Recipe], importers: list[str]) -> Part:
                 files[f"{key}/{importer}"] = data
             arrays.update({f"{key}/{what}": values for what, values in built.arrays.items()})
     return models, files, arrays
-
-
-FILE_OF = {"tensorflow": "frozen_graph.pb", "tflite": "model.tflite", "onnx": "model.onnx"}

@@ -5,10 +5,9 @@ A line of kind "layers" holds what each node of a model's graph strayed, where t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -16,7 +15,7 @@ import filelock
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 
-from .lines import CASES, Line, Writer, read_lines
+from .lines import CASES, Line, Writer, read_lines, writing_lines
 
 
 @dataclass(frozen=True)
@@ -42,47 +41,28 @@ def variant_of(header: Line) -> str:
     return RunConfig(importer=header["importer"], engine=header["engine"]).variant
 
 
-@dataclass
-class ResultsWriter(Writer):
-    """An open results file, whose cases are counted; made by `writing`."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def write(self, line: Line) -> None:
-        """Append one line; raise ValueError where it does not fit the schema."""
-        super().write(line)
-        if line["kind"] == "case":
-            self.counts[line["outcome"]] += 1
-
-
 @contextmanager
-def writing(path: Path, header: Line) -> Iterator[ResultsWriter]:
+def writing(path: Path, header: Line) -> Iterator[Writer]:
     """Give a writer whose file has the header, and gets its footer when the block ends well.
 
     A block left by an exception leaves a file without footer, which nothing accepts as evidence.
     Raises ConformanceError when another run is writing the same file, or it can't be written.
     """
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-        file = path.open("w", encoding="utf-8", newline="\n")
-    except filelock.Timeout:
-        raise ConformanceError(
-            f"{path}: another run is writing this results file; wait for it or give --results "
-            f"another folder"
-        ) from None
-    except OSError as error:
-        lock.release()
-        raise ConformanceError(f"{path}: can't be written ({error.strerror})") from error
-    with file:
+    lines = writing_lines(path, CASES, header)
+    with ExitStack() as stack:
         try:
-            writer = ResultsWriter(file, CASES)
-            writer.begin(header)
-            yield writer
-            writer.end(counts=dict(writer.counts))
-        finally:
-            lock.release()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock.acquire(timeout=0))
+            writer = stack.enter_context(lines)
+        except filelock.Timeout:
+            raise ConformanceError(
+                f"{path}: another run is writing this results file; wait for it or give --results "
+                f"another folder"
+            ) from None
+        except OSError as error:
+            raise ConformanceError(f"{path}: can't be written ({error.strerror})") from error
+        yield writer
 
 
 def read_results(path: Path) -> Results:

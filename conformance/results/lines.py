@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -31,8 +33,14 @@ class Format:
     title: str  # as errors name it
     schema: str  # of a line, a file beside this module
 
-    def check(self, line: Line) -> Line:
-        """Return the line; raise ValueError where it does not fit the schema."""
+    def check(self, line: Any) -> Line:
+        """Return the line; raise ValueError for a newer schema, and where it does not fit."""
+        schema = line.get("schema", SCHEMA) if isinstance(line, dict) else SCHEMA
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise ValueError(
+                f"schema {schema}, but this version reads up to {SCHEMA}; upgrade "
+                f"opencv-dnn-conformance"
+            )
         try:
             return _compiled(self.schema)(line)
         except fastjsonschema.JsonSchemaValueException as error:
@@ -74,6 +82,7 @@ class Writer:
     file: IO[str]
     format: Format
     digest: Any = field(default_factory=hashlib.sha256)
+    counts: Counter[str] = field(default_factory=Counter)  # of the lines' outcomes
 
     def write(self, line: Line) -> None:
         """Append one line; raise ValueError where it does not fit the schema."""
@@ -84,25 +93,19 @@ class Writer:
         self.digest.update(text.encode())
         self.file.write(text)
         self.file.flush()
-
-    def begin(self, header: Line) -> None:
-        """Write the header."""
-        self.write({"kind": "header", "schema": SCHEMA, "created": now(), **header})
-
-    def end(self, **more: Any) -> None:
-        """Write the footer, with which the file is whole; `more`: what else it holds."""
-        digest = self.digest.hexdigest()
-        self.write({"kind": "footer", "finished": now(), "digest": digest, **more})
+        if "outcome" in line:
+            self.counts[line["outcome"]] += 1
 
 
-def write_lines(path: Path, format: Format, header: Line, lines: Iterable[Line]) -> None:
-    """Write a file of header, lines and footer."""
+@contextmanager
+def writing_lines(path: Path, format: Format, header: Line) -> Iterator[Writer]:
+    """Give a writer whose file has the header, and gets its footer when the block ends well."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         writer = Writer(file, format)
-        writer.begin(header)
-        for line in lines:
-            writer.write(line)
-        writer.end()
+        writer.write({"kind": "header", "schema": SCHEMA, "created": now(), **header})
+        yield writer
+        found = {"counts": dict(writer.counts), "digest": writer.digest.hexdigest()}
+        writer.write({"kind": "footer", "finished": now(), **found})
 
 
 def read_lines(path: Path, format: Format) -> list[Line]:
@@ -111,8 +114,13 @@ def read_lines(path: Path, format: Format) -> list[Line]:
     Raises ConformanceError naming the line: not JSON, not of the schema, of a newer schema,
     edited (the digest differs), or incomplete (no footer).
     """
-    found = list(parsed(path))
-    lines = [_checked(where, value, format) for where, _, value in found]
+    lines, texts = [], []
+    for where, text, value in parsed(path):
+        try:
+            lines.append(format.check(value))
+        except ValueError as error:
+            raise ConformanceError(f"{where}: {error}") from error
+        texts.append(text)
     if not lines or lines[0]["kind"] != "header":
         raise ConformanceError(f"{path}:1: no header, so this is not {format.title}")
     if lines[-1]["kind"] != "footer":
@@ -120,8 +128,7 @@ def read_lines(path: Path, format: Format) -> list[Line]:
             f"{path}: no footer, so these are no complete results: the run that wrote them did not "
             f"end; run it again"
         )
-    before = b"".join(text for _, text, _ in found[:-1])
-    if hashlib.sha256(before).hexdigest() != lines[-1]["digest"]:
+    if hashlib.sha256(b"".join(texts[:-1])).hexdigest() != lines[-1]["digest"]:
         raise ConformanceError(
             f"{path}: differs from the digest in its footer: the file was edited; run it again"
         )
@@ -146,16 +153,3 @@ def parsed(path: Path) -> Iterator[tuple[str, bytes, Any]]:
 def _refuse_constant(name: str) -> None:
     # Python reads and writes NaN and Infinity, JSON and so the report's page do not have them.
     raise ValueError(f"{name} must be written as a string")
-
-
-def _checked(where: str, value: Any, format: Format) -> Line:
-    schema = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise ConformanceError(
-            f"{where}: schema {schema}, but this version reads up to {SCHEMA}; upgrade "
-            f"opencv-dnn-conformance"
-        )
-    try:
-        return format.check(value)
-    except ValueError as error:
-        raise ConformanceError(f"{where}: {error}") from error

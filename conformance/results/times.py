@@ -28,19 +28,16 @@ _NEEDED = ("model", "framework", "opencv", "tensorflow", "threads", "cpu", "batc
 
 @dataclass(frozen=True)
 class Timing:
-    """One benchmark: a model on a framework. seconds: each round, in order; batch: images a round.
-
-    version: of the framework that was timed. opencv: of the environment, which TensorFlow shared.
-    """
+    """One benchmark: a model on a framework."""
 
     model: str
     framework: str
-    version: str
+    version: str  # of the framework that was timed
     engine: str
-    opencv: str
+    opencv: str  # of the environment, which TensorFlow shared
     machine: str
-    batch: int
-    seconds: tuple[float, ...]
+    batch: int  # images a round
+    seconds: tuple[float, ...]  # each round, in order
     peak_mib: Optional[float]
     created: str
     file: str

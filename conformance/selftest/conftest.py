@@ -1,32 +1,103 @@
-"""What the self-tests of the ImageNet evaluation share: images, a pack, TensorFlow's answers."""
+"""What self-tests share: an order for two processes, Ctrl-C, mobilenet's pack, a sample of images.
+
+Two processes of pytest-xdist (``-n 2``) make each of the costly things once.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Callable
 
 import pytest
+from filelock import FileLock
 
 from conformance.errors import ConformanceError
-from conformance.imagenet.dataset import read_dataset
-from conformance.imagenet.evaluation import Evaluation, Plan, evaluate, in_threads
-from conformance.pack.builder import require_tensorflow
+from conformance.pack.builder import require_tensorflow, run_builder
+from conformance.pack.request import PackRequest
 
-from .imagenet_sample import labelled_sample, sample_plan
+# The evaluation needs Pillow, which few self-tests do: it is imported where it is used.
+if TYPE_CHECKING:
+    from conformance.imagenet.evaluation import Evaluation, Plan
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Keep the tests that share a fixture of their file on one process."""
+    for item in items:
+        if HERE in item.path.parents and _shares_a_fixture(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _shares_a_fixture(item: pytest.Item) -> bool:
+    found = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009  (pytest's own)
+    return any(fixture.scope == "module" for many in found.values() for fixture in many)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as in a terminal, for children too: after ``nohup … &`` all would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
-def imagenet_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with packs, images and val.txt, of whose labels some are wrong."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Return the folder, made by the first process that asks for it."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            part = folder.with_suffix(".part")
+            part.mkdir()
+            make(part)
+            part.rename(folder)
+    return folder
+
+
+def _needs_tensorflow() -> None:
     try:
         require_tensorflow("keras3")
     except ConformanceError as error:
         pytest.skip(str(error))
-    return labelled_sample(tmp_path_factory.mktemp("imagenet"))
+
+
+@pytest.fixture(scope="session")
+def mobilenet_packs(shared: Path) -> Path:
+    """A folder with mobilenet's pack, built by the command that pytest starts; others may join."""
+    _needs_tensorflow()
+    return once(shared / "packs", _build_mobilenet)
+
+
+def _build_mobilenet(root: Path) -> None:
+    events = list(run_builder([PackRequest("mobilenet")], root))
+    assert [e.state for e in events if e.final] == ["built"], events[-1].step
+
+
+@pytest.fixture(scope="session")
+def imagenet_home(shared: Path) -> Path:
+    """A folder with packs, images and val.txt, of whose labels some are wrong."""
+    _needs_tensorflow()
+    from .imagenet_sample import labelled_sample
+
+    return once(shared / "imagenet", labelled_sample)
 
 
 @pytest.fixture(scope="session")
 def plan(imagenet_home: Path) -> Plan:
     """The plan of all these images."""
+    from conformance.imagenet.dataset import read_dataset
+
+    from .imagenet_sample import sample_plan
+
     dataset = read_dataset(imagenet_home / "val", imagenet_home / "val.txt")
     return sample_plan(imagenet_home, dataset)
 
@@ -34,4 +105,8 @@ def plan(imagenet_home: Path) -> Plan:
 @pytest.fixture(scope="session")
 def whole(plan: Plan, imagenet_home: Path) -> Evaluation:
     """The evaluation without any interruption."""
-    return evaluate(plan, imagenet_home / "whole", in_threads(2))
+    from conformance.imagenet.evaluation import evaluate
+    from conformance.imagenet.runner import in_threads
+
+    with FileLock(imagenet_home / "whole.lock"):
+        return evaluate(plan, imagenet_home / "whole", in_threads(2))

@@ -75,6 +75,7 @@ def test_wheel_against_itself(
     assert comparison["types"]["conv1/Conv2D"] == "Convolution"
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_comparison_keeps_its_rounds(cache: Path, tmp_path: Path) -> None:
     """Ctrl-C ends with 130; the rounds there are stay in the file, labelled as incomplete."""
     file = tmp_path / "bench.json"
@@ -198,7 +199,7 @@ def test_error_of_opencv_is_told(bench: list[str], capsys: pytest.CaptureFixture
 
 
 def test_overhead_is_told_side_by_side(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The benchmark of the recording prints the recorded and the bare median, their ratio and its interval."""
+    """The recording's benchmark prints both medians, their ratio and its interval."""
     asked = ["recording", MODEL, "--packs", str(cache / "packs"), "--repeats", "6"]
     main(asked, BENCHMARKS)
     out = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from packaging.markers import Marker
 
 from conformance.errors import ConformanceError
 from conformance.pack import store as pack_store
-from conformance.pack.builder import build_command, missing_packs, run_builder
+from conformance.pack.builder import PYTHONS, build_command, missing_packs, run_builder
 from conformance.pack.format import Pack, open_pack
-from conformance.pack.request import SCHEMA, PackRequest, producer_versions
+from conformance.pack.request import SCHEMA, PackRequest
 from conformance.pack.schedule import Build, build_packs
 from conformance.pack.store import find_pack, list_packs, pack_lock
 from conformance.processes.progress import Event, decode
@@ -220,14 +222,14 @@ def test_builder_that_dies_fails_only_its_model(tmp_path: Path, number: int, sai
 
 
 def test_builder_that_does_not_start_fails_every_model(tmp_path: Path) -> None:
-    """A builder that exits before its first event: every model fails, with the exit status."""
+    """A builder that exits before its first event: every model fails, with the exit code."""
 
     def command(requests: list[PackRequest], root: Path) -> list[str]:
         return [sys.executable, "-c", "import sys; print('noise'); sys.exit('no such thing')"]
 
     events = list(run_builder(REQUESTS, tmp_path, command=command))
     assert final_states(events) == dict.fromkeys(MODELS, "failed")
-    assert all("status 1" in e.step and "no such thing" in e.step for e in events)
+    assert all("exit code 1" in e.step and "no such thing" in e.step for e in events)
 
 
 def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:
@@ -253,14 +255,26 @@ def test_building_without_tensorflow_says_what_to_install(
     legacy = [PackRequest("mobilenet", keras="legacy")]
     with pytest.raises(ConformanceError, match="tf_keras"):
         list(run_builder(legacy, tmp_path))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
+    with pytest.raises(ConformanceError, match=r"for Python 3\.10 to 3\.13, and this is .* 3\.9"):
+        list(run_builder(REQUESTS, tmp_path))
 
 
-@pytest.mark.skipif(producer_versions() is None, reason="builds with TensorFlow, not installed")
-def test_real_builder_builds_a_real_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pythons_of_tensorflow_are_those_of_the_extra() -> None:
+    """The Pythons that an error names are those on which the extra installs TensorFlow."""
+    path = Path(__file__).parents[2] / "pyproject.toml"
+    (marker,) = re.findall(r'"tensorflow>=[\d.]+; (.+)"', path.read_text(encoding="utf-8"))
+    fits = [
+        minor for minor in range(30) if Marker(marker).evaluate({"python_version": f"3.{minor}"})
+    ]
+    assert ((3, fits[0]), (3, fits[-1])) == PYTHONS
+
+
+def test_real_builder_builds_a_real_pack(
+    mobilenet_packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command that pytest starts builds MobileNet's pack, and a second start finds it."""
     monkeypatch.undo()
     requests = [PackRequest("mobilenet")]
-    events = list(run_builder(requests, tmp_path))
-    assert [e.state for e in events if e.final] == ["built"], events[-1].step
-    assert missing_packs(requests, tmp_path) == []
-    assert [e.state for e in run_builder(requests, tmp_path)] == ["found"]
+    assert missing_packs(requests, mobilenet_packs) == []
+    assert [e.state for e in run_builder(requests, mobilenet_packs)] == ["found"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -24,12 +25,18 @@ MODEL = "mobilenet"
 def light_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a fresh environment with this package, OpenCV and no TensorFlow."""
     home = tmp_path_factory.mktemp("light")
-    venv.create(home, with_pip=True)
     python = home / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", f"{CHECKOUT}[headless]"]
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    uv = shutil.which("uv")
+    venv.create(home, with_pip=uv is None)
+    install = [uv, "pip", "install", "--python", str(python)] if uv else _pip(python)
+    command = [*install, "--quiet", f"{CHECKOUT}[headless]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return python
+
+
+def _pip(python: Path) -> list[str]:
+    return [str(python), "-m", "pip", "install"]
 
 
 def run(python: Path | str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from conformance.plugin import INI
 from conformance.results.cases import read_results
 from conformance.verdict.expectations import NO_MODEL
 
@@ -201,6 +203,11 @@ def test_broken_graph_fails_one_test_and_errors_the_rest(tmp_path: Path) -> None
         (("--importer", "caffe2"), "'caffe2' is none of tensorflow, tflite, onnx"),
         (("--target", "myriad"), "has no target 'myriad'; it offers: cpu"),
         (("--known-failures", "nowhere.toml"), "nowhere.toml"),
+        (("--threads", "-3"), "--threads -3: give 1 or more"),
+        (("--candidate-timeout", "0"), "--candidate-timeout 0: give a number above 0"),
+        (("--winograd", "maybe"), "--winograd maybe: give on, off, or on,off"),
+        (("--results", __file__), "it is a file; give a folder"),
+        (("--packs", __file__), "it is a file; give a folder"),
     ],
 )
 def test_bad_option_is_a_usage_error(packs: Path, arguments: tuple[str, str], said: str) -> None:
@@ -211,14 +218,33 @@ def test_bad_option_is_a_usage_error(packs: Path, arguments: tuple[str, str], sa
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_interrupted_run_leaves_no_evidence(packs: Path, tmp_path: Path) -> None:
-    """A run ended before its last case (-x here) writes results without footer."""
+@pytest.mark.skipif(not INI.exists(), reason="there is no checkout to run in")
+def test_path_after_an_option_hides_no_settings(tmp_path: Path) -> None:
+    """In a checkout, a model given in two words from elsewhere leaves ids and pytest.ini alone."""
+    (tmp_path / "m.pb").touch()
+    (tmp_path / "pytest.ini").touch()  # which pytest takes, as it takes the model for a test
+    command = [sys.executable, "-m", "pytest", "--model", str(tmp_path / "m.pb"), "--collect-only"]
+    done = subprocess.run(
+        [*command, "-q", "-k", "test_top1"], capture_output=True, text=True, cwd=INI.parent
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("conformance/suite/test_agreement.py::test_top1[m.pb-")
+
+
+def test_interrupted_run_leaves_no_evidence(
+    packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run interrupted before its last case writes what it found, without footer."""
     plugin = tmp_path / "interrupter.py"
     plugin.write_text(
         "def pytest_runtest_teardown(item):\n"
         "    if 'test_top1' in item.name:\n"
         "        raise KeyboardInterrupt\n"
     )
-    run_suite(packs, "--results", str(tmp_path), "-p", "interrupter", "-p", "no:xdist")
-    text = next(tmp_path.glob("*.jsonl"), None)
-    assert text is None or '"footer"' not in text.read_text()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    results = tmp_path / "results"
+    done = run_suite(packs, "--results", str(results), "-p", "interrupter", "-p", "no:xdist")
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout + done.stderr
+    texts = [path.read_text() for path in results.iterdir()]
+    assert any('"kind": "case"' in text or '"kind":"case"' in text for text in texts)
+    assert not any('"footer"' in text for text in texts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .graphdef import Array
+from conformance.reference.graph import Array
 
 
 @contextmanager

@@ -1,21 +1,25 @@
 """A pack's frozen graph in another file format: converted, run by that format's own runtime,
 and each of its tensors matched with the node of the frozen graph that it equals.
+
+A format is a module here, listed in pack/formats.py, with three functions:
+
+- convert(graph, shape, path): write the file; return the names of its input and first output.
+- operations(path): (tensor, operation's name) of what each operation gives, in the file's order.
+- run(path, images, inner): yield, image by image, the outputs, NHWC, and {inner tensor: value}.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Optional
 
 import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import (
-    FORMATS,
     OUTPUTS,
     Conversion,
     ConversionManifest,
@@ -23,16 +27,17 @@ from conformance.pack.conversion import (
     write_conversion,
 )
 from conformance.pack.format import Pack, array_file
+from conformance.pack.formats import FORMATS
 from conformance.pack.sampling import SAMPLED
+from conformance.processes.pool import process_pool
+from conformance.reference.graph import Array, Graph, heads_of, read_graph
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.nodes import METRIC
 from conformance.verdict.tolerance import noise_floor
 
-from . import onnx, tflite
-from .graphdef import Array, Graph, heads_of, read_graph
 from .match import Matcher
 
-CONVERTERS: dict[str, Any] = {"tflite": tflite, "onnx": onnx}
+CONVERTERS: dict[str, ModuleType] = {name: import_module(f".{name}", __name__) for name in FORMATS}
 
 Progress = Callable[[str], None]
 
@@ -87,7 +92,7 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     manifest.strays = matcher.strays(_typical)
     manifest.tensors = [
         {"tensor": tensor, "layer": layer, "node": matcher.node_of[tensor]}
-        for tensor, layer in CONVERTERS[importer].operations(path)
+        for tensor, layer, _ in CONVERTERS[importer].operations(path)
         if tensor in matcher.node_of
     ]
 
@@ -101,15 +106,12 @@ def _convert_file(
 
 def _in_child(*job: Any) -> tuple[str, str]:
     """Convert in a process of its own, whose memory is given back before the file is run."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(_convert_file, *job).result()
-        except BrokenProcessPool:
-            raise ConformanceError(
-                f"converting {job[1][0]} to {FORMATS[job[0]].title}: the converter's process was "
-                f"killed, most often for want of memory; it takes some 25 times the graph's size"
-            ) from None
+    failure = (
+        f"converting {job[1][0]} to {FORMATS[job[0]].title}, which takes some 25 times the graph's "
+        f"size in memory"
+    )
+    with process_pool(1, failure) as pool:
+        return pool.submit(_convert_file, *job).result()
 
 
 def _run(converter: Any, path: Path, inputs: Array, pack: Pack) -> tuple[list[Array], Matcher]:

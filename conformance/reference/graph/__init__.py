@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -13,14 +13,16 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
+from conformance.pack.protobuf import message_field, tag, varint
 
 Array = NDArray[Any]
 GraphDef = tf.compat.v1.GraphDef
 NodeDef = tf.compat.v1.NodeDef
 
-FLOAT, INT32 = tf.float32.as_datatype_enum, tf.int32.as_datatype_enum
+FLOAT, DOUBLE = tf.float32.as_datatype_enum, tf.float64.as_datatype_enum
+INT32, INT64 = tf.int32.as_datatype_enum, tf.int64.as_datatype_enum
 
-# Constants of more bytes than this are kept out of the protobuf messages (read_frozen).
+# Constants of more bytes than this are kept out of the protobuf messages (read_graph).
 LARGE = 4096
 
 
@@ -97,15 +99,15 @@ def sources(node: Any) -> list[str]:
     return [source(name) for name in node.input if not is_control(name)]
 
 
-def ancestors(nodes: dict[str, Any], targets: Iterable[str]) -> set[str]:
-    """Return the names of `targets` and of all nodes their values depend on."""
+def ancestors(nodes: dict[str, Any], targets: Iterable[str], ends: Container[str] = ()) -> set[str]:
+    """Return the names of `targets` and of all nodes they depend on, not going past `ends`."""
     found: set[str] = set()
     pending = list(targets)
     while pending:
         name = pending.pop()
         if name not in found:
             found.add(name)
-            pending.extend(sources(nodes[name]))
+            pending.extend(() if name in ends else sources(nodes[name]))
     return found
 
 
@@ -138,9 +140,16 @@ def with_nodes(graph: Graph, nodes: Iterable[Any], constants: dict[str, Array]) 
 
 def placeholder(name: str, dtype: Any, shape: Optional[Iterable[Optional[int]]]) -> Any:
     """Return a Placeholder NodeDef; None in `shape` is an unknown dimension."""
-    node = NodeDef(name=name, op="Placeholder")
-    node.attr["dtype"].type = tf.as_dtype(dtype).as_datatype_enum
+    node = operation("Placeholder", name, (), dtype=tf.as_dtype(dtype).as_datatype_enum)
     node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    return node
+
+
+def operation(op: str, name: str, inputs: Iterable[str], **types: int) -> Any:
+    """Return a NodeDef; types: its attributes that are types, such as T."""
+    node = NodeDef(name=name, op=op, input=inputs)
+    for attribute, dtype in types.items():
+        node.attr[attribute].type = dtype
     return node
 
 
@@ -157,9 +166,8 @@ def constant_value(node: Any) -> Array:
 
 
 def _const_head(name: str, value: Array) -> Any:
-    node = NodeDef(name=name, op="Const")
     dtype = tf.as_dtype(value.dtype).as_datatype_enum
-    node.attr["dtype"].type = dtype
+    node = operation("Const", name, (), dtype=dtype)
     node.attr["value"].tensor.dtype = dtype
     node.attr["value"].tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
     return node
@@ -205,30 +213,6 @@ def _write_constant(file: BinaryIO, name: str, value: Array) -> None:
         before = prefix + tag(number) + varint(len(before) + value.nbytes) + before
     file.write(tag(1) + varint(len(before) + value.nbytes) + before)
     file.write(value.reshape(-1).view(np.uint8).data)  # copies only what is not in C order
-
-
-def tag(number: int) -> bytes:
-    """Return what precedes a protobuf field that has a length."""
-    return bytes([number << 3 | 2])  # wire type 2: a length, then that many bytes
-
-
-def message_field(number: int, payload: bytes) -> bytes:
-    """Return a protobuf field of bytes, a string or a message."""
-    return tag(number) + varint(len(payload)) + payload
-
-
-def varint(value: int) -> bytes:
-    """Return a number as protobuf writes it."""
-    groups = []
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*groups, value])
-
-
-def read_frozen(path: Path, input: str, logits: str, output: str) -> Graph:
-    """Read the frozen graph of a classifier; see read_graph."""
-    return read_graph(path, {"input": input, "logits": logits, "output": output})
 
 
 def read_graph(path: Path, tensors: Mapping[str, str], heads: tuple[Head, ...] = ()) -> Graph:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from . import quiet
-from .graphdef import Array, Graph, embedded
+from conformance.reference import quiet
+from conformance.reference.graph import Array, Graph, embedded
 
 
 def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
@@ -39,18 +39,11 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
     return ends[0]["name"], ends[1]["name"]
 
 
-def operations(path: Path) -> list[tuple[str, str]]:
-    """Return (tensor, operation's name) of what each operation gives; TFLite names none."""
+def operations(path: Path) -> list[tuple[str, str, str]]:
+    """Return (tensor, operation's name, TFLite's type of it) of each operation; none has a name."""
     interpreter = _interpreter(path, keep=False)
     names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    return [(names[op["outputs"][0]], "") for op in interpreter._get_ops_details()]
-
-
-def kinds(path: Path) -> list[tuple[str, str]]:
-    """Return (TFLite's name of the operation, tensor that it gives) of each operation."""
-    interpreter = _interpreter(path, keep=False)
-    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    return [(op["op_name"], names[op["outputs"][0]]) for op in interpreter._get_ops_details()]
+    return [(names[op["outputs"][0]], "", op["op_name"]) for op in interpreter._get_ops_details()]
 
 
 def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], dict[str, Array]]]:

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from conformance.errors import ConformanceError
 from conformance.models import ModelSpec
 from conformance.pack.request import PackRequest, weights_file
-
-from . import keras_flavour
+from conformance.reference import keras_flavour
 
 # Seconds without a byte from the server before a download counts as failed.
 DOWNLOAD_TIMEOUT = 20.0

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from conformance.models import ModelSpec, get_model
-
-from .images import check_inputs
-from .weights import build_model
+from conformance.reference.images import check_inputs
+from conformance.reference.weights import build_model
 
 MIN_CLASSES = 6
 MEDIAN_RANGE = (0.1, 0.95)

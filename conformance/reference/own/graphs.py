@@ -9,8 +9,8 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from conformance.errors import ConformanceError
-
-from .graphdef import GraphDef, NodeDef, ancestors, is_control, source
+from conformance.reference import first_line
+from conformance.reference.graph import GraphDef, ancestors, is_control, operation, source
 
 _VARIABLES = (
     *("Variable", "VariableV2", "AutoReloadVariable", "TemporaryVariable"),
@@ -57,9 +57,7 @@ def _refuse_variables(path: Path, definition: Any) -> None:
 
 
 def _use_default(node: Any) -> None:
-    kept = NodeDef(name=node.name, op="Identity", input=node.input)
-    kept.attr["T"].CopyFrom(node.attr["dtype"])
-    node.CopyFrom(kept)
+    node.CopyFrom(operation("Identity", node.name, node.input, T=node.attr["dtype"].type))
 
 
 def import_graph(definition: Any) -> Any:
@@ -68,8 +66,9 @@ def import_graph(definition: Any) -> Any:
         try:
             tf.import_graph_def(definition, name="")
         except ValueError as error:
-            first = str(error).strip().splitlines()[0]
-            raise ConformanceError(f"TensorFlow can't read the graph: {first}") from error
+            raise ConformanceError(
+                f"TensorFlow can't read the graph: {first_line(error)}"
+            ) from error
     return graph
 
 

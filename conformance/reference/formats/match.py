@@ -13,8 +13,8 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.pack.format import Layer
-
-from .graphdef import Array
+from conformance.pack.sampling import within
+from conformance.reference.graph import Array
 
 # A tensor is a node's where they differ by no more than this share of the node's root mean square.
 # Rounding gives 1e-7 to 1e-5; another node of the same shape differs by its own size, and a node
@@ -92,7 +92,7 @@ class Matcher:
         """Take the samples of sampled image number `image` of every paired tensor."""
         for tensor, node in self.node_of.items():
             layer, last = self._layers[node], self._last(tensor, values)
-            at, inside = _within(layer, image)
+            at, inside = within(layer.positions(), layer.shape, image, image + 1)
             samples = self._samples.setdefault(tensor, np.empty(len(layer.positions()), np.float32))
             samples[inside] = last.reshape(-1)[at]
 
@@ -125,17 +125,9 @@ def _hinted_first(tensor: str, layers: Sequence[Layer]) -> Iterator[Layer]:
     yield from sorted(layers, key=lambda layer: layer.node not in hints)
 
 
-def _within(layer: Layer, image: int) -> tuple[Array, slice]:
-    """Return the sampled positions inside one image, and where they are among all."""
-    size = int(np.prod(layer.shape[1:], dtype=np.int64))
-    at = layer.positions()
-    first, last = (int(i) for i in np.searchsorted(at, [image * size, (image + 1) * size]))
-    return at[first:last] - image * size, slice(first, last)
-
-
 def _difference(layer: Layer, value: Array) -> float:
     """Return how far the first image's value is from the node's, in the node's own size."""
-    at, inside = _within(layer, 0)
+    at, inside = within(layer.positions(), layer.shape, 0, 1)
     truth = layer.f64[inside]
     size = float(np.sqrt(np.mean(truth**2))) or 1.0
     return float(np.sqrt(np.mean((value.reshape(-1)[at] - truth) ** 2))) / size

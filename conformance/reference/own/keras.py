@@ -12,6 +12,7 @@ import h5py
 import tensorflow as tf
 
 from conformance.errors import ConformanceError
+from conformance.reference import first_line
 
 # Where Keras' own classes and functions come from, as a saved configuration names them.
 _KERAS = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")
@@ -30,7 +31,7 @@ def load_keras(path: Path) -> Any:
         model = tf.keras.models.load_model(str(path), compile=False, safe_mode=True)
     except Exception as error:  # Keras raises what comes: TypeError, ValueError, KeyError, OSError
         raise ConformanceError(
-            f"{path}: Keras {tf.keras.__version__} can't load it: {_first_line(error)}; {_REMEDY}"
+            f"{path}: Keras {tf.keras.__version__} can't load it: {first_line(error)}; {_REMEDY}"
         ) from error
     _check_inputs(path, model)
     return model
@@ -42,7 +43,7 @@ def _keras_config(path: Path) -> Any:
             return json.loads(archive.read("config.json"))
     except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
         raise ConformanceError(
-            f"{path} is no Keras file ({_first_line(error)}): expected a zip archive with "
+            f"{path} is no Keras file ({first_line(error)}): expected a zip archive with "
             "config.json and model.weights.h5, as model.save() writes it"
         ) from error
 
@@ -52,7 +53,7 @@ def _hdf5_config(path: Path) -> Any:
         with h5py.File(path, "r") as file:
             stored = file.attrs.get("model_config")
     except OSError as error:
-        raise ConformanceError(f"{path} is no HDF5 file: {_first_line(error)}") from error
+        raise ConformanceError(f"{path} is no HDF5 file: {first_line(error)}") from error
     if stored is None:
         raise ConformanceError(
             f"{path} holds weights, but no model: save all of it with model.save(), or, for a "
@@ -113,7 +114,3 @@ def _check_inputs(path: Path, model: Any) -> None:
         raise ConformanceError(
             f"{path} takes {len(inputs)} inputs of the shapes {shapes}: expected one, images NHWC"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -10,11 +10,19 @@ import numpy as np
 import tensorflow as tf
 
 from conformance.errors import ConformanceError
+from conformance.reference.graph import (
+    DOUBLE,
+    FLOAT,
+    Array,
+    Graph,
+    NodeDef,
+    constant,
+    operation,
+    placeholder,
+    source,
+)
 
-from .graphdef import Array, Graph, NodeDef, constant, placeholder, source
-
-_FLOAT = tf.float32.as_datatype_enum
-_DOUBLE = tf.float64.as_datatype_enum
+_INT = tf.int32.as_datatype_enum
 
 
 def promoted(graph: Graph) -> Graph:
@@ -23,7 +31,8 @@ def promoted(graph: Graph) -> Graph:
     The weights stay float32 where they are fed and are cast inside TensorFlow. The model's own
     scalars, such as a batch norm's epsilon, become what a Keras float64 model has (_decimal).
     Nodes keep their names; the input becomes float64. Operations without a float64 kernel
-    (_WITHOUT_DOUBLE) are written out as arithmetic. Raises ConformanceError for a graph that trains or is NCHW.
+    (_WITHOUT_DOUBLE) are written out as arithmetic. Raises ConformanceError for a graph that
+    trains or is NCHW.
     """
     definition = tf.compat.v1.GraphDef(versions=graph.definition.versions)
     constants: dict[str, Array] = {}
@@ -34,7 +43,9 @@ def promoted(graph: Graph) -> Graph:
             value = graph.constants[node.name]
             if value.dtype == np.float32:
                 feed = placeholder(f"{node.name}/float32", value.dtype, value.shape)
-                definition.node.extend([feed, _cast(node.name, feed.name)])
+                definition.node.extend(
+                    [feed, operation("Cast", node.name, [feed.name], SrcT=FLOAT, DstT=DOUBLE)]
+                )
                 constants[feed.name] = value
                 continue
             constants[node.name] = value
@@ -55,15 +66,15 @@ def _shapes(graph: Graph) -> dict[str, list[int]]:
 def _promoted_nodes(node: Any) -> Iterator[Any]:
     if node.op in _WITHOUT_DOUBLE:
         yield from _WITHOUT_DOUBLE[node.op](node)
-    elif node.op == "Const" and node.attr["dtype"].type == _FLOAT:
+    elif node.op == "Const" and node.attr["dtype"].type == FLOAT:
         value = tf.make_ndarray(node.attr["value"].tensor)
         yield constant(node.name, _decimal(value) if value.ndim == 0 else value.astype(np.float64))
     else:
         copy = NodeDef.FromString(node.SerializeToString())
         for attribute in copy.attr.values():
-            if attribute.type == _FLOAT:
-                attribute.type = _DOUBLE
-            types = [_DOUBLE if kind == _FLOAT else kind for kind in attribute.list.type]
+            if attribute.type == FLOAT:
+                attribute.type = DOUBLE
+            types = [DOUBLE if kind == FLOAT else kind for kind in attribute.list.type]
             if types:
                 attribute.list.type[:] = types
         yield copy
@@ -77,16 +88,8 @@ def _decimal(value: Any) -> Array:
     return np.array(float(str(np.float32(value))), np.float64)
 
 
-def _cast(name: str, operand: str) -> Any:
-    node = NodeDef(name=name, op="Cast", input=[operand])
-    node.attr["SrcT"].type, node.attr["DstT"].type = _FLOAT, _DOUBLE
-    return node
-
-
 def _arithmetic(op: str, name: str, *operands: str) -> Any:
-    node = NodeDef(name=name, op=op, input=operands)
-    node.attr["T"].type = _DOUBLE
-    return node
+    return operation(op, name, operands, T=DOUBLE)
 
 
 def _batch_norm(node: Any) -> Iterator[Any]:
@@ -118,40 +121,29 @@ def _local_response(node: Any) -> Iterator[Any]:
     The channels become a side of their own, along which a window of ones sums the squares.
     """
     (x,), name = node.input, f"{node.name}/float64"
-    given = {key: node.attr[key] for key in ("bias", "alpha", "beta")}
     radius = node.attr["depth_radius"].i
     yield _arithmetic("Square", f"{name}/square", x)
     yield constant(f"{name}/axis", np.array(-1, np.int32))
-    yield _expand(f"{name}/deep", f"{name}/square", f"{name}/axis")
+    deep = [f"{name}/square", f"{name}/axis"]
+    yield operation("ExpandDims", f"{name}/deep", deep, T=DOUBLE, Tdim=_INT)
     pad = [[0, 0], [0, 0], [0, 0], [radius, radius], [0, 0]]
     yield constant(f"{name}/pad", np.array(pad, np.int32))
-    padded = NodeDef(name=f"{name}/padded", op="Pad", input=[f"{name}/deep", f"{name}/pad"])
-    padded.attr["T"].type, padded.attr["Tpaddings"].type = _DOUBLE, tf.int32.as_datatype_enum
-    yield padded
+    padded = [f"{name}/deep", f"{name}/pad"]
+    yield operation("Pad", f"{name}/padded", padded, T=DOUBLE, Tpaddings=_INT)
     yield constant(f"{name}/ones", np.ones((1, 1, 2 * radius + 1, 1, 1)))
-    window = _arithmetic("Conv3D", f"{name}/window", padded.name, f"{name}/ones")
+    window = _arithmetic("Conv3D", f"{name}/window", f"{name}/padded", f"{name}/ones")
     window.attr["strides"].list.i.extend([1] * 5)
     window.attr["padding"].s = b"VALID"
     yield window
-    yield _squeeze(f"{name}/sum", window.name)
-    for key, value in given.items():
-        yield constant(f"{name}/{key}", _decimal(value.f))
+    squeezed = _arithmetic("Squeeze", f"{name}/sum", f"{name}/window")
+    squeezed.attr["squeeze_dims"].list.i.append(-1)
+    yield squeezed
+    for key in ("bias", "alpha", "beta"):
+        yield constant(f"{name}/{key}", _decimal(node.attr[key].f))
     yield _arithmetic("Mul", f"{name}/scaled", f"{name}/sum", f"{name}/alpha")
     yield _arithmetic("AddV2", f"{name}/biased", f"{name}/scaled", f"{name}/bias")
     yield _arithmetic("Pow", f"{name}/divisor", f"{name}/biased", f"{name}/beta")
     yield _arithmetic("RealDiv", node.name, x, f"{name}/divisor")
-
-
-def _expand(name: str, operand: str, axis: str) -> Any:
-    node = NodeDef(name=name, op="ExpandDims", input=[operand, axis])
-    node.attr["T"].type, node.attr["Tdim"].type = _DOUBLE, tf.int32.as_datatype_enum
-    return node
-
-
-def _squeeze(name: str, operand: str) -> Any:
-    node = _arithmetic("Squeeze", name, operand)
-    node.attr["squeeze_dims"].list.i.append(-1)
-    return node
 
 
 def _bilinear(node: Any, shapes: dict[str, list[int]]) -> Iterator[Any]:
@@ -160,25 +152,15 @@ def _bilinear(node: Any, shapes: dict[str, list[int]]) -> Iterator[Any]:
     Source: compute_interpolation_weights in tensorflow/core/kernels/image/resize_bilinear_op.cc,
     and the scalers in tensorflow/core/util/image_resizer_state.h.
     """
-    name, (_, *before, _), (_, *after, _) = (
-        f"{node.name}/float64",
-        shapes[source(node.input[0])],
-        shapes[node.name],
-    )
-    x = node.input[0]
-    for side, equation, wide, narrow in zip(("rows", "columns"), _ALONG, before, after):
-        half, corners = (node.attr[key].b for key in ("half_pixel_centers", "align_corners"))
-        yield constant(f"{name}/{side}", _weights(wide, narrow, half, corners))
-        last = side == "columns"
-        product = NodeDef(
-            name=node.name if last else f"{name}/along",
-            op="Einsum",
-            input=[f"{name}/{side}", x],
-        )
-        product.attr["N"].i, product.attr["T"].type = 2, _DOUBLE
-        product.attr["equation"].s = equation
+    name, x = f"{node.name}/float64", node.input[0]
+    half, corners = (node.attr[key].b for key in ("half_pixel_centers", "align_corners"))
+    sides = zip(shapes[source(x)][1:3], shapes[node.name][1:3])
+    for (before, after), equation, result in zip(sides, _ALONG, (f"{name}/rows", node.name)):
+        yield constant(f"{result}/weights", _weights(before, after, half, corners))
+        product = _arithmetic("Einsum", result, f"{result}/weights", x)
+        product.attr["N"].i, product.attr["equation"].s = 2, equation
         yield product
-        x = product.name
+        x = result
 
 
 _ALONG = (b"ih,bhwc->biwc", b"jw,biwc->bijc")

@@ -15,10 +15,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from conformance.errors import ConformanceError
 from conformance.own_models import OwnModel, check_format
-
-from .freeze import Traced, freeze_raw, trace
-from .graph_files import checked_input, find_outputs, import_graph, read_definition
-from .graphdef import (
+from conformance.reference import first_line
+from conformance.reference.freeze import Traced, freeze_raw, trace
+from conformance.reference.graph import (
     Array,
     Graph,
     GraphDef,
@@ -28,9 +27,11 @@ from .graphdef import (
     with_input_shape,
     without_large_constants,
 )
-from .heads import find_heads
-from .keras_files import load_keras
-from .oracle import REFUSED
+from conformance.reference.graph.heads import find_heads
+from conformance.reference.oracle import REFUSED
+
+from .graphs import checked_input, find_outputs, import_graph, read_definition
+from .keras import load_keras
 
 # Height and width of the images where the model takes any and nobody said: ImageNet's usual size.
 DEFAULT_SIDE = 224
@@ -62,14 +63,17 @@ def explained(model: str, doing: str) -> Iterator[None]:
     try:
         yield
     except ConformanceError as error:
-        told = str(error)
-        raise ConformanceError(told if model in told else f"{model}: {told}") from error
+        raise _named(model, error) from error
     except REFUSED as error:
-        first = str(error).strip().splitlines()[0][:400]
         raise ConformanceError(
             f"{model}: TensorFlow can't run it {doing}, so that there is no truth to judge it by: "
-            f"{first}"
+            f"{first_line(error)}"
         ) from error
+
+
+def _named(name: str, error: ConformanceError, kind: str = "") -> ConformanceError:
+    """Return the error with the model's name before it, unless it has it."""
+    return ConformanceError(str(error) if name in str(error) else f"{kind}{name}: {error}")
 
 
 def load_own(own: OwnModel) -> Subject:
@@ -89,8 +93,7 @@ def load_own(own: OwnModel) -> Subject:
             return _from_saved_model(own, path)
         return _from_graph(own, path) if path.suffix == ".pb" else _from_keras(own, path)
     except ConformanceError as error:
-        told = str(error)
-        raise ConformanceError(told if str(path) in told else f"model {path}: {told}") from error
+        raise _named(str(path), error, "model ") from error
 
 
 def _from_keras(own: OwnModel, path: Path) -> Subject:
@@ -138,8 +141,9 @@ def _load(path: Path) -> Any:
     try:
         return tf.saved_model.load(str(path))
     except Exception as error:  # of TensorFlow's many kinds
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise ConformanceError(f"TensorFlow can't load this SavedModel: {first}") from error
+        raise ConformanceError(
+            f"TensorFlow can't load this SavedModel: {first_line(error)}"
+        ) from error
 
 
 def _signature(signatures: Any) -> Any:
@@ -194,8 +198,8 @@ def _of_definition(
         target.write_bytes(definition.SerializeToString())
         return graph
 
-    told = [*notes, *more, *_head_notes(heads)]
-    return Subject(Traced(graph, _function(definition, graph)), eager, raw, shape, batch, told)
+    all_notes = [*notes, *more, *_head_notes(heads)]
+    return Subject(Traced(graph, _function(definition, graph)), eager, raw, shape, batch, all_notes)
 
 
 def _graph(definition: Any, image: str, heads: tuple[Head, ...]) -> Graph:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .graphdef import (
+from conformance.reference.graph import (
     Graph,
     NodeDef,
     ancestors,
@@ -20,6 +20,7 @@ from .graphdef import (
     sources,
     with_nodes,
 )
+
 from .session import fetch, open_session
 
 
@@ -42,7 +43,11 @@ class _Pass:
 
 
 def apply_passes(graph: Graph) -> tuple[Graph, list[AppliedPass]]:
-    """Return the graph after all passes, in order, and those that found something to do."""
+    """Return the graph after all passes, in order, and those that found something to do.
+
+    A pass keeps name and value of every node it leaves, so that a node of the new graph which
+    depends on the input is found in the old one.
+    """
     applied = []
     for step in PASSES:
         nodes = step.detect(graph)

@@ -14,8 +14,9 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
-from . import quiet
-from .graphdef import Array, Graph, embedded, sources, tag, varint
+from conformance.pack.protobuf import tag, varint
+from conformance.reference import quiet
+from conformance.reference.graph import Array, Graph, embedded, sources
 
 LARGE = 32 << 20
 
@@ -91,14 +92,11 @@ def _images(graph: Graph, tensors: list[str]) -> list[str]:
     return [name for name in tensors if inferred.get_tensor_by_name(name).shape.rank == 4]
 
 
-def operations(path: Path) -> list[tuple[str, str]]:
-    """Return (tensor, operation's name) of what each operation gives."""
-    return [(node.output[0], node.name) for node in _load(path).graph.node]
+def operations(path: Path) -> list[tuple[str, str, str]]:
+    """Return (tensor, operation's name, ONNX's type of it) of what each operation gives."""
+    import onnx
 
-
-def kinds(path: Path) -> list[tuple[str, str]]:
-    """Return (ONNX's type of the operation, tensor that it gives) of each operation."""
-    return [(node.op_type, node.output[0]) for node in _load(path).graph.node]
+    return [(node.output[0], node.name, node.op_type) for node in onnx.load(str(path)).graph.node]
 
 
 def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], dict[str, Array]]]:
@@ -106,18 +104,19 @@ def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], d
 
     images: float32 NHWC. By ONNX Runtime, which is kept from rewriting the graph.
     """
+    import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     options.intra_op_num_threads = 2
-    model = _load(path)
+    model = onnx.load(str(path))
     results = [output.name for output in model.graph.output]
     names = [node.output[0] for node in model.graph.node]
     if inner:
         del model.graph.output[:]
-        model.graph.output.extend(_untyped(name) for name in names)
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     given = session.get_inputs()[0]
     channels_first = len(given.shape) == 4
@@ -131,15 +130,3 @@ def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], d
 
 def _channels_last(value: Any) -> Any:
     return value.transpose(0, 2, 3, 1) if value.ndim == 4 else value
-
-
-def _untyped(name: str) -> Any:
-    import onnx
-
-    return onnx.ValueInfoProto(name=name)
-
-
-def _load(path: Path) -> Any:
-    import onnx
-
-    return onnx.load(str(path))

@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from conformance.inputs.modes import MODES
+from conformance.inputs.preprocessing import MODES
 from conformance.models import ModelSpec
+from conformance.reference.images import calibration_inputs
 
-from .images import calibration_inputs
-from .weight_files import imagenet_model, load_weights
+from .files import imagenet_model, load_weights
 
 Array = NDArray[Any]
 
