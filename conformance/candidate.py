@@ -36,7 +36,7 @@ DOING = {
 class RunConfig:
     """How the candidate is run; None leaves a switch as the user gets it.
 
-    importer: "tensorflow", "tflite" or "onnx". engine: "classic", or "new" (OpenCV 5). backend,
+    importer: one of pack/formats.py. engine: "classic", or "new" (OpenCV 5). backend,
     target: the ends of OpenCV's constants in lower case, such as "opencv" for DNN_BACKEND_OPENCV
     and "cpu_fp16" for DNN_TARGET_CPU_FP16. layers: read every layer too.
     """
@@ -60,6 +60,12 @@ class RunConfig:
         """The same for people: "classic engine", "tflite importer, classic engine"."""
         importer = "" if self.importer == "tensorflow" else f"{self.importer} importer, "
         return f"{importer}{self.engine} engine"
+
+    @property
+    def switches(self) -> str:
+        """The switches that are set, such as "winograd_off", joined by "-"; else empty."""
+        states = (("winograd", self.winograd), ("fusion", self.fusion))
+        return "-".join(f"{name}_{'on' if on else 'off'}" for name, on in states if on is not None)
 
 
 @dataclass(frozen=True)

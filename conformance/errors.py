@@ -9,3 +9,8 @@ class ConformanceError(Exception):
     The message names the file, model or option, says what was expected and what to do next.
     Commands print it and exit with status 2; pytest shows it as the error of the test.
     """
+
+
+def install(extra: str) -> str:
+    """Return the command that installs an extra; the package is in no index."""
+    return f"python -m pip install -e '.[{extra}]' in a checkout"

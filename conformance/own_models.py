@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 from .errors import ConformanceError
-from .inputs.own import OwnPreprocessing, preprocessing_from, read_preprocessing, read_size
+from .inputs.preprocessing import (
+    MODES,
+    Preprocessing,
+    preprocessing_from,
+    read_preprocessing,
+    read_size,
+)
 from .models import EXTENDED, MODELS, get_model
 from .tables import check_keys, parse_toml, text, texts
 
@@ -55,22 +61,15 @@ _KEYS = ("name", "path", "preprocess", "labels", "size", "outputs")
 
 @dataclass(frozen=True)
 class OwnModel:
-    """One model of the user's.
+    """One model of the user's."""
 
-    name: the test id, the file's name unless given. path: of the file or SavedModel folder,
-    absolute; None where only its pack is at hand. labels: path of a file with a class a line. size:
-    height and width, for a model that takes any. outputs: nodes of a frozen graph that are its
-    outputs, none for those that nothing else takes. words: what names it on a command line, options
-    of its own included.
-    """
-
-    name: str
-    path: Optional[str] = None
-    preprocess: OwnPreprocessing = field(default_factory=OwnPreprocessing)
-    labels: Optional[str] = None
-    size: Optional[tuple[int, int]] = None
-    outputs: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    name: str  # the test id, the file's name unless given
+    path: Optional[str] = None  # absolute, of file or folder; None where only its pack is at hand
+    preprocess: Preprocessing = MODES["none"]
+    labels: Optional[str] = None  # path of a file with a class a line
+    size: Optional[tuple[int, int]] = None  # height and width, for a model that takes any
+    outputs: tuple[str, ...] = ()  # of a frozen graph; none for the nodes that nothing else takes
+    words: tuple[str, ...] = ()  # name it on a command line, options of its own included
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; `own_from` reads it."""
@@ -94,7 +93,7 @@ def own_from(values: Mapping[str, Any]) -> OwnModel:
 def own_model(
     path: Path,
     name: Optional[str] = None,
-    preprocess: OwnPreprocessing = OwnPreprocessing(),  # noqa: B008  (frozen)
+    preprocess: Preprocessing = MODES["none"],
     labels: Optional[Path] = None,
     size: Optional[tuple[int, int]] = None,
     outputs: Sequence[str] = (),

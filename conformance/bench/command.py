@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import posixpath
 import sys
 import tempfile
@@ -17,21 +16,29 @@ from rich.console import Console
 
 from conformance.candidate import RunConfig
 from conformance.cli import BAD, ERROR, INTERRUPTED, OK
-from conformance.cli.options import chosen, own_options
-from conformance.cli.printing import print_rows
+from conformance.cli.options import (
+    ENGINE,
+    OWN,
+    add_option,
+    add_options,
+    chosen,
+    count,
+    positive,
+)
+from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.opencv.timing import TimingRequest
 from conformance.pack.format import Pack
-from conformance.pack.store import default_packs
-from conformance.processes.environments import Environment, copy_package, default_root, prepare
+from conformance.pack.sealed import write_text
+from conformance.processes.environments import copy_package, default_root
 from conformance.processes.machine import cpu_name
-from conformance.results.cases import now
 from conformance.results.comparisons import KIND
-from conformance.session import Session
+from conformance.results.lines import now
+from conformance.session import Session, choices_of
 
 from . import comparison as compared
 from .comparison import LEAST_ROUNDS, Comparison, Estimate, Part
-from .wheels import Plan, run
+from .wheels import Plan, Wheel, run, wheel
 
 SCHEMA = 1
 _LAYERS_SHOWN = 12
@@ -40,7 +47,6 @@ _LAYERS_SHOWN = 12
 def bench_options(parser: argparse.ArgumentParser) -> None:
     """Add what `bench` takes."""
     add = parser.add_argument
-    add("models", nargs="*", metavar="MODEL", help="names, or paths of your own; default: all")
     add(
         "--opencv",
         action="append",
@@ -49,23 +55,23 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
         help="a version of opencv-python-headless or the path of a wheel; give two, the old one "
         "first, or one to compare it with itself",
     )
+    add_options(add, "models", "--packs", "--threads", "--batch", *OWN)
+    add_option(add, "--engine", **ENGINE)
     add("--layers", action="store_true", help="name the layers that became slower")
-    add("--fail-above", type=float, default=1.10, metavar="X", help="default: %(default)s")
-    add("--packs", type=Path, default=default_packs(), metavar="DIR", help="default: %(default)s")
-    add("--threads", type=int, metavar="N", help="default: OpenCV's own choice")
-    add("--engine", default="default", help="classic, new, or default: each OpenCV's own choice")
-    add("--batch", type=int, default=1, metavar="N", help="images an inference; default: 1")
-    add("--rounds", type=int, default=15, metavar="N", help="pairs of processes; default: 15")
-    add("--seconds", type=float, default=0.5, metavar="S", help="timed a process; default: 0.5")
-    add("--repeat", type=int, default=1, metavar="N", help="compare N times, tell each")
+    for name, default, metavar, parse, text in (
+        ("--fail-above", 1.10, "X", positive, "default: 1.1"),
+        ("--rounds", 15, "N", count, "pairs of processes; default: 15"),
+        ("--seconds", 0.5, "S", positive, "timed a process; default: 0.5"),
+        ("--repeat", 1, "N", count, "compare N times, tell each"),
+    ):
+        add_option(add, name, default=default, metavar=metavar, type=parse, help=text)
     add("--json", type=Path, metavar="FILE", help="keep every process's times, after each round")
-    own_options(parser)
 
 
 def bench_packs(arguments: argparse.Namespace) -> list[Pack]:
     """Return the packs of the models, of all where none is named; raise for a missing one."""
-    models = chosen(arguments, arguments.models)
-    session = Session(arguments.packs, own=models.own, chosen=models.names)
+    models = chosen(vars(arguments), arguments.models)
+    session = Session(choices_of(vars(arguments), models))
     return [session.pack(name) for name in session.models]
 
 
@@ -82,10 +88,8 @@ class _Bench:
         """Write the JSON file, whole or not at all."""
         if self.json is None:
             return
-        temporary = self.json.with_name(self.json.name + ".unfinished")
         try:
-            temporary.write_text(json.dumps(self._document(), indent=1), encoding="utf-8")
-            os.replace(temporary, self.json)
+            write_text(self.json, json.dumps(self._document(), indent=1))
         except OSError as error:
             raise ConformanceError(
                 f"--json {self.json}: can't be written ({error.strerror})"
@@ -115,7 +119,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     packs = bench_packs(arguments)
     with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
         code = copy_package(Path(folder))
-        found = {spec: prepare(spec, default_root(), code) for spec in arguments.opencv}
+        found = {spec: wheel(spec, default_root(), code) for spec in arguments.opencv}
         wheels = found[arguments.opencv[0]], found[arguments.opencv[-1]]
         bench = _Bench(_plan(wheels, arguments), arguments.json)
         try:
@@ -125,19 +129,12 @@ def run_bench(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print("interrupted: what follows is what there is so far")
         bench.keep()
-    return _told(bench, arguments)
+    return _report(bench, arguments)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     if len(arguments.opencv) > 2:
         raise ConformanceError("bench compares two OpenCVs: give --opencv once or twice")
-    for name in ("threads", "batch", "rounds", "repeat"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ConformanceError(f"--{name} {value}: give a number from 1 up")
-    for name, value in (("fail-above", arguments.fail_above), ("seconds", arguments.seconds)):
-        if not 0 < value < math.inf:  # a NaN neither: nothing lies above it
-            raise ConformanceError(f"--{name} {value:g}: give a number above 0")
     if arguments.rounds < LEAST_ROUNDS:
         raise ConformanceError(
             f"--rounds {arguments.rounds}: {LEAST_ROUNDS} at least, fewer can't show a difference"
@@ -146,7 +143,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConformanceError(f"--json {arguments.json}: there is no such folder")
 
 
-def _plan(wheels: tuple[Environment, Environment], arguments: argparse.Namespace) -> Plan:
+def _plan(wheels: tuple[Wheel, Wheel], arguments: argparse.Namespace) -> Plan:
     config = RunConfig(engine=arguments.engine, threads=arguments.threads)
     request = TimingRequest(
         graph="",
@@ -171,13 +168,13 @@ def _compare(bench: _Bench, pack: Pack, arguments: argparse.Namespace) -> None:
     print(f"\r{comparison.model}: {found}", file=sys.stderr, flush=True)
 
 
-def _told(bench: _Bench, arguments: argparse.Namespace) -> int:
+def _report(bench: _Bench, arguments: argparse.Namespace) -> int:
     """Print what was found and return the exit status."""
     first, second = bench.plan.wheels
     rows = [_row(one, arguments.fail_above) for one in bench.comparisons]
     heads = ("model", "A ms", "B ms", "B / A", "95 % interval", "")
     same = " (the same: an A/A comparison)" if first.spec == second.spec else ""
-    print_rows(f"A: OpenCV {first.spec}   B: OpenCV {second.spec}{same}", heads, rows, "table")
+    print_table(f"A: OpenCV {first.spec}   B: OpenCV {second.spec}{same}", heads, rows)
     for one in bench.comparisons:
         if one.error:
             print(f"error: {one.error}", file=sys.stderr)
@@ -212,19 +209,19 @@ def interval_text(found: Estimate, form: str) -> str:
 def _print_layers(one: Comparison) -> None:
     heads = ("layer", "A ms", "B - A", "95 % interval", "of all")
     a, b = one.rounds[0]
-    told = f"{a.version} {a.engine} to {b.version} {b.engine}"
+    versions = f"{a.version} {a.engine} to {b.version} {b.engine}"
     types, layers = (compared.slowed(f(one)) for f in (compared.layer_types, compared.layers))
     if not layers:
         Console(highlight=False).print(f"{one.model}: no layer is shown to have become slower\n")
         return
     rows = [_part_row(part, part.name) for part in types]
-    print_rows(f"{one.model}, {told}: types of layer that became slower", heads, rows, "table")
+    print_table(f"{one.model}, {versions}: types of layer that became slower", heads, rows)
     # Keras puts the model's own name before every layer's.
     common = posixpath.commonpath(posixpath.dirname(name) for name in a.layers)
     shown = layers[:_LAYERS_SHOWN]
     rows = [_part_row(p, p.name.removeprefix(common).lstrip("/")) for p in shown]
     more = f", {len(rows)} of {len(layers)}" if len(rows) < len(layers) else ""
-    print_rows(f"{one.model}: layers that became slower{more}", heads, rows, "table")
+    print_table(f"{one.model}: layers that became slower{more}", heads, rows)
 
 
 def _part_row(part: Part, name: str) -> tuple[str, ...]:

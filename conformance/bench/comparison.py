@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Optional, TypeVar
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 from conformance.opencv.timing import Timing
 
 CONFIDENCE = 0.95
@@ -58,8 +58,7 @@ def require_statistics() -> None:
         import scipy.stats  # noqa: F401
     except ImportError as error:
         raise ConformanceError(
-            f"comparing times needs SciPy ({error}): "
-            "python -m pip install 'opencv-dnn-conformance[bench]'"
+            f"comparing times needs SciPy ({error}): {install('bench')}"
         ) from error
 
 

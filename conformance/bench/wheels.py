@@ -4,20 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from conformance.errors import ConformanceError
+from conformance.opencv.capability import probe_in_child
 from conformance.opencv.timing import Timing, TimingRequest, time_in_child
 from conformance.pack.format import Pack
-from conformance.processes.environments import Environment
+from conformance.processes.child import Interpreter
+from conformance.processes.environments import prepare
 
 from .comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of OpenCV in its environment."""
+
+    spec: str  # as asked for
+    interpreter: Interpreter
+    found: dict[str, Any]  # by capability.probe
+
+    @property
+    def version(self) -> str:
+        """The version of OpenCV itself, such as "4.12.0"."""
+        return str(self.found["version"])
+
+
+def wheel(spec: str, root: Path, code: Path) -> Wheel:
+    """Return a wheel that can be used, its environment made if need be (environments.prepare)."""
+    interpreter = prepare(spec, root, code)
+    try:
+        return Wheel(spec, interpreter, probe_in_child(interpreter=interpreter))
+    except ConformanceError as error:
+        folder = Path(interpreter.python).parents[1]
+        raise ConformanceError(
+            f"OpenCV {spec} was installed but can't be used: {error}\n"
+            f"(its environment is {folder}; remove that to have it made again)"
+        ) from error
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is compared. request: how each process times; graph and inputs are each model's."""
 
-    wheels: tuple[Environment, Environment]
+    wheels: tuple[Wheel, Wheel]
     request: TimingRequest
     rounds: int
     timeout: float = 600.0
@@ -46,15 +77,15 @@ def _round(plan: Plan, pack: Pack, number: int) -> tuple[Timing, Timing]:
     first = number % 2
     timings = {index: _time(plan, pack, plan.wheels[index]) for index in (first, 1 - first)}
     if timings[0].threads != timings[1].threads:
-        told = " and ".join(str(timings[index].threads) for index in (0, 1))
+        threads = " and ".join(str(timings[index].threads) for index in (0, 1))
         raise ConformanceError(
-            f"{pack.model}: the two OpenCVs run on {told} threads by their own choice, so their "
+            f"{pack.model}: the two OpenCVs run on {threads} threads by their own choice, so their "
             f"times can't be compared; set the number with --threads"
         )
     return timings[0], timings[1]
 
 
-def _time(plan: Plan, pack: Pack, wheel: Environment) -> Timing:
+def _time(plan: Plan, pack: Pack, wheel: Wheel) -> Timing:
     model = {"graph": str(pack.graph_path.resolve()), "inputs": str(pack.path / "inputs.npy")}
     request = TimingRequest(**{**vars(plan.request), **model})
     subject = f"{pack.model} on OpenCV {wheel.version}"

@@ -1,18 +1,207 @@
-"""The options that several commands share, and their exit statuses."""
+"""The options that several commands, or a command and pytest, take: each declared once.
+
+Commands add them by ``parser.add_argument``, the plugin by pytest's ``addoption``.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Callable, Optional
 
+from conformance import own_models
 from conformance.errors import ConformanceError
 from conformance.models import MODELS, get_model
-from conformance.own_models import OPTIONS, Asked, Chosen, choose
-from conformance.pack.conversion import FORMATS
+from conformance.own_models import Asked, Chosen, choose
+from conformance.pack.formats import IMPORTERS
+from conformance.pack.request import GRAPHS
 from conformance.pack.store import default_packs
 
 Arguments = argparse.Namespace
+
+
+def count(text: str) -> int:
+    """Return a number of things; ValueError says what to give, as for the next ones."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("give 1 or more")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Return a number above 0, and no infinite one."""
+    try:
+        if 0 < float(text) < math.inf:  # a NaN neither: nothing lies above it
+            return float(text)
+    except ValueError:
+        pass
+    raise ValueError("give a number above 0")
+
+
+def folder(text: str) -> Path:
+    """Return the path of a folder, which need not be there."""
+    path = Path(text).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ValueError("it is a file; give a folder")
+    return path
+
+
+def names(text: str) -> list[str]:
+    """Return the words of a comma-separated list, each once."""
+    return list(dict.fromkeys(text.split(",")))
+
+
+def importers(text: str) -> list[str]:
+    """Return the importers of a list."""
+    for name in names(text):
+        if name not in IMPORTERS:
+            raise ValueError(f"{name!r} is none of {', '.join(IMPORTERS)}")
+    return names(text)
+
+
+def switch(text: str) -> list[Optional[bool]]:
+    """Return the states of a list of on and off."""
+    if not set(names(text)) <= {"on", "off"}:
+        raise ValueError("give on, off, or on,off")
+    return [state == "on" for state in names(text)]
+
+
+# By name, as argparse and pytest both take them. A default that is a function is called when the
+# option is added. `ENGINE` is the option --engine of a command that runs one.
+OPTIONS: dict[str, Mapping[str, Any]] = {
+    "--packs": {
+        "type": folder,
+        "default": default_packs,
+        "metavar": "DIR",
+        "help": "folder of reference packs (default: %(default)s)",
+    },
+    "--weights": {
+        "default": "synthetic",
+        "metavar": "W",
+        "help": "synthetic (default), imagenet, or a file or folder with <model>.weights.h5",
+    },
+    "--graph": {
+        "default": "opencv",
+        "choices": GRAPHS,
+        "help": "opencv: passes applied (default); raw: the tutorial's recipe, unmodified",
+    },
+    "--importer": {
+        "dest": "importers",
+        "type": importers,
+        "default": ["tensorflow"],
+        "metavar": "LIST",
+        "help": "OpenCV's importers, comma-separated: tensorflow (default), tflite, onnx",
+    },
+    "--engine": {
+        "dest": "engines",
+        "type": names,
+        "metavar": "LIST",
+        "help": "engines, comma-separated, or default: OpenCV's own choice (not given: all)",
+    },
+    "--target": {"default": "cpu", "help": "OpenCV's target (default: cpu)"},
+    **{
+        f"--{name}": {
+            "type": switch,
+            "default": [None],
+            "metavar": "on,off",
+            "help": f"judge with {name} on, off, or both (default: as the user gets it)",
+        }
+        for name in ("winograd", "fusion")
+    },
+    "--threads": {
+        "type": count,
+        "metavar": "N",
+        "help": "threads of OpenCV (default: its own choice)",
+    },
+    "--candidate-timeout": {
+        "type": positive,
+        "default": 600.0,
+        "metavar": "SECONDS",
+        "help": "longest time one model may take in OpenCV before it counts as hung (default: 600)",
+    },
+    "--timeout": {"type": positive, "default": 600.0, "metavar": "SECONDS"},
+    "--results": {"type": folder, "metavar": "DIR"},
+    "--batch": {
+        "type": count,
+        "default": 1,
+        "metavar": "N",
+        "help": "images in one inference, where times are taken (default: 1)",
+    },
+    **own_models.OPTIONS,
+}
+ENGINE: dict[str, Any] = {
+    "dest": "engine",
+    "type": str,
+    "default": "default",
+    "metavar": "ENGINE",
+    "help": "classic, new, or default: OpenCV's own choice",
+}
+OWN = tuple(own_models.OPTIONS)
+# Those that decide an answer: the command that is printed with a failure repeats them.
+DECIDING = (
+    *("--engine", "--packs", "--weights", "--graph", "--importer", "--target", "--threads"),
+    *("--winograd", "--fusion"),
+)
+
+
+def add_option(
+    add: Callable[..., Any], name: str, error: type[Exception] = ConformanceError, **settings: Any
+) -> None:
+    """Add an option: its entry of OPTIONS, if it has one, changed by `settings`.
+
+    add: argparse's add_argument or pytest's addoption. error: raised for a bad value, with the
+    option's name and the value before what its type says.
+    """
+    settings = {**OPTIONS.get(name, {}), **settings}
+    if callable(settings.get("default")):
+        settings["default"] = settings["default"]()
+    if "type" in settings:
+        settings["type"] = _checked(name, settings["type"], error)
+    add(name, **settings)
+
+
+def _checked(
+    name: str, parse: Callable[[str], Any], error: type[Exception]
+) -> Callable[[str], Any]:
+    def checked(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as why:
+            raise error(f"{name} {text}: {why}") from None
+
+    return checked
+
+
+def add_options(add: Callable[..., Any], *names: str) -> None:
+    """Add options of OPTIONS as they are; "models" is the positional MODEL…, all if none given."""
+    for name in names:
+        if name == "models":
+            add("models", nargs="*", metavar="MODEL", help="names; default: all models")
+        else:
+            add_option(add, name)
+
+
+def repeated(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield option and value, as one would type them, of those in DECIDING that are no default.
+
+    values: by option; None is a default, too.
+    """
+    for name in DECIDING:
+        default = OPTIONS[name].get("default")
+        value, default = (
+            _listed(v) for v in (values[name], default() if callable(default) else default)
+        )
+        if value not in ([None], default):
+            yield name, ",".join(map(_typed, value))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _typed(value: Any) -> str:
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
 def no_options(parser: argparse.ArgumentParser) -> None:
@@ -20,64 +209,14 @@ def no_options(parser: argparse.ArgumentParser) -> None:
 
 
 def packs_option(parser: argparse.ArgumentParser) -> None:
-    """Add --packs, which every command that uses packs takes."""
-    parser.add_argument(
-        "--packs",
-        type=Path,
-        default=default_packs(),
-        metavar="DIR",
-        help="folder of reference packs (default: %(default)s)",
-    )
+    """Add --packs alone."""
+    add_option(parser.add_argument, "--packs")
 
 
-def models_option(parser: argparse.ArgumentParser) -> None:
-    """Add the positional MODEL…, all models where none is given."""
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all models")
-
-
-def weights_option(parser: argparse.ArgumentParser) -> None:
-    """Add --weights."""
-    parser.add_argument(
-        "--weights",
-        default="synthetic",
-        metavar="W",
-        help="synthetic (default), imagenet, or a file or folder with <model>.weights.h5",
-    )
-
-
-def own_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says more of a model of the user's own, where a path is given for MODEL."""
-    for name, settings in OPTIONS.items():
-        parser.add_argument(name, **settings)
-
-
-def chosen(arguments: Arguments, models: Sequence[str]) -> Chosen:
-    """Return what `models`, names or paths, mean; see own_models.choose."""
-    asked = Asked(
-        models,
-        arguments.model_preprocess,
-        arguments.model_labels,
-        arguments.model_size,
-        arguments.models_file,
-    )
-    return choose(asked, arguments.packs)
-
-
-def importer_list(text: str) -> list[str]:
-    """Return the importers of a comma-separated list; raise ConformanceError for an unknown one."""
-    known = ("tensorflow", *FORMATS)
-    names = list(dict.fromkeys(text.split(",")))
-    for name in names:
-        if name not in known:
-            raise ConformanceError(f"--importer {text!r}: {name!r} is none of {', '.join(known)}")
-    return names
-
-
-def count(text: str) -> int:
-    """Return the number that an option was given; for argparse, which tells the option's name."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
-    return int(text)
+def chosen(values: Mapping[str, Any], models: Sequence[str]) -> Chosen:
+    """Return what `models`, names or paths, mean by the other options; see own_models.choose."""
+    further = (name.lstrip("-").replace("-", "_") for name in OWN)
+    return choose(Asked(models, *(values[name] for name in further)), values["packs"])
 
 
 def chosen_models(names: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from conformance.cli import BAD, OK
-from conformance.cli.options import Arguments, chosen_models, models_option, weights_option
+from conformance.cli.options import Arguments, add_options, chosen_models
 from conformance.cli.printing import print_table
 from conformance.models import EXTENDED, MODELS, ModelSpec
 from conformance.pack.builder import require_tensorflow
@@ -14,8 +14,7 @@ from conformance.pack.request import keras_flavour
 
 def diversity_options(parser: argparse.ArgumentParser) -> None:
     """Add what `diversity` takes."""
-    models_option(parser)
-    weights_option(parser)
+    add_options(parser.add_argument, "models", "--weights")
 
 
 def run_list(_: Arguments) -> int:
@@ -39,7 +38,7 @@ def run_diversity(arguments: Arguments) -> int:
     """Print how many classes each model tells apart; return BAD when one tells too few."""
     models = chosen_models(arguments.models)
     require_tensorflow(keras_flavour(), "diversity")
-    from conformance.reference.diversity import diversity  # needs the Keras models
+    from conformance.reference.weights.diversity import diversity  # needs the Keras models
 
     print(f"{'model':<18} classes  median  lowest  highest top-1 probability, 16 unseen crops")
     status = OK

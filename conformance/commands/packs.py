@@ -1,7 +1,7 @@
-"""What the first commands do: the registry, packs, and the checks of the reference side.
+"""The commands on packs: build, verify, list.
 
-Only here and in conformance.reference is TensorFlow's side imported, inside the commands that
-need it, so that the others start at once and run where it is not installed.
+TensorFlow's side is imported inside the command that builds, so that the others start at once and
+run where it is not installed.
 """
 
 from __future__ import annotations
@@ -12,46 +12,32 @@ import os
 from pathlib import Path
 
 from conformance.cli import BAD, OK
-from conformance.cli.options import (
-    Arguments,
-    chosen,
-    importer_list,
-    models_option,
-    own_options,
-    packs_option,
-    weights_option,
-)
+from conformance.cli.options import OWN, Arguments, add_option, add_options, chosen
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.own_models import Chosen, by_name, own_from
 from conformance.pack.builder import require_tensorflow
-from conformance.pack.conversion import FORMATS, open_conversion, require_converter
+from conformance.pack.conversion import open_conversion, require_converter
 from conformance.pack.format import open_pack, read_manifest
-from conformance.pack.request import GRAPHS, PackRequest, keras_flavour, weights_identity
+from conformance.pack.formats import FORMATS
+from conformance.pack.request import PackRequest, keras_flavour, weights_identity
 from conformance.pack.schedule import Convert, build_packs
 from conformance.pack.store import list_packs
 from conformance.processes.progress import STYLES, reporter
-from conformance.session import Session
+from conformance.session import Session, choices_of
 
 
 def build_options(parser: argparse.ArgumentParser) -> None:
     """Add what `pack build` takes."""
-    models_option(parser)
-    packs_option(parser)
-    weights_option(parser)
-    parser.add_argument("--graph", choices=GRAPHS, default="opencv", help="default: %(default)s")
-    parser.add_argument(
-        "--importer",
-        default="tensorflow",
-        metavar="LIST",
-        help="also make the files of these importers: tflite,onnx (default: the frozen graph only)",
-    )
-    parser.add_argument("--force", action="store_true", help="build even what is there")
-    parser.add_argument("--progress", choices=STYLES, default="auto", help="default: %(default)s")
-    parser.add_argument("-v", "--verbose", action="store_true", help="let TensorFlow log")
-    own_options(parser)
+    add = parser.add_argument
+    add_options(add, "models", "--packs", "--weights", "--graph", *OWN)
+    to_make = f"also make the files of these importers: {','.join(FORMATS)} (default: none)"
+    add_option(add, "--importer", help=to_make)
+    add("--force", action="store_true", help="build even what is there")
+    add("--progress", choices=STYLES, default="auto", help="default: %(default)s")
+    add("-v", "--verbose", action="store_true", help="let TensorFlow log")
     # How a session hands a model of the user's to the process that builds its pack.
-    parser.add_argument("--own", help=argparse.SUPPRESS)
+    add("--own", help=argparse.SUPPRESS)
 
 
 def run_pack_build(arguments: Arguments) -> int:
@@ -61,7 +47,7 @@ def run_pack_build(arguments: Arguments) -> int:
     for request in requests:
         weights_identity(request)  # a missing file is better reported before an hour of building
     require_tensorflow(flavour)
-    importers = [name for name in importer_list(arguments.importer) if name in FORMATS]
+    importers = [name for name in arguments.importers if name in FORMATS]
     for name in importers:
         require_converter(name, flavour)
     if arguments.verbose:
@@ -84,7 +70,7 @@ def run_pack_build(arguments: Arguments) -> int:
 
 
 def _converter() -> Convert:
-    from conformance.reference.convert import build_conversion  # this is the building process
+    from conformance.reference.formats import build_conversion  # this is the building process
 
     return build_conversion
 
@@ -93,10 +79,8 @@ def _build_requests(arguments: Arguments) -> list[PackRequest]:
     if arguments.own:
         models = Chosen((), by_name([own_from(json.loads(arguments.own))]))
     else:
-        models = chosen(arguments, arguments.models)
-    session = Session(
-        arguments.packs, arguments.weights, arguments.graph, own=models.own, chosen=models.names
-    )
+        models = chosen(vars(arguments), arguments.models)
+    session = Session(choices_of(vars(arguments), models))
     names = list(models.own) if arguments.own else session.models
     return [session.request(name) for name in names]
 

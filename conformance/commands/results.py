@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from conformance.cli import BAD, OK
-from conformance.cli.printing import print_rows
+from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.results.cases import Results, read_results, results_files, writing
 from conformance.results.gate import compare, is_regression
@@ -49,7 +49,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
         document = {"old": old.name, "new": new.name, "regression": regression}
         print(json.dumps({**document, "changes": [asdict(c) for c in changes]}, indent=1))
     else:
-        print_rows(title, ("change", "model", "case", "detail"), rows, arguments.format)
+        print_table(title, ("change", "model", "case", "detail"), rows, arguments.format)
     return BAD if regression else OK
 
 
@@ -95,10 +95,10 @@ def run_history(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps([asdict(step) for step in steps], indent=1))
     else:
-        print_rows("runs", ("OpenCV", *_OUTCOMES), _run_rows(matrix), arguments.format)
+        print_table("runs", ("OpenCV", *_OUTCOMES), _run_rows(matrix), arguments.format)
         rows = [(s.model, s.engine, s.kind, s.version, s.detail) for s in steps]
         heads = ("model", "engine", "change", "at", "detail")
-        print_rows("first version at which something changed", heads, rows, arguments.format)
+        print_table("first version at which something changed", heads, rows, arguments.format)
     problems = _problems(matrix, arguments)
     for problem in problems:
         print(problem)

@@ -9,10 +9,7 @@ only ever raised: other versions of OpenCV may stray farther than the one at han
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,16 +18,17 @@ from typing import Any
 
 from conformance.candidate import RunConfig
 from conformance.cli import OK
-from conformance.cli.options import chosen_models, models_option, packs_option
-from conformance.cli.printing import print_rows
-from conformance.errors import ConformanceError
+from conformance.cli.options import add_options, chosen_models
+from conformance.cli.printing import print_table
+from conformance.errors import ConformanceError, install
 from conformance.fixtures import fixture_path
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.format import Pack
 from conformance.pack.request import keras_flavour, producer_versions
-from conformance.processes.child import child_environment, last_lines
+from conformance.pack.sealed import write_text
+from conformance.processes.child import ask_module
 from conformance.processes.machine import cpu_name
-from conformance.session import Session
+from conformance.session import Session, choices_of
 from conformance.verdict.checks import judge_run
 from conformance.verdict.metrics import METRICS
 
@@ -44,8 +42,7 @@ Ratios = dict[str, tuple[float, str]]  # by metric: the greatest, and the model 
 
 def tolerances_options(parser: argparse.ArgumentParser) -> None:
     """Add what `tolerances` takes."""
-    models_option(parser)
-    packs_option(parser)
+    add_options(parser.add_argument, "models", "--packs")
     parser.add_argument(
         "--update",
         type=Path,
@@ -60,7 +57,7 @@ def run_tolerances(arguments: argparse.Namespace) -> int:
     """Measure and print; with --update write the file."""
     models = chosen_models(arguments.models)
     require_tensorflow(keras_flavour())
-    session = Session(arguments.packs)
+    session = Session(choices_of(vars(arguments)))
     session.build_missing(models, lambda event: print(event, file=sys.stderr, flush=True))
     packs = [session.pack(model) for model in models]
     noise = {setting: _greatest(_noise(pack, *setting) for pack in packs) for setting in SETTINGS}
@@ -75,14 +72,14 @@ def run_tolerances(arguments: argparse.Namespace) -> int:
 
 def _noise(pack: Pack, threads: int, onednn: bool) -> tuple[str, dict[str, float]]:
     """Return the model's name and its ratios in a TensorFlow set up so."""
-    environment = {**os.environ, **child_environment(), "TF_ENABLE_ONEDNN_OPTS": str(int(onednn))}
-    command = [sys.executable, "-m", "conformance.reference.noise", str(pack.path), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
-        raise ConformanceError(
-            f"TensorFlow could not run {pack.model} on {threads} threads.{last_lines(done.stderr)}"
-        )
-    return pack.model, json.loads(done.stdout.strip().splitlines()[-1])
+    ratios = ask_module(
+        "conformance.reference.noise",
+        [str(pack.path), str(threads)],
+        None,
+        f"TensorFlow could not run {pack.model} on {threads} threads",
+        TF_ENABLE_ONEDNN_OPTS=str(int(onednn)),
+    )
+    return pack.model, ratios
 
 
 def _greatest(found: Any) -> Ratios:
@@ -134,7 +131,7 @@ def _print_noise(noise: dict[tuple[int, bool], Ratios]) -> None:
         for metric, (ratio, model) in ratios.items()
     ]
     heads = ("TensorFlow float32", "metric", "noise floors", "model")
-    print_rows("another TensorFlow, in noise floors of the pack", heads, rows, "table")
+    print_table("another TensorFlow, in noise floors of the pack", heads, rows)
 
 
 def _print_opencv(session: Session, opencv: dict[str, Ratios]) -> None:
@@ -145,7 +142,7 @@ def _print_opencv(session: Session, opencv: dict[str, Ratios]) -> None:
             shown = "Winograd" if kind == WINOGRAD else "plain"
             rows.append((metric, shown, f"{ratio:.2f}", model, f"{now:g}", str(_multiple(ratio))))
     heads = ("metric", "kind", "floors", "model", "multiple now", f"{SAFETY} x")
-    print_rows(f"OpenCV {session.capability['version']}", heads, rows, "table")
+    print_table(f"OpenCV {session.capability['version']}", heads, rows)
 
 
 def _multiple(ratio: float) -> int:
@@ -158,8 +155,8 @@ def _provenance(
     noise: dict[tuple[int, bool], Ratios],
     opencv: dict[str, Ratios],
 ) -> dict[str, Any]:
-    versions = producer_versions(session.keras) or {}
-    told: dict[str, Any] = {
+    versions = producer_versions(session.choices.keras) or {}
+    provenance: dict[str, Any] = {
         "measured": f"TensorFlow {versions.get('tensorflow')}, OpenCV "
         f"{session.capability['version']}, {cpu_name()}",
         "models": [pack.model for pack in packs],
@@ -167,11 +164,11 @@ def _provenance(
     }
     for (threads, onednn), ratios in noise.items():
         name = f"tensorflow_{threads}_threads_onednn_{'on' if onednn else 'off'}"
-        told[name] = {metric: round(ratio, 2) for metric, (ratio, _) in ratios.items()}
+        provenance[name] = {metric: round(ratio, 2) for metric, (ratio, _) in ratios.items()}
     for kind, ratios in opencv.items():
         name = kind.replace("multiple", "opencv")
-        told[name] = {m: f"{ratio:.2f} ({model})" for m, (ratio, model) in ratios.items()}
-    return told
+        provenance[name] = {m: f"{ratio:.2f} ({model})" for m, (ratio, model) in ratios.items()}
+    return provenance
 
 
 def _update(path: Path, provenance: dict[str, Any], opencv: dict[str, Ratios]) -> None:
@@ -179,9 +176,7 @@ def _update(path: Path, provenance: dict[str, Any], opencv: dict[str, Ratios]) -
     try:
         import tomlkit
     except ImportError as error:
-        raise ConformanceError(
-            f"--update needs tomlkit ({error}): python -m pip install 'opencv-dnn-conformance[dev]'"
-        ) from error
+        raise ConformanceError(f"--update needs tomlkit ({error}): {install('dev')}") from error
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8"))
         document["provenance"] = provenance
@@ -189,6 +184,6 @@ def _update(path: Path, provenance: dict[str, Any], opencv: dict[str, Ratios]) -
             for metric, (ratio, _) in ratios.items():
                 table: Any = document["metrics"][metric]  # type: ignore[index]
                 table[kind] = max(table[kind], _multiple(ratio))
-        path.write_text(tomlkit.dumps(document), encoding="utf-8")
+        write_text(path, tomlkit.dumps(document))
     except (OSError, tomlkit.exceptions.TOMLKitError) as error:
         raise ConformanceError(f"--update {path}: {error}") from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Callable
 
 import numpy as np
 
-from conformance.inputs.modes import BlobArguments, blob_arguments
+from conformance.inputs.preprocessing import Preprocessing, get_mode
 from conformance.models import ModelSpec
-from conformance.opencv.run import BlobCase
-from conformance.reference.graphdef import Array
+from conformance.opencv.blobs import BlobCase
+from conformance.reference.graph import Array
 
 
 @dataclass(frozen=True)
@@ -22,46 +23,37 @@ class CallFault:
     divide: bool = True
 
 
-def _call(photo: Array, spec: ModelSpec, arguments: BlobArguments, crop: bool = True) -> BlobCase:
-    return BlobCase(
-        photo,
-        {
-            "scalefactor": arguments.scalefactor,
-            "size": (spec.size, spec.size),
-            "mean": arguments.mean,
-            "swapRB": arguments.swapRB,
-            "crop": crop,
-        },
-    )
+def right(spec: ModelSpec) -> Preprocessing:
+    """Return how the model's input is made."""
+    return replace(get_mode(spec.mode), size=(spec.size, spec.size))
 
 
-def right_call(photo: Array, spec: ModelSpec) -> BlobCase:
-    """Return the right call for a BGR photo, uint8 [H, W, 3]."""
-    return _call(photo, spec, blob_arguments(spec.mode))
+def calls(photos: list[Array], of: Preprocessing) -> list[BlobCase]:
+    """Return the calls for BGR photos, uint8 [H, W, 3]."""
+    return [BlobCase(photo, of.call().keywords()) for photo in photos]
+
+
+def _late(of: Preprocessing) -> Preprocessing:
+    red, green, blue = (value / of.scale for value in of.mean)
+    return replace(of, mean=(red, green, blue))
+
+
+_CHANGES: dict[str, Callable[[Preprocessing], Preprocessing]] = {
+    "BGR for RGB": lambda of: replace(of, rgb=not of.rgb),
+    "mean after scale": _late,
+    "crop missing": lambda of: replace(of, crop=False),
+}
+CALL_KINDS = (*_CHANGES, "wrong interpolation", "std forgotten")
 
 
 def call_faults(photos: list[Array], spec: ModelSpec) -> Iterator[CallFault]:
     """Yield each fault of preprocessing for BGR photos, uint8 [H, W, 3]."""
-    right = blob_arguments(spec.mode)
-    late = [value / right.scalefactor for value in right.mean]
-    for kind, arguments in (
-        ("BGR for RGB", replace(right, swapRB=not right.swapRB)),
-        ("mean after scale", replace(right, mean=(late[0], late[1], late[2]))),
-    ):
-        yield CallFault(kind, [_call(photo, spec, arguments) for photo in photos])
-    yield CallFault("crop missing", [_call(photo, spec, right, crop=False) for photo in photos])
+    of = right(spec)
+    for kind, change in _CHANGES.items():
+        yield CallFault(kind, calls(photos, change(of)))
     nearest = [_nearest(photo, spec.size) for photo in photos]
-    yield CallFault("wrong interpolation", [_call(photo, spec, right) for photo in nearest])
-    yield CallFault("std forgotten", [right_call(photo, spec) for photo in photos], divide=False)
-
-
-CALL_KINDS = (
-    "BGR for RGB",
-    "mean after scale",
-    "crop missing",
-    "wrong interpolation",
-    "std forgotten",
-)
+    yield CallFault("wrong interpolation", calls(nearest, of))
+    yield CallFault("std forgotten", calls(photos, of), divide=False)
 
 
 def _nearest(photo: Array, size: int) -> Array:

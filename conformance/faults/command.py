@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Optional
 
 from conformance.candidate import RunConfig
 from conformance.cli import BAD, OK
-from conformance.cli.options import chosen_models, count, models_option, packs_option
-from conformance.cli.printing import print_rows
+from conformance.cli.options import ENGINE, add_option, add_options, chosen_models, count
+from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.models import MODELS
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import keras_flavour
-from conformance.session import Session
+from conformance.processes.pool import process_pool
+from conformance.results.lines import line_text, parsed
+from conformance.session import Session, choices_of
 
 from .outcome import Outcome
 
@@ -36,19 +35,15 @@ HEADS = ("faults", "injected", "equivalent", "top-1", "OpenCV's limits", "ours",
 
 def faults_options(parser: argparse.ArgumentParser) -> None:
     """Add what `faults` takes."""
-    models_option(parser)
-    packs_option(parser)
-    parser.add_argument("--quick", action="store_true", help="one of each kind on two models")
-    parser.add_argument("--a-kind", type=count, metavar="N", help="faults of each kind and model")
-    parser.add_argument(
-        "--engine", default="default", help="classic, new, or default: OpenCV's own"
-    )
-    parser.add_argument("--workers", type=count, default=1, metavar="N", help="models at once")
-    parser.add_argument("--output", type=Path, metavar="FILE.jsonl", help="append each outcome")
-    parser.add_argument(
-        "--read", type=Path, nargs="+", metavar="FILE.jsonl", help="inject nothing; print these"
-    )
-    parser.add_argument("--format", choices=("table", "md"), default="table")
+    add = parser.add_argument
+    add_options(add, "models", "--packs")
+    add_option(add, "--engine", **ENGINE)
+    add("--quick", action="store_true", help="one of each kind on two models")
+    add_option(add, "--a-kind", type=count, metavar="N", help="faults of each kind and model")
+    add_option(add, "--workers", type=count, default=1, metavar="N", help="models at once")
+    add("--output", type=Path, metavar="FILE.jsonl", help="append each outcome")
+    add("--read", type=Path, nargs="+", metavar="FILE.jsonl", help="inject nothing; print these")
+    add("--format", choices=("table", "md"), default="table")
 
 
 def run_faults(arguments: argparse.Namespace) -> int:
@@ -76,10 +71,12 @@ def report(outcomes: Sequence[Outcome], format: str) -> int:
     for title, key in (("by kind", "kind"), ("by model", "model")):
         names = list(dict.fromkeys(getattr(fault, key) for fault in faults))
         rows = [_row(name, [f for f in faults if getattr(f, key) == name]) for name in names]
-        print_rows(f"faults {title}", HEADS, [*rows, _row("all", faults)], format)
+        print_table(f"faults {title}", HEADS, [*rows, _row("all", faults)], format)
     alarms = [sum(getattr(o, method) for o in unchanged) for method in ("top1", "opencv", "ours")]
-    told = ", ".join(f"{name} {n}" for name, n in zip(("top-1", "OpenCV's limits", "ours"), alarms))
-    print(f"alarms on {len(unchanged)} unchanged models and calls: {told}")
+    counts = ", ".join(
+        f"{name} {n}" for name, n in zip(("top-1", "OpenCV's limits", "ours"), alarms)
+    )
+    print(f"alarms on {len(unchanged)} unchanged models and calls: {counts}")
     for fault in real:
         if not fault.localised:
             what = "not localised" if fault.ours else "MISSED"
@@ -110,7 +107,7 @@ _METHODS = ("top1", "opencv", "ours", "localised")
 
 def _all_outcomes(models: Sequence[str], arguments: argparse.Namespace) -> Iterator[list[Outcome]]:
     """Yield each model's outcomes, every model in a process of its own."""
-    session = Session(arguments.packs, engines=[arguments.engine])
+    session = Session(choices_of(vars(arguments), engines=[arguments.engine]))
     config = session.variants()[0]
     session.build_missing(models, lambda event: print(event, file=sys.stderr, flush=True))
     for model in models:
@@ -120,8 +117,7 @@ def _all_outcomes(models: Sequence[str], arguments: argparse.Namespace) -> Itera
     jobs = [
         (session, model, config, _a_kind(model, arguments), arguments.output) for model in models
     ]
-    context = get_context("spawn")  # TensorFlow does not survive a fork
-    with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
+    with process_pool(arguments.workers, f"faults of {', '.join(models)}") as pool:
         for future in [pool.submit(_model, *job) for job in jobs]:
             yield future.result()
 
@@ -153,11 +149,13 @@ def _progress(found: Sequence[Outcome]) -> str:
 
 def read(path: Path) -> Iterator[Outcome]:
     """Yield the outcomes of an earlier run; raise ConformanceError for another kind of file."""
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield Outcome(**json.loads(line))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConformanceError(f"--read {path}: no outcomes of faults ({error})") from error
+    for where, _, line in parsed(path):
+        try:
+            yield Outcome(**line)
+        except TypeError as error:
+            raise ConformanceError(
+                f"--read {path}: no outcomes of faults ({where}: {error})"
+            ) from error
 
 
 def _require_writable(path: Path) -> None:
@@ -170,4 +168,4 @@ def _require_writable(path: Path) -> None:
 
 def _append(path: Path, outcome: Outcome) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(outcome)) + "\n")
+        file.write(line_text(asdict(outcome)))

@@ -1,4 +1,4 @@
-"""Faults on purpose: one change to the graph that OpenCV gets (call_faults.py: to the call).
+"""Faults on purpose: one change to the graph that OpenCV gets (call.py: to the call).
 
 The reference never sees them. A kind of fault is an entry of KINDS: where it can be made, and what
 it does there. Everything is seeded.
@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 from ml_dtypes import bfloat16
 
-from conformance.reference.graphdef import (
+from conformance.reference.graph import (
     FLOAT,
     INT32,
     Array,
@@ -25,9 +25,10 @@ from conformance.reference.graphdef import (
     constant,
     constant_value,
     dependents,
+    operation,
     sources,
 )
-from conformance.reference.session import fetch, open_session
+from conformance.reference.graph.session import fetch, open_session
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 KERNELS = (*CONVOLUTIONS, "MatMul")
@@ -209,9 +210,8 @@ def _explicit(graph: Graph, site: Site, before: int, after: int) -> Graph:
     """Return the graph with an explicit Pad of zeros before the node, which becomes VALID."""
     name = f"{site.name}/fault"
     paddings = np.array([[0, 0], [before, after], [before, after], [0, 0]], np.int32)
-    pad = NodeDef(name=name, op="Pad", input=[site.node.input[0], f"{name}/paddings"])
-    pad.attr["T"].type = FLOAT
-    pad.attr["Tpaddings"].type = INT32
+    operands = [site.node.input[0], f"{name}/paddings"]
+    pad = operation("Pad", name, operands, T=FLOAT, Tpaddings=INT32)
     node = edited(site.node, padding=b"VALID")
     node.input[0] = name
     return with_definition(graph, {site.name: [constant(f"{name}/paddings", paddings), pad, node]})
@@ -280,10 +280,7 @@ def _softmax_of_one(graph: Graph, site: Site, _: np.random.Generator) -> Graph:
 
 
 def _reshape(name: str, source: str, shape: str) -> Any:
-    node = NodeDef(name=name, op="Reshape", input=[source, shape])
-    node.attr["T"].type = FLOAT
-    node.attr["Tshape"].type = INT32
-    return node
+    return operation("Reshape", name, [source, shape], T=FLOAT, Tshape=INT32)
 
 
 def _exchanged(graph: Graph, site: Site, _: np.random.Generator) -> Graph:

@@ -7,20 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one fault; of the unchanged model where kind is "".
-
-    top1, opencv, ours: whether each method raised the alarm. located: the node that ours names.
-    localised: whether that is the changed node or the one that OpenCV folds it into. how: the
-    stages and metrics that failed.
-    """
+    """What became of one fault, or of the unchanged model."""
 
     model: str
-    kind: str
+    kind: str  # "" of the unchanged model
     node: str
     equivalent: bool
-    top1: bool
+    top1: bool  # whether the method raised the alarm, as the next two
     opencv: bool
     ours: bool
-    located: str = ""
-    localised: bool = False
-    how: str = ""
+    located: str = ""  # the node that ours names
+    localised: bool = False  # whether that is the changed node or the one OpenCV folds it into
+    how: str = ""  # the stages and metrics that failed

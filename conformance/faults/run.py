@@ -15,25 +15,26 @@ from typing import Optional
 
 import numpy as np
 
+from conformance.candidate import CandidateRun, RunConfig
 from conformance.fixtures import fixture_path
-from conformance.inputs.blob import blob
-from conformance.inputs.modes import MODES, blob_arguments, divide_by_std
 from conformance.localize.diagnosis import unread_input
 from conformance.models import ModelSpec, get_model
-from conformance.opencv.run import CandidateRun, RunConfig, run_blobs, run_candidate
+from conformance.opencv.blobs import run_blobs
+from conformance.opencv.run import run_candidate
 from conformance.pack.format import GRAPH, Pack
 from conformance.reference.freeze import trace
-from conformance.reference.graphdef import Array, Graph, read_frozen, sources, write_graph
+from conformance.reference.graph import Array, Graph, read_graph, sources, write_graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED
 from conformance.reference.oracle import run as run_tensorflow
 from conformance.reference.weights import build_model
 from conformance.session import Session
 from conformance.verdict.checks import judge_run
+from conformance.verdict.metrics import l1_mean, linf
 from conformance.verdict.nodes import first_bad
 from conformance.verdict.tolerance import EPS32
 
-from .call import CallFault, call_faults, right_call
+from .call import CallFault, call_faults, calls, right
 from .graph import Fault, epsilon_faults, graph_faults
 from .outcome import Outcome
 
@@ -60,13 +61,13 @@ def model_outcomes(
     session: Session, pack: Pack, config: RunConfig, a_kind: int
 ) -> Iterator[Outcome]:
     """Yield the unchanged model's outcome, then those of `a_kind` faults of each kind."""
-    graph = read_frozen(pack.graph_path, **pack.manifest.tensors)
+    graph = read_graph(pack.graph_path, pack.manifest.tensors)
     truth = run_tensorflow(graph, pack.load("inputs"), "float64").outputs
     bench = Bench(session, pack, config, graph, truth)
     yield _judged(bench, session.run(pack, config))
     for fault in graph_faults(graph, pack.model, a_kind):
         yield _graph_outcome(bench, fault)
-    traced = trace(build_model(get_model(pack.model), session.weights)).graph
+    traced = trace(build_model(get_model(pack.model), session.choices.weights)).graph
     for fault in epsilon_faults(graph, traced, pack.model, a_kind):
         yield _graph_outcome(bench, fault)
     yield from _call_outcomes(bench)
@@ -79,7 +80,7 @@ def _graph_outcome(bench: Bench, fault: Fault) -> Outcome:
 def _run_faulty(bench: Bench, pack: Pack, fault: Fault) -> CandidateRun:
     with _copied_pack(pack, GRAPH) as faulty:
         write_graph(faulty.path / GRAPH, fault.graph)
-        return run_candidate(faulty, bench.config, bench.session.timeout)
+        return run_candidate(faulty, bench.config, bench.session.choices.candidate_timeout)
 
 
 @contextmanager
@@ -169,8 +170,8 @@ def beyond_opencv_limits(outputs: Optional[Array], reference: Array) -> bool:
     """Return whether OpenCV's own tests would reject any input's outputs."""
     if outputs is None or outputs.shape != reference.shape:
         return True
-    difference = np.abs(outputs - reference)
-    return not (difference.mean(axis=1).max() <= OPENCV_MEAN and difference.max() <= OPENCV_MAX)
+    mean, most = (distance(outputs, reference).max() for distance in (l1_mean, linf))
+    return bool(mean > OPENCV_MEAN or most > OPENCV_MAX)
 
 
 def _call_outcomes(bench: Bench) -> Iterator[Outcome]:
@@ -180,10 +181,9 @@ def _call_outcomes(bench: Bench) -> Iterator[Outcome]:
         np.ascontiguousarray(load_photo(fixture_path(f"images/{name}.jpg"))[..., ::-1])
         for name in CHECK_PHOTOS
     ]
-    stated = np.concatenate([_stated(photo, spec) for photo in photos])
+    stated = np.concatenate([right(spec).blob(photo) for photo in photos])
     double, single = (run_tensorflow(bench.graph, _nhwc(stated), d).outputs for d in _DTYPES)
-    right = CallFault("", [right_call(photo, spec) for photo in photos])
-    for fault in (right, *call_faults(photos, spec)):
+    for fault in (CallFault("", calls(photos, right(spec))), *call_faults(photos, spec)):
         given = _blobs(fault, spec)
         changed = run_tensorflow(bench.graph, _nhwc(given), "float64").outputs
         outputs = _answers(bench, _nhwc(given))
@@ -205,23 +205,17 @@ def _call_outcomes(bench: Bench) -> Iterator[Outcome]:
 _DTYPES = ("float64", "float32")
 
 
-def _stated(photo: Array, spec: ModelSpec) -> Array:
-    arguments = blob_arguments(spec.mode)
-    stated = blob(photo, (spec.size, spec.size), arguments, crop=True)
-    return divide_by_std(stated, arguments)
-
-
 def _blobs(fault: CallFault, spec: ModelSpec) -> Array:
     given = run_blobs(fault.cases)
     errors = [blob for blob in given if isinstance(blob, str)]
     assert not errors, errors
     blobs = np.concatenate([np.asarray(blob) for blob in given])
-    return divide_by_std(blobs, blob_arguments(spec.mode)) if fault.divide else blobs
+    return right(spec).divide(blobs) if fault.divide else blobs
 
 
 def _rounding(stated: Array, spec: ModelSpec) -> Array:
     """Return what may differ: one unit in the last place, and what dividing by std makes of it."""
-    std = MODES[spec.mode].std
+    std = right(spec).std
     if std is None:
         return np.asarray(np.spacing(np.abs(stated)))
     return np.asarray(2 * np.spacing(np.abs(stated)) + EPS32 / min(std))
@@ -236,4 +230,4 @@ def _answers(bench: Bench, images: Array) -> Optional[Array]:
     with _copied_pack(bench.pack, INPUTS) as pack:
         np.save(pack.path / INPUTS, images)
         config = replace(bench.config, layers=False)
-        return run_candidate(pack, config, bench.session.timeout).outputs
+        return run_candidate(pack, config, bench.session.choices.candidate_timeout).outputs

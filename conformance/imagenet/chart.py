@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conformance.errors import ConformanceError
-from conformance.report import charts
-from conformance.report.html import vl_convert
+from conformance.charts import draw, iteration_chart, with_rows
 
 from .evaluation import BATCHES_A_SHARD, Evaluation
 from .files import header
-
-_WIDTH = 720
 
 
 def draw_evaluation(path: Path, found: Evaluation) -> None:
@@ -25,15 +21,8 @@ def draw_evaluation(path: Path, found: Evaluation) -> None:
         "tensorflow": f"TensorFlow {head['tensorflow']}",
     }
     rows = [
-        {"iteration": number, "who": who[name], "ms": times[name]}
-        for name in who
-        for number, times in enumerate(found.times, 1)
+        {"who": who[name], "iterations": [times[name] for times in found.times]} for name in who
     ]
     images = job.batch * BATCHES_A_SHARD
     title = f"{job.model}: ms an image in each shard of {images}, {head['cpu']}, 1 thread"
-    spec = charts.with_rows(charts.iteration_chart(), rows, title, _WIDTH)
-    picture = vl_convert().vegalite_to_png(spec, scale=2)
-    try:
-        path.write_bytes(picture)
-    except OSError as error:
-        raise ConformanceError(f"{path}: can't be written ({error.strerror})") from error
+    draw(with_rows(iteration_chart(), rows, title), path, str(path))

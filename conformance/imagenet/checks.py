@@ -21,10 +21,10 @@ METRIC = "softmax_l1_sum"
 
 @dataclass(frozen=True)
 class Finding:
-    """One check. passed: None where there is nothing to check, for the reason told."""
+    """One check. passed: None where there is nothing to check, for the reason in `text`."""
 
     passed: Optional[bool]
-    told: str
+    text: str
 
 
 def allowed_l1(pack: Pack, opencv: str, engine: str) -> float:
@@ -86,13 +86,13 @@ def published_accuracy(found: Evaluation, pack: Pack) -> Finding:
             f"Keras' published accuracy needs --weights imagenet, --preprocess keras and "
             f"{PUBLISHED_IMAGES} images (here: {found.plan.weights}, {recipe}, {images})",
         )
-    told, passed = [], True
+    lines, passed = [], True
     for name in ("opencv", "tensorflow"):
         for top, wanted in zip(("top1", "top5"), expected):
             got = 100 * found.summary[name][top]["value"]
             passed = passed and abs(got - wanted) <= PUBLISHED_WITHIN
-            told.append(f"{name} {top} {got:.3f} % (published {wanted:.3f} %)")
-    return Finding(passed, f"within {PUBLISHED_WITHIN} points: {', '.join(told)}")
+            lines.append(f"{name} {top} {got:.3f} % (published {wanted:.3f} %)")
+    return Finding(passed, f"within {PUBLISHED_WITHIN} points: {', '.join(lines)}")
 
 
 CHECKS: dict[str, Callable[[Evaluation, Pack], Finding]] = {

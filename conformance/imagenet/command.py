@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Column
 
 from conformance.cli import BAD, OK
-from conformance.cli.options import chosen_models, packs_option, weights_option
+from conformance.cli.options import ENGINE, add_option, add_options, chosen_models
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.models import get_model
@@ -36,32 +36,25 @@ from .dataset import Dataset
 from .evaluation import Evaluation, Plan, Tally, evaluate
 from .files import results_name, write_results
 from .folder import RunFolder
-from .options import Asked, add_options, results_folder
+from .options import OPTIONS, Asked, results_folder
 
 
 def evaluate_options(parser: argparse.ArgumentParser) -> None:
     """Add what `evaluate` takes."""
     parser.add_argument("models", nargs="+", metavar="MODEL")
-    packs_option(parser)
-    weights_option(parser)
-    add_options(parser.add_argument)
-    parser.add_argument(
-        "--engine", default="default", help="classic, new, or default: OpenCV's own"
-    )
-    parser.add_argument("--results", default="results", metavar="DIR", help="default: results")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="longest time one framework may take for a shard (default: 600)",
-    )
+    add = parser.add_argument
+    add_options(add, "--packs", "--weights")
+    for name, settings in OPTIONS.items():
+        add_option(add, name, **settings)
+    add_option(add, "--engine", **ENGINE)
+    add_option(add, "--results", default=Path("results"), help="default: results")
+    longest = "longest time one framework may take for a shard (default: 600)"
+    add_option(add, "--timeout", help=longest)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate the models; 0 where the frameworks agree, 1 where not or OpenCV failed."""
     asked = Asked(vars(arguments))
-    asked.check()
     packs = [find_model_pack(name, arguments) for name in chosen_models(arguments.models)]
     dataset = asked.dataset()
     opencv = probe_in_child()
@@ -132,7 +125,7 @@ def _findings(found: Any, pack: Pack) -> Iterator[str]:
     for check in CHECKS.values() if isinstance(found, Evaluation) else ():
         finding = check(found, pack)
         if finding.passed is False:
-            yield f"{pack.model}: {finding.told}"
+            yield f"{pack.model}: {finding.text}"
 
 
 @contextmanager
@@ -145,11 +138,11 @@ def progress(model: str) -> Iterator[Callable[[Tally], None]]:
         MofNCompleteColumn(table_column=_whole(11)),
         TextColumn("{task.fields[rate]}", table_column=_whole(6)),
         TimeRemainingColumn(table_column=_whole(7)),
-        TextColumn("{task.fields[told]}", markup=False, table_column=_whole(30)),
+        TextColumn("{task.fields[running]}", markup=False, table_column=_whole(30)),
     )
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, speed_estimate_period=60) as bar:
-        task = bar.add_task(model, total=None, rate="", told="")
+        task = bar.add_task(model, total=None, rate="", running="")
 
         def report(tally: Tally) -> None:
             speed = bar.tasks[task].speed
@@ -158,7 +151,7 @@ def progress(model: str) -> Iterator[Callable[[Tally], None]]:
                 total=tally.total,
                 completed=tally.done,
                 rate=f"{speed:.1f}/s" if speed else "",
-                told=_running(tally),
+                running=_running(tally),
             )
 
         yield report
@@ -196,7 +189,7 @@ def _print_files(folder: Path, found: Evaluation) -> None:
 
 def _rows(found: Evaluation) -> Iterator[tuple[str, ...]]:
     job, summary = found.plan.job, found.summary
-    for name, told in (
+    for name, framework in (
         ("tensorflow", "TensorFlow"),
         ("opencv", f"OpenCV {found.plan.opencv} {job.config.engine}"),
     ):
@@ -204,7 +197,7 @@ def _rows(found: Evaluation) -> Iterator[tuple[str, ...]]:
         one = of["top1"]
         yield (
             job.model if name == "tensorflow" else "",
-            told,
+            framework,
             f"{100 * one['value']:.3f}",
             f"{100 * of['top5']['value']:.3f}",
             f"{100 * one['low']:.2f} to {100 * one['high']:.2f}",

@@ -22,8 +22,8 @@ from typing import Optional
 
 import numpy as np
 
-from conformance.errors import ConformanceError
-from conformance.pack.request import json_digest
+from conformance.errors import ConformanceError, install
+from conformance.pack.sealed import json_digest
 
 CLASSES = 1000
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -224,9 +224,7 @@ def _kit_classes(meta: Path) -> dict[int, int]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise ConformanceError(
-            f"reading {meta} needs SciPy: python -m pip install 'opencv-dnn-conformance[imagenet]'"
-        ) from error
+        raise ConformanceError(f"reading {meta} needs SciPy: {install('imagenet')}") from error
     try:
         rows = loadmat(meta, squeeze_me=True)["synsets"]
         synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}

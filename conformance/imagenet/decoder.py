@@ -12,19 +12,18 @@ from typing import Any, Callable
 
 import numpy as np
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 
 Array = np.ndarray[Any, Any]
-INSTALL = "python -m pip install 'opencv-dnn-conformance[imagenet]'"
 # Keras' recipe leaves the same border at all sizes: 256 for 224, 342 for 299.
 _KERAS_BORDER = 256 / 224
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an RGB image becomes a square. told: in words, for the report."""
+    """How an RGB image becomes a square. text: in words, for the report."""
 
-    told: str
+    text: str
     apply: Callable[[Any, int], Any]
 
 
@@ -75,7 +74,7 @@ def require_pillow() -> None:
     try:
         import PIL.Image  # noqa: F401
     except ImportError as error:
-        raise ConformanceError(f"reading images needs Pillow: {INSTALL}") from error
+        raise ConformanceError(f"reading images needs Pillow: {install('imagenet')}") from error
 
 
 def decode(path: Path, size: int, recipe: str) -> Array:

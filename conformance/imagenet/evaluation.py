@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,21 +14,18 @@ from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.pack.format import Pack
-from conformance.processes.server import close_servers
 
 from . import statistics
-from .dataset import Dataset, Entry
+from .dataset import Dataset
 from .decoder import RECIPES, Bad, require_pillow
 from .folder import RunFolder
-from .shards import Array, Job, ShardResult, run_shard
+from .runner import Runner, Shard
+from .shards import Array, Job, ShardResult
 
 # So many batches of TensorFlow are a shard: what a lost worker or an interruption costs.
 BATCHES_A_SHARD = 4
 MAX_BAD_PERCENT = 0.1
-_BAD_TOLD = 10
-
-Shard = tuple[int, tuple[Entry, ...]]
-Runner = Callable[[Job, Sequence[Shard]], Generator[ShardResult, None, None]]
+_BAD_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -122,29 +118,6 @@ def make_job(pack: Pack, folder: Path, recipe: str, config: RunConfig, **more: A
     )
 
 
-def in_threads(workers: int) -> Runner:
-    """Return what runs shards side by side in this process, `workers` at a time.
-
-    One that decodes leaves a core to one that infers, so that all cores are always busy.
-    """
-
-    def run(job: Job, shards: Sequence[Shard]) -> Generator[ShardResult, None, None]:
-        pool = ThreadPoolExecutor(workers)
-        futures: list[Future[ShardResult]] = []
-        try:
-            futures += [pool.submit(run_shard, job, index, entries) for index, entries in shards]
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-            close_servers()  # which ends the shards that are being run
-            pool.shutdown(wait=True)
-            close_servers()
-
-    return run
-
-
 def evaluate(
     plan: Plan,
     folder: Path,
@@ -189,11 +162,11 @@ def _check_bad(plan: Plan, bad: Sequence[Bad]) -> None:
     images = len(plan.dataset.entries)
     if len(bad) <= plan.max_bad / 100 * images:
         return
-    told = "\n".join(f"  {one.name}: {one.reason}" for one in bad[:_BAD_TOLD])
-    more = f"\n  and {len(bad) - _BAD_TOLD} more" if len(bad) > _BAD_TOLD else ""
+    lines = "\n".join(f"  {one.name}: {one.reason}" for one in bad[:_BAD_NAMED])
+    more = f"\n  and {len(bad) - _BAD_NAMED} more" if len(bad) > _BAD_NAMED else ""
     raise ConformanceError(
         f"{plan.dataset.folder}: {len(bad)} of {images} images can't be used, over --max-bad "
-        f"{plan.max_bad:g} %:\n{told}{more}\nRestore them, or raise --max-bad"
+        f"{plan.max_bad:g} %:\n{lines}{more}\nRestore them, or raise --max-bad"
     )
 
 

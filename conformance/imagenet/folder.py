@@ -12,9 +12,10 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.errors import ConformanceError
+from conformance.pack.sealed import whole_file, write_text
 
 from .decoder import Bad
-from .shards import ShardResult, disk_error, write_whole
+from .shards import ShardResult, disk_errors
 
 _RUN = "run.json"
 
@@ -31,18 +32,16 @@ class RunFolder:
 
         Raises ConformanceError for a folder of another evaluation, and one that can't be written.
         """
-        try:
+        with disk_errors(self.path):
             if not resume:
                 shutil.rmtree(self.path, ignore_errors=True)
             elif self.path.exists():
                 self._require_same()
                 found = (_read(file) for file in sorted(self.path.glob("[0-9]*.npz")))
                 return {shard.index: shard for shard in found if shard is not None}
-            text = json.dumps(self.identity, indent=1) + "\n"
-            write_whole(self.path / _RUN, lambda file: file.write_text(text, encoding="utf-8"))
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / _RUN, json.dumps(self.identity, indent=1) + "\n")
             return {}
-        except OSError as error:
-            raise disk_error(self.path, error) from error
 
     def _require_same(self) -> None:
         file = self.path / _RUN
@@ -54,25 +53,18 @@ class RunFolder:
             ) from error
         differ = [name for name in self.identity if there.get(name) != self.identity[name]]
         if differ:
-            told = "; ".join(f"{n}: {there.get(n)!r}, now {self.identity[n]!r}" for n in differ)
+            text = "; ".join(f"{n}: {there.get(n)!r}, now {self.identity[n]!r}" for n in differ)
             raise ConformanceError(
-                f"--resume: {self.path} is of another evaluation ({told}): run that one again as "
+                f"--resume: {self.path} is of another evaluation ({text}): run that one again as "
                 f"it was, or begin anew without --resume"
             )
 
     def keep(self, shard: ShardResult) -> None:
         """Write a finished shard; raise ConformanceError where the disk does not take it."""
         notes = json.dumps({"bad": [asdict(one) for one in shard.bad], "seconds": shard.seconds})
-
         arrays: dict[str, Any] = {f"a_{name}": array for name, array in shard.arrays.items()}
-
-        def write(file: Path) -> None:
-            np.savez(file, index=shard.index, notes=notes, **arrays)
-
-        try:
-            write_whole(self.path / f"{shard.index:06}.npz", write)
-        except OSError as error:
-            raise disk_error(self.path, error) from error
+        with disk_errors(self.path), whole_file(self.path / f"{shard.index:06}.npz") as temporary:
+            np.savez(temporary, index=shard.index, notes=notes, **arrays)
 
     def remove(self) -> None:
         """Remove the folder: the results are written."""

@@ -6,18 +6,32 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from conformance.candidate import RunConfig
+from conformance.cli.options import count
 from conformance.errors import ConformanceError
 from conformance.pack.format import Pack
 
-from .cluster import on_dask
 from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
 from .decoder import RECIPES
-from .evaluation import MAX_BAD_PERCENT, Plan, Runner, in_threads, make_job
+from .evaluation import MAX_BAD_PERCENT, Plan, make_job
+from .runner import Runner, in_threads, on_dask
 
-# Options as argparse and pytest both take them.
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise ValueError("give a number from 0 to 2^32-1")
+    return int(text)
+
+
+def _percent(text: str) -> float:
+    if not 0 <= float(text) <= 100:
+        raise ValueError("give percent, 0-100")
+    return float(text)
+
+
+# As cli.options has its own.
 OPTIONS: dict[str, dict[str, Any]] = {
     "--imagenet-dir": {"metavar": "DIR", "help": "folder of the validation images"},
     "--imagenet-labels": {
@@ -30,15 +44,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "other OpenCV versions",
     },
     "--subset": {"type": int, "metavar": "N", "help": "only N images, evenly of each class"},
-    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "which images (default: 0)"},
+    "--seed": {"type": _seed, "default": 0, "metavar": "N", "help": "which images (default: 0)"},
     "--batch-size": {
-        "type": int,
+        "type": count,
         "default": 50,
         "metavar": "N",
         "help": "images at once in TensorFlow (default: 50)",
     },
     "--opencv-batch": {
-        "type": int,
+        "type": count,
         "default": 1,
         "metavar": "N",
         "help": "images at once in OpenCV (default: 1, which is fastest on a CPU)",
@@ -46,22 +60,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--preprocess": {
         "choices": tuple(RECIPES),
         "default": "tutorial",
-        "help": "; ".join(f"{name}: {recipe.told}" for name, recipe in RECIPES.items()),
+        "help": "; ".join(f"{name}: {recipe.text}" for name, recipe in RECIPES.items()),
     },
     "--max-bad": {
-        "type": float,
+        "type": _percent,
         "default": MAX_BAD_PERCENT,
         "metavar": "PERCENT",
         "help": "images that may be bad (default: 0.1)",
     },
     "--resume": {"action": "store_true", "help": "go on where an interrupted evaluation ended"},
     "--jobs": {
-        "type": int,
+        "type": count,
         "metavar": "N",
         "help": "shards evaluated side by side, a core each (default: all cores)",
     },
     "--workers": {
-        "type": int,
+        "type": count,
         "metavar": "N",
         "help": "the same in N Dask workers of this machine (needs the extra: cluster)",
     },
@@ -81,19 +95,8 @@ class Asked:
         if not folder:
             raise ConformanceError(f"--imagenet-dir is missing: which images?\n{HOW_TO_GET}")
         whole = read_dataset(_path(folder), _path(labels) if labels else None)
-        count = self.options["subset"]
-        return whole if count is None else subset(whole, count, self.options["seed"])
-
-    def check(self) -> None:
-        """Raise ConformanceError for a number out of range."""
-        for name in ("batch_size", "opencv_batch", "jobs", "workers"):
-            value = self.options[name]
-            if value is not None and value < 1:
-                raise ConformanceError(f"--{name.replace('_', '-')} {value}: give 1 or more")
-        if not 0 <= self.options["seed"] < 2**32:
-            raise ConformanceError(f"--seed {self.options['seed']}: give a number from 0 to 2^32-1")
-        if not 0 <= self.options["max_bad"] <= 100:
-            raise ConformanceError(f"--max-bad {self.options['max_bad']:g}: give percent, 0-100")
+        images = self.options["subset"]
+        return whole if images is None else subset(whole, images, self.options["seed"])
 
     def plan(
         self, pack: Pack, dataset: Dataset, opencv: str, engine: str, weights: str, timeout: float
@@ -130,12 +133,6 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def add_options(add: Callable[..., Any]) -> None:
-    """Add the options by `add`, argparse's add_argument or pytest's addoption."""
-    for name, settings in OPTIONS.items():
-        add(name, **settings)
 
 
 def results_folder(root: Optional[str]) -> Path:

@@ -6,24 +6,24 @@ there is named by the digest of what it was made of, so that it can't be taken f
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import platform
 import tempfile
-import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.pack.format import GRAPH
-from conformance.pack.request import file_digest, json_digest, keras_flavour, producer_versions
+from conformance.pack.request import keras_flavour, producer_versions
+from conformance.pack.sealed import file_digest, json_digest, means_full, whole_file, write_text
 from conformance.processes.server import OPENCV, TENSORFLOW, server
+from conformance.verdict.metrics import apart, top_k
 
 from .dataset import Entry
 from .decoder import Bad, decode_all
@@ -34,29 +34,23 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Job:
-    """What all shards of one evaluation have in common; paths as the workers see them.
-
-    pack, folder: of the pack and of the images. digest: of the pack. size, mode, classes: of the
-    model's input and output. batch, opencv_batch: images at once in TensorFlow and in OpenCV.
-    threads: of each framework. timeout: seconds for a shard. cache: its folder, or None.
-    opencv: the version that a worker must have, None for any.
-    """
+    """What all shards of one evaluation have in common; paths as the workers see them."""
 
     model: str
-    pack: str
-    digest: str
-    folder: str
-    size: int
+    pack: str  # its folder
+    digest: str  # of the pack
+    folder: str  # of the images
+    size: int  # of the model's input, as mode
     mode: str
-    classes: int
+    classes: int  # of its output
     recipe: str
     config: RunConfig
-    batch: int = 50
+    batch: int = 50  # images at once in TensorFlow
     opencv_batch: int = 1
-    threads: int = 1
-    timeout: float = 600.0
-    cache: Optional[str] = None
-    opencv: Optional[str] = None
+    threads: int = 1  # of each framework
+    timeout: float = 600.0  # seconds for a shard
+    cache: Optional[str] = None  # its folder
+    opencv: Optional[str] = None  # the version that a worker must have, None for any
 
 
 @dataclass(frozen=True)
@@ -81,11 +75,9 @@ def run_shard(job: Job, index: int, entries: Sequence[Entry]) -> ShardResult:
     pack, the images or the OpenCV asked for are not on this machine.
     """
     _require_here(job)
-    try:
-        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
-            return _run(job, index, entries, Path(name))
-    except OSError as error:
-        raise disk_error(job.cache or tempfile.gettempdir(), error) from error
+    folder = job.cache or tempfile.gettempdir()
+    with disk_errors(folder), tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+        return _run(job, index, entries, Path(name))
 
 
 def _require_here(job: Job) -> None:
@@ -97,18 +89,23 @@ def _require_here(job: Job) -> None:
             )
 
 
-def disk_error(folder: object, error: OSError) -> ConformanceError:
-    """Return the error that says why nothing can be written to `folder`."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    what = "no space left" if full else f"can't be read or written ({error.strerror or error})"
-    return ConformanceError(
-        f"{folder}: {what}. Finished shards are kept: free some space or choose another folder "
-        f"(--results, --imagenet-cache, TMPDIR), then go on with --resume"
-    )
+@contextmanager
+def disk_errors(folder: object) -> Iterator[None]:
+    """Turn an OSError into a ConformanceError that names `folder` and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"can't be read or written ({error.strerror or error})"
+        raise ConformanceError(
+            f"{folder}: {'no space left' if means_full(error) else reason}. Finished shards are "
+            f"kept: free some space or choose another folder (--results, --imagenet-cache, "
+            f"TMPDIR), then go on with --resume"
+        ) from error
 
 
 def _run(job: Job, index: int, entries: Sequence[Entry], scratch: Path) -> ShardResult:
     kept = Path(job.cache) if job.cache else scratch
+    kept.mkdir(parents=True, exist_ok=True)
     pixels, bad = _pixels(job, entries, kept)
     gone = {one.index for one in bad}
     good = [entry for place, entry in enumerate(entries) if place not in gone]
@@ -164,9 +161,9 @@ def _pixels(job: Job, entries: Sequence[Entry], kept: Path) -> tuple[Path, list[
         pixels, bad = decode_all(
             Path(job.folder), [entry.name for entry in entries], job.size, job.recipe
         )
-        write_whole(path, lambda temporary: np.save(temporary, pixels), job.cache is not None)
-        text = json.dumps([asdict(one) for one in bad])
-        write_whole(notes, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        with whole_file(path, durable=job.cache is not None) as temporary:
+            np.save(temporary, pixels)
+        write_text(notes, json.dumps([asdict(one) for one in bad]))
     return path, [Bad(**one) for one in json.loads(notes.read_text(encoding="utf-8"))]
 
 
@@ -181,7 +178,8 @@ def _tensorflow(job: Job, pixels: Path, kept: Path) -> tuple[Array, float]:
             outputs = Path(name, "outputs.npy")
             answer = child.ask({"pixels": str(pixels), "outputs": str(outputs)})
             given, seconds = np.load(outputs, allow_pickle=False), answer["seconds"]
-        write_whole(path, lambda temporary: np.savez(temporary, outputs=given, seconds=seconds))
+        with whole_file(path) as temporary:
+            np.savez(temporary, outputs=given, seconds=seconds)
     with np.load(path, allow_pickle=False) as arrays:
         return np.asarray(arrays["outputs"]), float(arrays["seconds"])
 
@@ -195,30 +193,12 @@ def _require_tensorflow(job: Job) -> None:
         )
 
 
-def write_whole(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
-    """Let `write` make a file that is under `path` whole or not at all, whoever else writes it.
-
-    write: takes a path to write to, of the same suffix. durable: even if the power fails.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        write(temporary)
-        if durable:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def compared(labels: Array, opencv: Array, tensorflow: Array) -> dict[str, Array]:
     """Return a shard's arrays (see ShardResult) from both frameworks' outputs [N, classes]."""
-    apart = np.abs(opencv.astype(np.float64) - tensorflow)
-    arrays = {"label": labels, "l1": apart.sum(axis=1), "linf": apart.max(axis=1, initial=0)}
+    strayed = apart(opencv, tensorflow)
+    arrays = {"label": labels, "l1": strayed.sum(axis=1), "linf": strayed.max(axis=1, initial=0)}
     for name, outputs in (("opencv", opencv), ("tensorflow", tensorflow)):
-        # Stable, so that ties end the same way everywhere.
-        top = np.argsort(-outputs, axis=1, kind="stable")[:, :TOP]
+        top = top_k(outputs, TOP)
         arrays[f"{name}_top"] = top.astype(np.int16)
         arrays[f"{name}_p"] = np.take_along_axis(outputs, top[:, :2], axis=1)
     return arrays

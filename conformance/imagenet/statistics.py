@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.errors import ConformanceError
-
-from .decoder import INSTALL
+from conformance.errors import ConformanceError, install
 
 Array = np.ndarray[Any, Any]
 CONFIDENCE = 0.95
@@ -54,7 +52,7 @@ def _binomtest() -> Any:
     try:
         from scipy.stats import binomtest
     except ImportError as error:
-        raise ConformanceError(f"intervals and tests need SciPy: {INSTALL}") from error
+        raise ConformanceError(f"intervals and tests need SciPy: {install('imagenet')}") from error
     return binomtest
 
 

@@ -14,8 +14,6 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 
-from .modes import BlobArguments
-
 if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
     from numpy.typing import NDArray
 
@@ -26,23 +24,30 @@ if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
 
 @dataclass(frozen=True)
 class BlobCall:
-    """What a call of the blobFromImage functions asks for.
+    """The arguments of a call of the blobFromImage functions."""
 
-    size: (width, height), as OpenCV orders it; None is the first image's. scalefactor: one number,
-    or one a channel. mean, scalefactor: in the order of the blob's channels. padding: "null"
-    (height and width are scaled independently), "crop_center" (scaled until the image covers
-    `size`, then cut out of its centre) or "letterbox" (scaled until it fits, then `border`, in the
-    order of the image's channels, around it). depth: "float32" or "uint8". layout: of the blob.
-    """
-
-    size: Optional[Size] = None
-    scalefactor: Union[float, tuple[float, ...]] = 1.0
-    mean: tuple[float, ...] = ()
+    size: Optional[Size] = None  # (width, height), as OpenCV orders it; None is the first image's
+    scalefactor: Union[float, tuple[float, ...]] = 1.0  # one number, or one a channel of the blob
+    mean: tuple[float, ...] = ()  # one a channel of the blob
     swapRB: bool = False
+    # "null": height and width are scaled independently. "crop_center": scaled until the image
+    # covers `size`, then cut out of its centre. "letterbox": scaled until it fits, framed.
     padding: str = "null"
-    depth: str = "float32"
-    layout: str = "NCHW"
-    border: tuple[float, ...] = ()
+    depth: str = "float32"  # or "uint8"
+    layout: str = "NCHW"  # or "NHWC"
+    border: tuple[float, ...] = ()  # the colour of a letterbox's frame, in the image's order
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the arguments of blobFromImage, without those that are as by default."""
+        given: dict[str, Any] = {"swapRB": self.swapRB, "crop": self.padding == "crop_center"}
+        for name in ("size", "mean"):
+            if getattr(self, name):
+                given[name] = getattr(self, name)
+        if self.scalefactor != 1.0:
+            given["scalefactor"] = self.scalefactor
+        if self.depth == "uint8":
+            given["ddepth"] = "CV_8U"
+        return given
 
 
 def state_blob(images: Sequence[Array], call: BlobCall) -> Array:
@@ -83,18 +88,6 @@ def _check_image(image: Array) -> None:
 def _scalar(values: tuple[float, ...]) -> Array:
     """Return four float32 values, zeros behind those given, as OpenCV's Scalar has them."""
     return np.array([*values, 0, 0, 0, 0][:4], np.float32)
-
-
-def blob(
-    image_bgr: Array, size: Size, arguments: BlobArguments, crop: bool = False
-) -> NDArray[np.float32]:
-    """Return what ``cv2.dnn.blobFromImage`` gives for a model's arguments: [1, 3, height, width].
-
-    image_bgr: [H, W, 3] uint8 or float32. size: (width, height).
-    """
-    padding = "crop_center" if crop else "null"
-    call = BlobCall(size, arguments.scalefactor, arguments.mean, arguments.swapRB, padding)
-    return state_blob([image_bgr], call)
 
 
 def resize(image: Array, size: Size, scale: Optional[float] = None) -> Array:

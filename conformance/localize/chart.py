@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.errors import ConformanceError
-from conformance.report.charts import Spec, layer_chart, with_rows
-from conformance.report.html import vl_convert
+from conformance.charts import Spec, draw, layer_chart, with_rows
 from conformance.verdict.nodes import NodeDeviation, first_bad
 
 # A deviation of nothing has no place on a logarithmic axis.
@@ -22,11 +20,7 @@ def draw_profile(path: Path, nodes: Sequence[NodeDeviation], title: str) -> None
     The first node out of the noise is marked. Raises ConformanceError without the extra "report",
     or where `path` can't be written.
     """
-    picture = vl_convert().vegalite_to_png(_spec(nodes, title), scale=2)
-    try:
-        path.write_bytes(picture)
-    except OSError as error:
-        raise ConformanceError(f"--plot {path}: can't be written ({error.strerror})") from error
+    draw(_spec(nodes, title), path, f"--plot {path}")
 
 
 def _spec(nodes: Sequence[NodeDeviation], title: str) -> Spec:

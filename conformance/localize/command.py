@@ -8,72 +8,44 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.cli import BAD, OK
-from conformance.cli.options import (
-    chosen,
-    count,
-    importer_list,
-    own_options,
-    packs_option,
-    weights_option,
-)
+from conformance.cli.options import ENGINE, OWN, add_option, add_options, chosen
+from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.pack.format import Pack
-from conformance.pack.request import GRAPHS
+from conformance.pack.formats import IMPORTERS
 from conformance.pack.sampling import SAMPLED
-from conformance.session import Session
+from conformance.session import Session, choices_of
 from conformance.verdict.checks import judge_run
 from conformance.verdict.judgement import Judgement
 from conformance.verdict.nodes import NodeDeviation, first_bad
 
 from .diagnosis import diagnose, where_bad
 
-_SWITCHES = {"on": True, "off": False}
-
 
 def localize_options(parser: argparse.ArgumentParser) -> None:
     """Add what `localize` takes."""
-    parser.add_argument("model", metavar="MODEL", help="a name, or the path of your own model")
-    packs_option(parser)
-    weights_option(parser)
-    parser.add_argument("--graph", choices=GRAPHS, default="opencv", help="default: %(default)s")
-    parser.add_argument(
-        "--importer", default="tensorflow", help="OpenCV's importer: tensorflow, tflite or onnx"
-    )
-    parser.add_argument(
-        "--engine", default="default", help="classic, new, or default: OpenCV's own"
-    )
-    parser.add_argument("--target", default="cpu", help="OpenCV's target (default: cpu)")
-    for switch in ("winograd", "fusion"):
-        parser.add_argument(f"--{switch}", choices=_SWITCHES, help="default: as the user gets it")
-    parser.add_argument("--threads", type=count, metavar="N", help="threads of OpenCV")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the profile")
-    parser.add_argument("--reduce", type=Path, metavar="DIR", help="write a minimal reproducer")
-    own_options(parser)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a name, or the path of your own model")
+    add_options(add, "--packs", "--weights", "--graph", "--target", "--threads", *OWN)
+    add_option(add, "--importer", help=f"OpenCV's importer: {', '.join(IMPORTERS)}")
+    add_option(add, "--engine", **ENGINE)
+    for switch in ("--winograd", "--fusion"):
+        add_option(add, switch, metavar="on|off", help="default: as the user gets it")
+    add("--plot", type=Path, metavar="FILE.png", help="draw the profile")
+    add("--reduce", type=Path, metavar="DIR", help="write a minimal reproducer")
 
 
 def run_localize(arguments: argparse.Namespace) -> int:
     """Print the profile; return BAD where a node, or an answer, leaves the noise."""
-    models = chosen(arguments, [arguments.model])
+    models = chosen(vars(arguments), [arguments.model])
     (model,) = models.names
-    session = Session(
-        arguments.packs,
-        arguments.weights,
-        arguments.graph,
-        importers=importer_list(arguments.importer)[:1],
-        engines=[arguments.engine],
-        target=arguments.target,
-        winograd=[_SWITCHES.get(arguments.winograd)],
-        fusion=[_SWITCHES.get(arguments.fusion)],
-        threads=arguments.threads,
-        own=models.own,
-        chosen=models.names,
-    )
+    session = Session(choices_of(vars(arguments), models, engines=[arguments.engine]))
+    if len(session.variants()) > 1:
+        raise ConformanceError(
+            "localize looks at one run: give one importer, and --winograd and --fusion on or off"
+        )
     config = session.variants()[0]
     session.build_missing([model], lambda event: print(event, file=sys.stderr))
     pack = session.pack(model)
@@ -105,25 +77,20 @@ def print_profile(nodes: Sequence[NodeDeviation], title: str, inputs: str) -> No
 
     inputs: the names of those that the values are of.
     """
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("node", overflow="fold")
-    table.add_column("op", no_wrap=True)
-    for column in ("deviation", "noise", "allowed", "used"):
-        table.add_column(column, justify="right", no_wrap=True)
     # Most nodes begin with the network's name; without it they fit into 80 columns.
     folder = posixpath.commonpath([node.node for node in nodes])
     common = f"{folder}/" if folder else ""
     first = first_bad(nodes)
+    rows = []
     for node in nodes:
         mark = "<- first out of the noise" if node is first else "bad" if node.bad else ""
-        told = "\n  ".join(filter(None, (node.node, mark or node.absent)))
-        table.add_row(told.replace(common, ""), node.op, *_figures(node))
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-    console.print(f"{title}: root mean square over sampled values, against float64")
-    console.print(f"inputs: {inputs}")
+        lines = "\n  ".join(filter(None, (node.node, mark or node.absent)))
+        rows.append((lines.replace(common, ""), node.op, *_figures(node)))
+    title = f"{title}: root mean square over sampled values, against float64\ninputs: {inputs}"
     if common:
-        console.print(f"names of nodes without {common}")
-    console.print(table)
+        title += f"\nnames of nodes without {common}"
+    heads = ("node", "op", ">deviation", ">noise", ">allowed", ">used")
+    print_table(title, heads, rows, width=None if sys.stdout.isatty() else 160)
 
 
 def _figures(node: NodeDeviation) -> tuple[str, str, str, str]:

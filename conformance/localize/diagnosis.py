@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Optional
 
 from conformance.candidate import CandidateRun, RunConfig
+from conformance.cli.options import DECIDING, repeated
 from conformance.errors import ConformanceError
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
-from conformance.pack.store import default_packs
-from conformance.session import Session, switches
+from conformance.session import Session
 from conformance.verdict import judge
 from conformance.verdict.checks import (
     OUTPUT_METRICS,
@@ -85,8 +85,8 @@ def _blamed(session: Session, pack: Pack, run: CandidateRun) -> Iterator[str]:
     if focused is not pack:
         nodes = session.limits.profile(focused, alone) if alone.layer_samples else []
         first = first_bad(nodes)
-        told = describe(first, nodes) if first else _all_well(run.config)
-        yield f"on {focused.manifest.inputs[0]!r} {told}"
+        state = describe(first, nodes) if first else _all_well(run.config)
+        yield f"on {focused.manifest.inputs[0]!r} {state}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -142,18 +142,10 @@ def _remedies(session: Session, pack: Pack, config: RunConfig) -> Iterator[str]:
 
 def localize_command(session: Session, model: str, config: RunConfig) -> str:
     """Return the command that prints the profile of this run."""
-    command = ["python", "-m", "conformance", "localize"]
-    command += [*session.model_arguments(model, positional=True), "--engine", config.engine]
-    root = session.packs_root
-    settings: dict[str, Optional[str]] = {
-        "--importer": None if config.importer == RunConfig().importer else config.importer,
-        "--packs": None if root == default_packs() else str(root),
-        "--target": None if config.target == "cpu" else config.target,
-        "--threads": None if config.threads is None else str(config.threads),
-    }
-    for name, value in settings.items():
-        command += [name, value] if value is not None else []
-    for state in filter(None, switches(config).split("-")):
-        switch, _, on = state.partition("_")
-        command += [f"--{switch}", on]
-    return shlex.join(command)
+    choices = session.choices
+    own = choices.own.get(model)
+    names = {option: option.lstrip("-") for option in DECIDING}
+    values = {option: getattr(config, n, getattr(choices, n, None)) for option, n in names.items()}
+    values["--weights"] = choices.weights if own is None else None
+    words = ["python", "-m", "conformance", "localize", *(own.words if own else (model,))]
+    return shlex.join([*words, *(word for pair in repeated(values) for word in pair)])

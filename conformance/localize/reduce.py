@@ -7,8 +7,8 @@ the failure is asked of the script itself, in a process of its own.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,13 +19,15 @@ import numpy as np
 
 from conformance.candidate import BATCH, DOING, CandidateRun, RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.capability import ENGINES, IMPORTERS
+from conformance.opencv.capability import ENGINES
+from conformance.opencv.importers import IMPORTERS
 from conformance.pack.builder import require_tensorflow
-from conformance.pack.conversion import FORMATS, require_conversion
+from conformance.pack.conversion import require_conversion
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.pack.request import keras_flavour
 from conformance.pack.sampling import SAMPLED
-from conformance.processes.child import child_environment, last_lines
+from conformance.processes.child import run_child
 from conformance.session import Session
 from conformance.tables import release
 from conformance.verdict.checks import judge_run
@@ -104,8 +106,7 @@ class _Case:
 def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConfig) -> str:
     """Write a graph, input.npy, expected.npy, reproduce.py and issue.md; return what was written.
 
-    The graph is graph.pb, or for another importer model.tflite or model.onnx: the part of the
-    frozen graph, converted by itself.
+    The graph is graph.pb, or for another importer the part of the frozen graph converted by itself.
 
     Raises ConformanceError where nothing fails, OpenCV names no node, TensorFlow is missing, or no
     part of the graph fails by itself.
@@ -245,7 +246,8 @@ def _allowance(case: _Case, part: Part) -> Allowance:
 
 def _script(case: _Case, allowance: Allowance, title: str) -> str:
     engines = case.session.capability["engines"]
-    engine = f"cv2.dnn.{ENGINES[case.config.engine]}"
+    importer = IMPORTERS[case.config.importer]
+    engine = [*map(json.dumps, importer.BEFORE_ENGINE), f"cv2.dnn.{ENGINES[case.config.engine]}"]
     shape = "shape" if case.batch else "size"  # of one image axes of size 1 may be missing
     return _SCRIPT.format(
         title=title,
@@ -253,16 +255,11 @@ def _script(case: _Case, allowance: Allowance, title: str) -> str:
         differs=f"output.{shape} != expected.{shape}",
         limit=float(allowance.values[0]),
         why=_why(allowance),
-        reader=IMPORTERS[case.config.importer],
+        reader=importer.READER,
         file=case.file.name,
-        engine=_engine_argument(case.config.importer, engine) if len(engines) > 1 else "",
+        engine="".join(f", {argument}" for argument in engine) if len(engines) > 1 else "",
         switches="".join(line + "\n" for line in _switches(case)),
     )
-
-
-def _engine_argument(importer: str, engine: str) -> str:
-    """Return what follows the file in the call: readNetFromTensorflow takes a config before it."""
-    return f", {engine}" if importer in FORMATS else f', "", {engine}'
 
 
 def _switches(case: _Case) -> Iterator[str]:
@@ -280,23 +277,13 @@ def _why(allowance: Allowance) -> str:
 
 def _failing_output(script: Path) -> Optional[str]:
     """Return what the script printed if it shows a deviation, an error of OpenCV or a crash."""
-    try:
-        ended = subprocess.run(
-            [sys.executable, str(script.resolve())],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            env=child_environment(),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer within {_TIMEOUT:g} s"
-    if ended.returncode == 0:
+    ending = run_child([sys.executable, str(script.resolve())], _TIMEOUT)
+    if ending.code == 0:
         return None
-    if "OpenCV" not in ended.stdout:
-        raise ConformanceError(f"{script} could not be run.{last_lines(ended.stderr)}")
-    crash = f"\nended by signal {-ended.returncode}" if ended.returncode < 0 else ""
-    return f"{ended.stdout}{ended.stderr}".strip() + crash
+    if ending.code is not None and "OpenCV" not in ending.output:
+        raise ConformanceError(f"{script} could not be run: its process {ending}")
+    crash = f"\nThe process {ending.how}." if ending.code is None or ending.signal else ""
+    return f"{ending.output}{ending.log}".strip() + crash
 
 
 def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:

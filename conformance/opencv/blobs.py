@@ -17,8 +17,8 @@ from typing import Any, Callable, Union
 import numpy as np
 
 from conformance.candidate import Array
-from conformance.errors import ConformanceError
-from conformance.processes.child import last_lines, run_module
+from conformance.processes.child import ask_module
+from conformance.processes.serve import answer_once
 
 from .capability import load_cv2
 
@@ -45,7 +45,7 @@ class BlobCase:
         plural = "" if isinstance(self.image, np.ndarray) else "s"
         return f"blobFromImage{plural}{'WithParams' if self.params else ''}"
 
-    def told(self) -> str:
+    def text(self) -> str:
         """Return the call in words, for a message."""
         images = [self.image] if isinstance(self.image, np.ndarray) else self.image
         sizes = ", ".join(f"{image.dtype} {list(image.shape)}" for image in images)
@@ -75,14 +75,7 @@ def run_blobs(cases: Sequence[BlobCase], timeout: float = 60) -> list[Union[Arra
     with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
         folder = Path(name)
         _write_cases(folder, cases)
-        ending = run_module("conformance.opencv.blobs", [name], folder / "log", timeout)
-        if ending.code != 0:
-            code = "no answer in time" if ending.code is None else f"exit code {ending.code}"
-            raise ConformanceError(
-                f"blobFromImage: its process gave no result ({ending.signal or code})."
-                f"{last_lines(ending.log)}"
-            )
-        errors = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
+        errors = ask_module("conformance.opencv.blobs", [name], timeout, "blobFromImage")
         with np.load(folder / "blobs.npz", allow_pickle=False) as blobs:
             return [errors.get(str(i)) or blobs[str(i)] for i in range(len(cases))]
 
@@ -96,8 +89,8 @@ def _write_cases(folder: Path, cases: Sequence[BlobCase]) -> None:
         arrays.update({f"{index}_{i}": np.asarray(image) for i, image in enumerate(images)})
         count = None if single else len(images)
         arguments = dict(case.arguments)
-        told = {"images": count, "arguments": arguments, "params": case.params, "view": case.view}
-        calls.append(told)
+        call = {"images": count, "arguments": arguments, "params": case.params, "view": case.view}
+        calls.append(call)
     np.savez(folder / "cases.npz", **arrays)
     (folder / "calls.json").write_text(json.dumps(calls, default=float), encoding="utf-8")
 
@@ -122,8 +115,8 @@ def _value(cv2: Any, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def main(folder: Path) -> None:
-    """Make the blobs of the cases in `folder`."""
+def main(folder: Path) -> dict[str, str]:
+    """Make the blobs of the cases in `folder`; return the errors of the others, by number."""
     cv2 = load_cv2()
     calls = json.loads((folder / "calls.json").read_text(encoding="utf-8"))
     blobs: dict[str, Any] = {}
@@ -136,8 +129,8 @@ def main(folder: Path) -> None:
             except Exception as error:  # whatever the binding raises is the answer
                 errors[str(index)] = str(error).strip() or repr(error)
     np.savez(folder / "blobs.npz", **blobs)
-    (folder / "errors.json").write_text(json.dumps(errors), encoding="utf-8")
+    return errors
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    answer_once(lambda: main(Path(sys.argv[1])))

@@ -1,29 +1,24 @@
 """What the installed OpenCV offers. ``python -m conformance.opencv.capability`` prints it as JSON.
 
-A new importer or engine is one entry in IMPORTERS or ENGINES, and its reader in net.py.
+A new engine is one entry in ENGINES; a new importer, a module in importers/.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import platform
 import re
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from conformance.errors import ConformanceError
-from conformance.processes.child import HERE, Interpreter, last_lines, run_module
+from conformance.processes.child import HERE, Interpreter, ask_module
+from conformance.processes.serve import answer_once
 
-# Attribute of cv2.dnn that a build with the importer has; later versions drop some.
-IMPORTERS = {
-    "tensorflow": "readNetFromTensorflow",
-    "tflite": "readNetFromTFLite",
-    "onnx": "readNetFromONNX",
-}
+from .importers import IMPORTERS
+
 # OpenCV 5 brought a second engine and a constant for each; 4.x has the classic one only.
 ENGINES = {"classic": "ENGINE_CLASSIC", "new": "ENGINE_NEW"}
 
@@ -84,7 +79,7 @@ def importers(cv2: Any) -> list[str]:
 
     A build without FlatBuffers or Protobuf has the function too: it only says what is missing.
     """
-    return [name for name, attribute in IMPORTERS.items() if _can_read(cv2, attribute)]
+    return [name for name, importer in IMPORTERS.items() if _can_read(cv2, importer.READER)]
 
 
 def _can_read(cv2: Any, attribute: str) -> bool:
@@ -165,35 +160,10 @@ def probe_in_child(timeout: float = 60, interpreter: Interpreter = HERE) -> dict
     timeout in seconds. Raises ConformanceError with what the child said when it fails: cv2
     missing or not importable, a crash on import, or no answer in time.
     """
-    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
-        answer = Path(folder, "capability.json")
-        module, arguments = "conformance.opencv.capability", [str(answer)]
-        ending = run_module(module, arguments, Path(folder, "log"), timeout, interpreter)
-        if ending.code == 0 and answer.exists():
-            result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-            return result
-    if ending.code == 2:
-        raise ConformanceError(ending.log.strip())
-    how = ending.signal or (f"exit code {ending.code}" if ending.code is not None else "no answer")
-    raise ConformanceError(
-        f"importing cv2 with {interpreter.python} ended with {how} "
-        f"(time limit {timeout:g} s).{last_lines(ending.log)}"
-    )
-
-
-def main(arguments: list[str]) -> int:
-    """Write probe() as JSON to the file named, or to stdout; 2 and a message where it fails."""
-    try:
-        text = json.dumps(probe(), indent=1)
-    except ConformanceError as error:
-        print(error, file=sys.stderr)
-        return 2
-    if arguments:
-        Path(arguments[0]).write_text(text, encoding="utf-8")
-    else:
-        print(text)
-    return 0
+    module, failure = "conformance.opencv.capability", "cv2 can't be used"
+    found: dict[str, Any] = ask_module(module, [], timeout, failure, interpreter)
+    return found
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    answer_once(probe)

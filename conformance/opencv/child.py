@@ -3,36 +3,30 @@
 It writes to the request's folder, so that whatever kills it leaves what was done before:
 ``journal`` (the stage begun last), ``<stage>.npz`` (arrays of a finished stage), ``report.json``
 (version, times, memory, errors). run.py reads them.
-
-"sabotage" in the request, for self-tests, makes a real fault: {"stage": one of records.STAGES,
-"how": "segv" | "abort" | "kill" | "hang" (with a process of its own) | "unchecked-target" (a
-target is asked for whether getAvailableTargets offers it or not)}.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 
 from conformance.candidate import BATCH, REPEATS, Array, Failure, RunConfig
 from conformance.pack.sampling import SAMPLED
 from conformance.processes.machine import peak_mib
+from conformance.processes.serve import printed_since
 
 from . import layers, net
 from .capability import load_cv2
-from .importers import converted_absent, converted_carriers
+from .importers import IMPORTERS
 
 
 class Session:
@@ -46,9 +40,9 @@ class Session:
         self.entries: list[dict[str, Any]] = request["layers"]
         # What each of the model's outputs is called: the nodes of "output" and "logits".
         self.heads: list[dict[str, str]] = request["heads"]
-        self.converted: Optional[list[dict[str, str]]] = request.get("converted")
+        # The tensors of the file, where it is not the frozen graph itself.
+        self.converted: list[dict[str, str]] = request["converted"]
         self.batches: bool = request["batches"]
-        self.sabotage: dict[str, str] = request.get("sabotage") or {}
         self.images: Array = np.load(request["inputs"], allow_pickle=False)
         self.report: dict[str, Any] = {"failures": []}
         self.subject = net.Subject(self.model, self.config, "?")
@@ -62,8 +56,6 @@ class Session:
         with (self.folder / "journal").open("a", encoding="utf-8") as journal:
             journal.write(name + "\n")
         self._log_offset = os.fstat(2).st_size
-        if self.sabotage.get("stage") == name:
-            _SABOTAGE[self.sabotage["how"]]()
         try:
             with net.stage(name, self.subject, self.printed):
                 yield
@@ -84,11 +76,8 @@ class Session:
         self.write_report()
 
     def printed(self) -> str:
-        """Return what was written to stderr, a file of the parent's, since the stage began."""
-        with suppress(OSError), (self.folder / "log").open("rb") as log:
-            log.seek(self._log_offset)
-            return log.read().decode("utf-8", "replace")
-        return ""
+        """Return what was written to stderr since the stage began."""
+        return printed_since(self._log_offset)
 
     def save(self, stage: str, **arrays: Any) -> None:
         """Write the arrays of a stage whole or not at all."""
@@ -119,29 +108,6 @@ class Session:
         temporary = self.folder / "unfinished.json"
         temporary.write_text(json.dumps(self.report), encoding="utf-8")
         os.replace(temporary, self.folder / "report.json")
-
-
-def _segv() -> None:
-    ctypes.string_at(0)
-
-
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _hang() -> None:
-    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    print(f"sabotage: helper process {helper.pid}", flush=True)
-    time.sleep(600)
-
-
-_SABOTAGE: dict[str, Callable[[], object]] = {
-    "segv": _segv,
-    "abort": os.abort,
-    "kill": _kill,
-    "hang": _hang,
-    "unchecked-target": lambda: None,
-}
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -176,23 +142,6 @@ def run(session: Session) -> None:
             run_logits(session, cv2, held, None)
 
 
-def carriers(session: Session, names: list[str]) -> dict[str, str]:
-    """Return {OpenCV layer: graph node whose value it holds}."""
-    if session.converted is None:
-        return layers.carriers(names, session.entries)
-    config = session.config
-    return converted_carriers(
-        config.importer, config.engine, names, session.converted, session.entries
-    )
-
-
-def absent(session: Session, held: dict[str, str]) -> dict[str, str]:
-    """Return {node: reason} of the pack's nodes that no OpenCV layer holds."""
-    if session.converted is None:
-        return layers.absent(held, session.entries)
-    return converted_absent(held, session.converted, session.entries)
-
-
 def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
     """Parse, set up, run each input alone, some twice, some at once.
 
@@ -203,14 +152,14 @@ def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
         candidate, parse_ms = timed(lambda: net.read(cv2, session.graph, session.config))
         names = [str(name) for name in candidate.getLayerNames()]
         session.report["parse_ms"] = parse_ms
-        held = carriers(session, names)
+        importer, entries = IMPORTERS[session.config.importer], session.entries
+        held = importer.carriers(names, entries, session.converted, session.config.engine)
         if len(session.heads) > 1:
             outputs = session.layers_of("output", held)
             tap = layers.tap_outputs(cv2, session.graph, session.config, outputs, candidate)
             candidate = tap.net
     with session.stage("setup"):
-        check = session.sabotage.get("how") != "unchecked-target"
-        net.configure(cv2, candidate, session.config, check)
+        net.configure(cv2, candidate, session.config)
         session.report["threads"] = cv2.getNumThreads()
         refuse_fallback(session)
 
@@ -311,7 +260,8 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
         if session.config.engine == "new" and any(logits):
             rows = {name: [value.reshape(1, -1) for value in read[name]] for name in read}
             session.save("logits", **by_head("logits", logits, rows))
-        missing = absent(session, held)
+        importer = IMPORTERS[session.config.importer]
+        missing = importer.absent(held, session.entries, session.converted)
         lost = {**missing, **samples.wrong}
         found = {node: at for node, at in samples.samples.items() if node not in lost}
         session.save("layers", **by_head("outputs", outputs, read), **numbered(found))
@@ -327,6 +277,7 @@ def numbered(arrays: dict[str, Array]) -> dict[str, Array]:
 
 def main(request: Path) -> None:
     """Run what the request asks for; errors of the candidate go into the report."""
+    os.dup2(2, 1)  # one log
     with suppress(ImportError):
         import resource
 

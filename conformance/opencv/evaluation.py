@@ -6,22 +6,21 @@ line of stdin then names a shard's pixels and outputs (see conformance.processes
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.inputs.modes import preprocess
-from conformance.processes.serve import Request, answer_shard, serve
+from conformance.inputs.preprocessing import get_mode
+from conformance.processes.inference import answer_shard
+from conformance.processes.serve import Answer, Request, serve
 
 from . import net
 from .capability import load_cv2
 
 
-def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
+def prepare(request: Request) -> Answer:
     """Read the graph, run it once, and return what answers the shards."""
     cv2 = load_cv2()
     config = RunConfig(**request["config"])
@@ -34,7 +33,7 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
         net.configure(cv2, candidate, config)
 
     def blob(pixels: Array) -> Array:
-        return net.to_blob(preprocess(pixels, request["mode"]))
+        return net.to_blob(get_mode(request["mode"]).apply(pixels))
 
     def infer(images: Array) -> Array:
         candidate.setInput(images)
@@ -42,8 +41,8 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
 
     def answer(asked: Request) -> dict[str, Any]:
         with net.stage("forward", subject):
-            told = answer_shard(asked, request["batch"], blob, infer, request["classes"])
-        return {**told, "version": cv2.__version__}
+            seconds = answer_shard(asked, request["batch"], blob, infer, request["classes"])
+        return {**seconds, "version": cv2.__version__}
 
     with net.stage("forward", subject):
         infer(blob(np.zeros((request["batch"], request["size"], request["size"], 3), np.uint8)))
@@ -51,4 +50,4 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(lambda: prepare(json.loads(sys.argv[1])))
+    serve(prepare)

@@ -1,14 +1,7 @@
-"""Which OpenCV layer holds which graph node, and reading all of them in one run.
-
-OpenCV names a layer after its graph node, with two exceptions that matter. It folds ``Mul`` +
-``AddV2``, ``MatMul`` + ``BiasAdd`` and ``Conv2D`` + ``BiasAdd`` into one layer that bears the
-first node's name and holds the second one's value. And it drops nodes that do nothing for it
-(Identity, a Pad that the next convolution does itself, a shape computation).
-"""
+"""Reading the layers of a net: of all in one run, the values at the pack's sample positions."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,42 +10,16 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.pack.sampling import node_seed, sample_positions
+from conformance.pack.sampling import node_seed, sample_positions, within
 
+from .importers.converted import Entry
 from .net import configure, read, set_fusion, to_blob
 
-# tf_importer.cpp: parseConvolution, parseMatMul, parseMul, parseDepthwiseConv2dNative.
-_FOLDED_SECOND = ("Add", "AddV2", "BiasAdd")
 # The same values in another shape, so that one layer stands for both.
 _SAME_VALUES = ("Identity", "Reshape", "Squeeze", "ExpandDims", "CheckNumerics")
 
 # Activations that are handed out in one run: OpenCV holds them, and NumPy copies them.
 TAP_BYTES = 700 << 20
-
-Entry = Mapping[str, Any]
-
-
-def carriers(names: Sequence[str], entries: Sequence[Entry]) -> dict[str, str]:
-    """Return {OpenCV layer: graph node whose value it holds}.
-
-    names: from ``net.getLayerNames()`` before anything ran. entries: the pack's "layers", in
-    topological order, each {"node", "op", "inputs"}. A layer is left out when no node has its
-    name; a node, when OpenCV has no layer for it.
-    """
-    known = set(names)
-    uses = Counter(name for entry in entries for name in set(entry["inputs"]))
-    layer_of: dict[str, str] = {}
-    held: dict[str, str] = {}
-    for entry in entries:
-        node = entry["node"]
-        sources = [name for name in entry["inputs"] if name in layer_of]
-        if node in known:
-            layer_of[node] = node
-            held[node] = node
-        elif entry["op"] in _FOLDED_SECOND and len(sources) == 1 and uses[sources[0]] == 1:
-            layer_of[node] = layer_of[sources[0]]
-            held[layer_of[node]] = node
-    return held
 
 
 def layer_holding(held: Mapping[str, str], entries: Sequence[Entry], node: str) -> str:
@@ -69,20 +36,6 @@ def layer_holding(held: Mapping[str, str], entries: Sequence[Entry], node: str) 
             raise ValueError(f"OpenCV has no layer that holds the node {node!r}")
         current = entry["inputs"][0]
     return layer_of[current]
-
-
-def absent(held: Mapping[str, str], entries: Sequence[Entry]) -> dict[str, str]:
-    """Return {node: reason} of the pack's nodes that no OpenCV layer holds."""
-    there = set(held.values())
-    second_of = {layer: node for layer, node in held.items() if layer != node}
-    reasons = {}
-    for entry in entries:
-        node, op = entry["node"], entry["op"]
-        if node in there:
-            continue
-        folded = f"{op} is folded into {second_of[node]}" if node in second_of else ""
-        reasons[node] = folded or f"OpenCV makes no layer of this {op}"
-    return reasons
 
 
 def in_portions(
@@ -188,14 +141,13 @@ class LayerSamples:
     def add(self, image: int, node: str, output: Array) -> None:
         """Take the samples that lie in image number `image` from that image's output (NCHW)."""
         shape, at = self._shapes[node], self._positions[node]
-        size = int(np.prod(shape[1:], dtype=np.int64))
         values = channels_last(output, shape)
         if values is None:
             self.wrong[node] = f"shape {list(output.shape)} in OpenCV, {list(shape)} in TensorFlow"
             return
-        first, last = np.searchsorted(at, [image * size, (image + 1) * size])
         samples = self.samples[node]
-        samples[first:last] = values(at[first:last] - image * size)
+        inside, places = within(at, shape, image, image + 1)
+        samples[places] = values(inside)
         samples[len(at) + image], samples[len(at) + shape[0] + image] = output.max(), output.min()
 
 

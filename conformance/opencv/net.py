@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -19,8 +17,8 @@ import numpy as np
 
 from conformance.candidate import DOING, Array, Failure, RunConfig
 
-from .capability import ENGINES, IMPORTERS, available_targets, dnn_constants, engines
-from .taps import write_tapped
+from .capability import ENGINES, available_targets, dnn_constants, engines
+from .importers import IMPORTERS
 
 # OpenCV goes on with the CPU and says so on stderr only: net_impl.cpp (setUpNet),
 # net_impl_backend.cpp (setPreferableTarget, setPreferableBackend).
@@ -111,8 +109,8 @@ def explain(error: Exception, printed: str = "") -> tuple[str, Optional[str], st
     else:
         function = match["function"] or ""
         place = f"{os.path.basename(match['file'])}:{match['line']}"
-        told = " ".join(match["text"].split())
-        reason = f"{told} ({', '.join(part for part in (match['code'], function, place) if part)})"
+        line = " ".join(match["text"].split())
+        reason = f"{line} ({', '.join(part for part in (match['code'], function, place) if part)})"
     return reason, find_node(text, printed), function
 
 
@@ -130,44 +128,20 @@ def read(cv2: Any, graph: Path, config: RunConfig, extra: Sequence[str] = ()) ->
     while it reads. Raises ValueError for an importer or engine this OpenCV lacks and for an empty
     net; cv2.error for what OpenCV refuses.
     """
-    reader = _READERS.get(config.importer)
-    if reader is None or not hasattr(cv2.dnn, IMPORTERS[config.importer]):
+    importer = IMPORTERS.get(config.importer)
+    if importer is None or not hasattr(cv2.dnn, importer.READER):
         raise ValueError(f"this build has no {config.importer} importer that can be used here")
     if config.engine not in engines(cv2):
         raise ValueError(
             f"this build has no engine {config.engine!r}, only {', '.join(engines(cv2))}"
         )
-    net = reader(cv2, graph, config.engine, extra)
+    two = hasattr(cv2.dnn, ENGINES["new"])
+    number = [getattr(cv2.dnn, ENGINES[config.engine])] if two else []
+    net = importer.read(getattr(cv2.dnn, importer.READER), graph, number, extra)
     if net.empty():
         raise ValueError(f"OpenCV read {graph} without an error but the net it gave is empty")
     _check_engine(cv2, net, config.engine)
     return net
-
-
-def _read_tensorflow(cv2: Any, graph: Path, engine: str, extra: Sequence[str]) -> Any:
-    if not hasattr(cv2.dnn, ENGINES["new"]):
-        return cv2.dnn.readNetFromTensorflow(str(graph))
-    number = getattr(cv2.dnn, ENGINES[engine])
-    # extraOutputs of the classic engine make layers outputs too, which changes fusion.
-    return cv2.dnn.readNetFromTensorflow(str(graph), "", number, list(extra))
-
-
-def _read_converted(importer: str, cv2: Any, path: Path, engine: str, extra: Sequence[str]) -> Any:
-    reader = getattr(cv2.dnn, IMPORTERS[importer])
-    number = [getattr(cv2.dnn, ENGINES[engine])] if hasattr(cv2.dnn, ENGINES["new"]) else []
-    if not extra:
-        return reader(str(path), *number)
-    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
-        tapped = Path(folder, path.name)
-        write_tapped(importer, path, extra, tapped)
-        return reader(str(tapped), *number)
-
-
-_READERS: dict[str, Callable[[Any, Path, str, Sequence[str]], Any]] = {
-    "tensorflow": _read_tensorflow,
-    "tflite": partial(_read_converted, "tflite"),
-    "onnx": partial(_read_converted, "onnx"),
-}
 
 
 def _check_engine(cv2: Any, net: Any, engine: str) -> None:
@@ -179,16 +153,15 @@ def _check_engine(cv2: Any, net: Any, engine: str) -> None:
         raise ValueError(f"asked for the {engine} engine but OpenCV used the {used} one")
 
 
-def configure(cv2: Any, net: Any, config: RunConfig, check_target: bool = True) -> None:
+def configure(cv2: Any, net: Any, config: RunConfig) -> None:
     """Set backend, target, fusion and Winograd of `net` and the thread count as `config` says.
 
     Defaults are left alone. Raises ValueError for a (backend, target) pair that
-    getAvailableTargets does not offer, unless check_target is False (for self-tests), and for
-    a switch this version lacks.
+    getAvailableTargets does not offer, and for a switch this version lacks.
     """
     backend = _constant(cv2, "DNN_BACKEND_", "backend", config.backend)
     target = _constant(cv2, "DNN_TARGET_", "target", config.target)
-    if check_target and (config.backend, config.target) not in available_targets(cv2):
+    if (config.backend, config.target) not in available_targets(cv2):
         raise ValueError(_not_offered(cv2, config))
     if config.backend != "default":
         net.setPreferableBackend(backend)

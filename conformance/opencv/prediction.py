@@ -2,37 +2,40 @@
 
 REQUEST is JSON: model, graph (a path in its pack), config (of RunConfig; engine "default" is what
 this OpenCV takes by itself), classes, head (which of the outputs, None for a model with one). Each
-line of stdin then asks for one thing (see _DOING); conformance.processes.serve is the protocol.
+line of stdin then asks for one thing: about, predict, draw or show (see `prepare`);
+conformance.processes.serve is the protocol.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
-from conformance.inputs.modes import divide_by_std
-from conformance.inputs.settings import Settings, from_request
+from conformance.inputs.preprocessing import TUTORIAL, Preprocessing, preprocessing_from
 from conformance.pack.format import read_manifest
-from conformance.processes.serve import Request, serve
+from conformance.processes.inference import timed
+from conformance.processes.serve import Answer, Request, printed_since, serve
 
 from . import layers, net
 from .capability import engines, load_cv2
 from .caption import caption
+from .importers import IMPORTERS
 
 # The limit: CV_IO_MAX_IMAGE_PIXELS in modules/imgcodecs/src/loadsave.cpp.
 _UNREADABLE = (
     "no image that cv2.imread can decode: no image at all, damaged, of a format this OpenCV lacks, "
     "or of more than 2^30 pixels (the variable OPENCV_IO_MAX_IMAGE_PIXELS raises that)"
 )
+
+
+# The fields that place a picture, whatever is done to its pixels.
+_PLACING = ("crop", "resize", "size", "grey")
 
 
 class Refused(Exception):
@@ -67,11 +70,12 @@ class Predictor:
     def _tap(self, graph: Path) -> layers.Tap:
         """Return what reads the outputs of a model that has several."""
         manifest = read_manifest(graph.parent)
-        held = layers.carriers([str(name) for name in self.net.getLayerNames()], manifest.layers)
-        names = [
+        names = [str(name) for name in self.net.getLayerNames()]
+        held = IMPORTERS["tensorflow"].carriers(names, manifest.layers)
+        outputs = [
             layers.layer_holding(held, manifest.layers, head["output"]) for head in manifest.heads
         ]
-        return layers.tap_outputs(self.cv2, graph, self.config, names, self.net)
+        return layers.tap_outputs(self.cv2, graph, self.config, outputs, self.net)
 
     def about(self, request: Request) -> dict[str, Any]:
         """Say which OpenCV this is, and whether it has windows."""
@@ -91,7 +95,7 @@ class Predictor:
         "warning" is what the decoder said of a picture that it decoded all the same.
         """
         try:
-            settings = from_request(request["settings"])
+            settings = preprocessing_from(request["settings"])
             self.picture = self._read(request["image"], settings.grey)
             blob = self._blob(settings)
         except Refused as refused:
@@ -126,47 +130,28 @@ class Predictor:
         self.warning = said
         return np.asarray(picture)
 
-    def _resized(self, settings: Settings, float32: bool) -> Array:
-        picture = self.picture.astype(np.float32) if float32 else self.picture
+    def _blob(self, settings: Preprocessing) -> Array:
+        picture = self.picture.astype(np.float32) if settings.float32 else self.picture
         if settings.resize:
-            height, width = settings.resize
-            return np.asarray(self.cv2.resize(picture, (width, height)))
-        return picture
+            picture = self.cv2.resize(picture, settings.resize[::-1])
+        blob = self.cv2.dnn.blobFromImage(picture, **settings.call().keywords())
+        return np.ascontiguousarray(settings.divide(blob))
 
-    def _call(self, picture: Array, settings: Settings, **arguments: Any) -> Array:
-        height, width = settings.size
-        return np.asarray(
-            self.cv2.dnn.blobFromImage(
-                picture, size=(width, height), crop=settings.crop, **arguments
-            )
-        )
-
-    def _blob(self, settings: Settings) -> Array:
-        of = settings.arguments
-        blob = self._call(
-            self._resized(settings, settings.float32),
-            settings,
-            scalefactor=of.scalefactor,
-            mean=of.mean,
-            swapRB=of.swapRB and not settings.grey,
-        )
-        return np.ascontiguousarray(divide_by_std(blob, of))
-
-    def _pixels(self, settings: Settings) -> dict[str, Any]:
-        found: dict[str, Any] = {"decoded": self.picture[None]}
-        for name in ("uint8", "float32"):
-            # Without mean and scale the blob is the resized pixels themselves.
-            blob = self._call(self._resized(settings, name == "float32"), settings)
-            found[name] = blob.transpose(0, 2, 3, 1)
-        return found
+    def _pixels(self, settings: Preprocessing) -> dict[str, Any]:
+        # Without mean and scale the blob is the resized pixels themselves.
+        plain = replace(TUTORIAL, rgb=False, **{n: getattr(settings, n) for n in _PLACING})
+        made = {n: self._blob(replace(plain, float32=n == "float32")) for n in ("uint8", "float32")}
+        nhwc = {name: blob.transpose(0, 2, 3, 1) for name, blob in made.items()}
+        return {"decoded": self.picture[None], **nhwc}
 
     def _infer(self, blob: Array) -> tuple[Array, float]:
         """Return the outputs and the ms of the inference, once the network has run before."""
-        for _ in range(1 if self.warm else 2):
-            begin = time.perf_counter()
+
+        def infer() -> Array:
             self.net.setInput(blob)
-            outputs = np.array(self._forward())
-            ms = (time.perf_counter() - begin) * 1000
+            return np.array(self._forward())
+
+        outputs, ms = timed(infer, self.warm)
         self.warm = True
         if outputs.size != self.classes:
             raise ValueError(
@@ -211,16 +196,11 @@ class Predictor:
 
 
 def _printed(before: int) -> str:
-    """Return the last line OpenCV wrote since stderr, a file of the parent's, was so long."""
-    try:
-        text = os.pread(2, 1 << 16, before).decode("utf-8", "replace")
-    except (OSError, AttributeError):  # not readable; Windows has no pread
-        return ""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+    """Return the last line OpenCV wrote since stderr was so long."""
+    return (printed_since(before).strip().splitlines() or [""])[-1].strip()
 
 
-def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
+def prepare(request: Request) -> Answer:
     """Read the graph and return what answers."""
     predictor = Predictor(request)
     doing = {
@@ -233,4 +213,4 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(lambda: prepare(json.loads(sys.argv[1])))
+    serve(prepare)

@@ -3,86 +3,55 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
-from conformance.candidate import (
-    BATCH,
-    DOING,
-    REPEATS,
-    STAGES,
-    Array,
-    CandidateRun,
-    Failure,
-    RunConfig,
-)
+from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig
 from conformance.errors import ConformanceError
-from conformance.pack.conversion import FORMATS, require_conversion, takes_batches
+from conformance.pack.conversion import require_conversion, takes_batches
 from conformance.pack.format import Pack
-from conformance.processes.child import Ending, last_lines, run_module
+from conformance.pack.formats import FORMATS
+from conformance.processes.child import Ending, last_lines, run_child
 
-from .blobs import BlobCase, run_blobs
-from .capability import probe_in_child
-
-__all__ = [
-    "BATCH",
-    "REPEATS",
-    "STAGES",
-    "BlobCase",
-    "CandidateRun",
-    "Failure",
-    "RunConfig",
-    "probe_in_child",
-    "run_blobs",
-    "run_candidate",
-]
+CHILD = "conformance.opencv.child"
 
 
 def run_candidate(
     pack: Pack,
     config: Optional[RunConfig] = None,
     timeout: float = 300,
-    sabotage: Optional[Mapping[str, str]] = None,
 ) -> CandidateRun:
     """Run OpenCV on all inputs of `pack` in a child process and return what it gave.
 
     timeout in seconds for the whole run. Whatever the candidate does, from an error to a crash or
     a hang, comes back as ``failures`` of the result, with the arrays of the stages before it; of a
     batch's crash or hang also with those after it, from a second run without the batch.
-    sabotage: for self-tests, see child.py. Raises ConformanceError when the request cannot be
-    made (temporary folder not writable; the importer reads a conversion that the pack has not).
+    Raises ConformanceError when the request cannot be made (temporary folder not writable; the
+    importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
-    result = _run(pack, config, timeout, sabotage, pack.takes_batches)
+    result = _run(pack, config, timeout, pack.takes_batches)
     lost = [f for f in result.failures if f.stage == "batch" and f.kind != "error"]
     if lost:
         # ONNX files on OpenCV 5.0's classic engine: their batch crashes in some runs only.
-        result = _run(pack, config, timeout, sabotage, batches=False)
+        result = _run(pack, config, timeout, batches=False)
         result.failures = [*lost, *result.failures]
     return result
 
 
-def _run(
-    pack: Pack,
-    config: RunConfig,
-    timeout: float,
-    sabotage: Optional[Mapping[str, str]],
-    batches: bool,
-) -> CandidateRun:
+def _run(pack: Pack, config: RunConfig, timeout: float, batches: bool) -> CandidateRun:
     try:
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
             folder = Path(name)
             request = folder / "request.json"
-            asked = _request(pack, config, folder, sabotage, batches)
-            request.write_text(json.dumps(asked), "utf-8")
-            arguments = [str(request)]
-            ending = run_module("conformance.opencv.child", arguments, folder / "log", timeout)
-            return _collect(folder, pack, config, ending, timeout)
+            request.write_text(json.dumps(_request(pack, config, folder, batches)), "utf-8")
+            command = [sys.executable, "-m", CHILD, str(request)]
+            return _collect(folder, pack, config, run_child(command, timeout))
     except OSError as error:
         raise ConformanceError(
             f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "
@@ -90,14 +59,8 @@ def _run(
         ) from error
 
 
-def _request(
-    pack: Pack,
-    config: RunConfig,
-    folder: Path,
-    sabotage: Optional[Mapping[str, str]],
-    batches: bool,
-) -> dict[str, Any]:
-    path, tensors = pack.graph_path, None
+def _request(pack: Pack, config: RunConfig, folder: Path, batches: bool) -> dict[str, Any]:
+    path, tensors = pack.graph_path, list[dict[str, str]]()
     if config.importer in FORMATS:
         conversion = require_conversion(pack, config.importer)
         path, tensors = conversion.model_path, conversion.manifest.tensors
@@ -111,7 +74,6 @@ def _request(
         "layers": pack.manifest.layers,
         "config": asdict(config),
         "folder": str(folder),
-        "sabotage": dict(sabotage or {}),
     }
 
 
@@ -124,9 +86,7 @@ def _heads(pack: Pack) -> list[dict[str, str]]:
     ]
 
 
-def _collect(
-    folder: Path, pack: Pack, config: RunConfig, ending: Ending, timeout: float
-) -> CandidateRun:
+def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> CandidateRun:
     report = _report(folder)
     forward, layers = _arrays(folder, "forward"), _arrays(folder, "layers")
     batch, logits = _arrays(folder, "batch"), _arrays(folder, "logits")
@@ -166,7 +126,7 @@ def _collect(
         for failure in report.get("failures", [])
     ]
     if ending.code != 0:
-        result.failures.append(_unnatural_end(folder, pack.model, result, ending, timeout))
+        result.failures.append(_unnatural_end(folder, pack.model, result, ending))
     return result
 
 
@@ -186,26 +146,21 @@ def _arrays(folder: Path, stage: str) -> dict[str, Array]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _unnatural_end(
-    folder: Path, model: str, result: CandidateRun, ending: Ending, timeout: float
-) -> Failure:
+def _unnatural_end(folder: Path, model: str, result: CandidateRun, ending: Ending) -> Failure:
     journal = folder / "journal"
     stages = journal.read_text(encoding="utf-8").split() if journal.exists() else []
     stage = stages[-1] if stages else "start"
-    kind, how = _kind(ending, timeout)
     first = ", in the first forward or after it" if stage == "forward" else ""
     message = (
         f"OpenCV {result.version or '(version unknown)'} ({result.config.title}) could "
-        f"not {DOING[stage]} {model}: {how}{first}.{last_lines(ending.log)}"
+        f"not {DOING[stage]} {model}: its process {ending.how}{first}.{last_lines(ending.log)}"
     )
-    return Failure(stage, kind, message, signal=ending.signal)
+    return Failure(stage, _kind(ending), message, signal=ending.signal)
 
 
-def _kind(ending: Ending, timeout: float) -> tuple[str, str]:
+def _kind(ending: Ending) -> str:
     if ending.code is None:
-        return "timeout", f"not finished within the time limit of {timeout:g} s, so it was ended"
-    if ending.signal == "SIGKILL":
-        return "killed", "its process was killed (SIGKILL), most often for want of memory"
-    if ending.signal:
-        return "crash", f"its process crashed ({ending.signal})"
-    return "error", f"its process ended with exit code {ending.code}"
+        return "timeout"
+    if ending.signal is None:
+        return "error"
+    return "killed" if ending.signal == "SIGKILL" else "crash"

@@ -1,15 +1,14 @@
 """Inference times of OpenCV, in this process (for pytest-benchmark) or in one of its own.
 
 An inference is what a user waits for: an array in (setInput), an array out (forward).
-``python -m conformance.opencv.timing REQUEST.json ANSWER.json`` is the child's side of
-`time_in_child`; it needs cv2 and NumPy only, so that it runs beside any OpenCV wheel.
+``python -m conformance.opencv.timing REQUEST`` is the child's side of `time_in_child`; it needs cv2
+and NumPy only, so that it runs beside any OpenCV wheel.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,9 +19,10 @@ import numpy as np
 
 from conformance.candidate import Array, RunConfig
 from conformance.errors import ConformanceError
-from conformance.processes.child import HERE, Ending, Interpreter, last_lines, run_module
+from conformance.processes.child import HERE, Interpreter, ask_module
 from conformance.processes.inference import Infer, repeated, warm_up
 from conformance.processes.machine import peak_mib
+from conformance.processes.serve import answer_once
 
 from . import net
 from .capability import engines, load_cv2
@@ -104,24 +104,8 @@ def time_in_child(
     subject: what a message calls it, such as "mobilenet on OpenCV 4.12.0". Raises
     ConformanceError with what the process said when it fails or takes over `timeout` seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
-        asked, answer = Path(name, "request.json"), Path(name, "answer.json")
-        asked.write_text(json.dumps(asdict(request)), encoding="utf-8")
-        arguments = [str(asked), str(answer)]
-        log = Path(name, "log")
-        ending = run_module("conformance.opencv.timing", arguments, log, timeout, interpreter)
-        if ending.code == 0 and answer.exists():
-            return Timing(**json.loads(answer.read_text(encoding="utf-8")))
-    raise ConformanceError(f"can't time {subject}: {_reason(ending, timeout)}")
-
-
-def _reason(ending: Ending, timeout: float) -> str:
-    if ending.code == 2:
-        return ending.log.strip().splitlines()[-1]
-    if ending.code is None:
-        return f"its process did not end within {timeout:g} s"
-    how = ending.signal or f"exit code {ending.code}"
-    return f"its process ended with {how}.{last_lines(ending.log)}"
+    module, arguments = "conformance.opencv.timing", [json.dumps(asdict(request))]
+    return Timing(**ask_module(module, arguments, timeout, f"can't time {subject}", interpreter))
 
 
 def measure(request: TimingRequest) -> Timing:
@@ -191,18 +175,15 @@ def _types(candidate: Any, engine: str, names: Sequence[str]) -> dict[str, str]:
     return {name: str(candidate.getLayer(find(name)).type) for name in names}
 
 
-def main(request: Path, answer: Path) -> int:
-    """Time what the request says; 2 and a line on stderr for what OpenCV refuses."""
-    asked = json.loads(request.read_text(encoding="utf-8"))
+def main(request: str) -> dict[str, Any]:
+    """Return the Timing of a request in JSON; ConformanceError for whatever OpenCV refuses."""
+    asked = json.loads(request)
     asked["config"] = RunConfig(**asked["config"])
     try:
-        timing = measure(TimingRequest(**asked))
+        return asdict(measure(TimingRequest(**asked)))
     except Exception as error:  # whatever the binding raises is the answer
-        print(f"{net.explain(error)[0]}", file=sys.stderr)
-        return 2
-    answer.write_text(json.dumps(asdict(timing)), encoding="utf-8")
-    return 0
+        raise ConformanceError(net.explain(error)[0]) from error
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    answer_once(lambda: main(sys.argv[1]))

@@ -5,21 +5,17 @@ TensorFlow runs in the child only, so that the tests' process stays light and ou
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Callable, Optional
+from typing import Callable, Optional
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
+from conformance.processes.child import Child, child_environment, last_lines
 from conformance.processes.progress import Event, decode
 
 from .conversion import locate_conversion
@@ -31,7 +27,6 @@ Command = Callable[[list[PackRequest], Path], list[str]]
 
 # The oldest and the newest Python that TensorFlow has wheels for, as in pyproject.toml.
 PYTHONS = ((3, 10), (3, 13))
-_LOG_TAIL = 2000
 
 
 def missing_packs(
@@ -68,7 +63,7 @@ def require_tensorflow(flavour: str, task: str = "") -> None:
 
 def _remedy(python: tuple[int, int]) -> str:
     if PYTHONS[0] <= python <= PYTHONS[1]:
-        return "python -m pip install 'opencv-dnn-conformance[tensorflow]'"
+        return install("tensorflow")
     oldest, newest, this = (".".join(map(str, version)) for version in (*PYTHONS, python))
     return f"there are wheels for Python {oldest} to {newest}, and this is Python {this}"
 
@@ -109,82 +104,38 @@ def _run_group(
 ) -> Iterator[Event]:
     pending = {request.model: request for request in requests}
     while pending:
-        left = len(pending)
         last: Optional[Event] = None
-        with _child(list(pending.values()), command, root, verbose) as child:
-            for event in child.events():
+        asked = list(pending.values())
+        legacy = str(int(asked[0].keras == "legacy"))
+        environment = child_environment(TF_USE_LEGACY_KERAS=legacy)
+        with closing(Child(command(asked, root), environment, piped=True, shown=verbose)) as child:
+            for event in _events(child):
                 last = event
                 if event.final:
                     pending.pop(event.model, None)
                 yield event
             if last is not None and last.model in pending:
                 del pending[last.model]
-                yield child.death(last.model, last.step, last.seconds)
-            elif len(pending) == left:
+                yield _death(child, last.model, last.step, last.seconds)
+            elif len(pending) == len(asked):
                 # It died before it began anything: a second try would fare no better.
-                yield from (child.death(model, "starting", 0.0) for model in pending)
+                yield from (_death(child, model, "starting", 0.0) for model in pending)
                 return
 
 
-@dataclass(frozen=True)
-class _Child:
-    """A running builder, and the file that gets its standard error."""
-
-    process: subprocess.Popen[str]
-    log: IO[bytes]
-
-    def events(self) -> Iterator[Event]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            try:
-                yield decode(line)
-            except ValueError:
-                self.log.write(line.encode())
-        self.process.wait()
-
-    def death(self, model: str, step: str, seconds: float) -> Event:
-        code = self.process.returncode
-        how = f"exited with status {code}"
-        if code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-            how += " (out of memory?)" if -code == signal.SIGKILL else ""
-        return Event(model, f"the builder {how} at step {step!r}{self._tail()}", seconds, "failed")
-
-    def _tail(self) -> str:
-        self.log.seek(0)
-        text = self.log.read().decode(errors="replace").strip()
-        return f". Its last words:\n{text[-_LOG_TAIL:]}" if text else ""
-
-
-@contextlib.contextmanager
-def _child(
-    requests: list[PackRequest], command: Command, root: Path, verbose: bool
-) -> Iterator[_Child]:
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command(requests, root),
-            stdout=subprocess.PIPE,
-            stderr=None if verbose else log,
-            text=True,
-            encoding="utf-8",
-            env=_environment(requests[0].keras),
-        )
+def _events(child: Child) -> Iterator[Event]:
+    assert child.process.stdout is not None
+    for line in child.process.stdout:
         try:
-            yield _Child(process, log)
-        finally:
-            _stop(process)
+            yield decode(line)
+        except ValueError:
+            child.log.write(line.encode())
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+def _death(child: Child, model: str, step: str, seconds: float) -> Event:
+    ending = child.ending()
+    text = f"the builder {ending.how} at step {step!r}.{last_lines(ending.log)}"
+    return Event(model, text, seconds, "failed")
 
 
 def build_command(
@@ -203,14 +154,3 @@ def build_command(
     command += ["--importer", ",".join(importers)] if importers else []
     command += ["--progress", "json"]
     return command + ["--force"] * force + ["--verbose"] * verbose
-
-
-def _environment(flavour: str) -> dict[str, str]:
-    environment = dict(os.environ)
-    environment["TF_USE_LEGACY_KERAS"] = "1" if flavour == "legacy" else "0"
-    home = Path(__file__).resolve().parents[2]
-    if home.name not in ("site-packages", "dist-packages"):
-        # A checkout that pytest put on its own path; the child has to find it as well.
-        paths = [str(home), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    return environment

@@ -1,15 +1,12 @@
 """A pack's frozen graph in another file format, for OpenCV's other importers. Needs NumPy only.
 
-A conversion is a folder inside the pack's (`<pack>/tflite/`, `<pack>/onnx/`), so that the pack
-itself stays as it is. It holds the model file, its own runtime's answers, and a manifest that says
-which node of the frozen graph each tensor of the file equals. reference/convert.py makes it.
+A conversion is a folder inside the pack's, such as `<pack>/onnx/`: the pack itself stays as it is.
+It holds the model file, its own runtime's answers, and a manifest that says which node of the
+frozen graph each tensor of the file equals. reference/formats/ makes it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -18,20 +15,13 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 
-from .format import GRAPH, Pack, array_file, file_problem, read_manifest
-from .request import GRAPHS, json_digest, producer_versions
-from .store import (
-    TEMPORARY,
-    disk_errors_explained,
-    fsync,
-    pack_lock,
-    publish,
-    remove_unfinished,
-    removed_at_exit,
-    sealed_files,
-)
+from . import sealed
+from .format import GRAPH, Pack, array_file, read_manifest
+from .formats import FORMATS
+from .request import GRAPHS, producer_versions
+from .store import write_sealed
 
 if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
     from numpy.typing import NDArray
@@ -43,52 +33,25 @@ MANIFEST = "conversion.json"
 OUTPUTS = "outputs_f32"
 
 
-@dataclass(frozen=True)
-class Format:
-    """A file format.
-
-    file: the model's name. packages: what converts it besides TensorFlow. extra: of pip. batches:
-    whether the file takes any number of images; else it takes one.
-    """
-
-    title: str
-    file: str
-    packages: tuple[str, ...] = ()
-    extra: str = ""
-    batches: bool = True
-
-
-# The importers that do not read the frozen graph itself. A new one is an entry here, its
-# converter in reference/convert.py and its reader in opencv/net.py.
-FORMATS = {
-    "tflite": Format("TFLite", "model.tflite", batches=False),
-    "onnx": Format("ONNX", "model.onnx", ("tf2onnx", "onnx", "onnxruntime"), "onnx"),
-}
-
-
 @dataclass
 class ConversionManifest:
-    """What a conversion's manifest says.
-
-    graph: SHA-256 of the frozen graph it was made from. producer: versions of what converted it.
-    input, output: tensors of the file. tensors: {"tensor", "layer", "node"} for each inner tensor
-    that equals a node of the frozen graph, in the file's order; "layer" is the name of the
-    operation that gives it, where the format has such names. strays: {"observed", "noise",
-    "node"} of the tensor that the file's own runtime computes worst, as root mean squares.
-    files: {name: {"sha256", "bytes"}}.
-    """
+    """What a conversion's manifest says."""
 
     importer: str
     model: str
-    graph: str
-    producer: dict[str, str]
-    input: str = ""
+    graph: str  # SHA-256 of the frozen graph it was made from
+    producer: dict[str, str]  # versions of what converted it
+    input: str = ""  # a tensor of the file, as `output`
     output: str = ""
+    # {"tensor", "layer", "node"} of each inner tensor that equals a node of the frozen graph, in
+    # the file's order; "layer": the operation that gives it, where the format has such names.
     tensors: list[dict[str, str]] = field(default_factory=list)
+    # Of the tensor that the file's own runtime computes worst: "tensor", "node", "observed" and
+    # "allowed", as root mean squares; empty where no tensor is paired with a node.
     strays: dict[str, Any] = field(default_factory=dict)
     created: str = ""
     schema: int = SCHEMA
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # {name: {"sha256", "bytes"}}
 
 
 @dataclass(frozen=True)
@@ -141,7 +104,7 @@ def require_converter(importer: str, keras: str = "keras3") -> None:
         raise ConformanceError(
             f"converting to {entry.title} needs what is not installed here ("
             f"{', '.join(('tensorflow', *entry.packages))}): "
-            f"python -m pip install -e '.[{extras}]' in a checkout, or give --packs a folder of "
+            f"{install(extras)}, or give --packs a folder of "
             f"packs converted elsewhere"
         )
 
@@ -178,10 +141,7 @@ def open_conversion(folder: Path) -> Conversion:
     Raises ConformanceError naming the file that is missing, truncated or altered.
     """
     manifest = _read(folder)
-    for name, expected in manifest.files.items():
-        wrong = file_problem(folder / name, expected)
-        if wrong:
-            raise _damaged(folder / name, wrong)
+    sealed.check_files(CONVERSION, folder, manifest)
     return Conversion(folder, manifest)
 
 
@@ -224,18 +184,9 @@ def write_conversion(
     graph = pack.manifest.files[GRAPH]["sha256"]
     manifest = ConversionManifest(importer, pack.model, graph, producer)
     manifest.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    temporary = pack.path / f"{TEMPORARY}{importer}-{uuid.uuid4().hex[:8]}"
-    root = pack.path.parent.parent
-    with disk_errors_explained(root, pack.model), pack_lock(root, pack.model):
-        remove_unfinished(pack.path)
-        with removed_at_exit(temporary):
-            temporary.mkdir()
-            fill(temporary, manifest)
-            manifest.files = sealed_files(temporary)
-            (temporary / MANIFEST).write_text(_text(manifest), encoding="utf-8")
-            fsync(temporary / MANIFEST)
-            publish(temporary, pack.path / importer)
-    return Conversion(pack.path / importer, manifest)
+    target, root = pack.path / importer, pack.path.parent.parent
+    write_sealed(CONVERSION, root, target, manifest, lambda folder: fill(folder, manifest))
+    return Conversion(target, manifest)
 
 
 def question(pack: Path, importer: str) -> str:
@@ -248,36 +199,16 @@ def question(pack: Path, importer: str) -> str:
         return manifest.digest()
     converted = _read(pack / importer).files[FORMATS[importer].file]["sha256"]
     asked = [converted, manifest.files["inputs.npy"]["sha256"]]
-    return f"{manifest.key}:{json_digest(asked)[:16]}"
+    return f"{manifest.key}:{sealed.json_digest(asked)[:16]}"
 
 
-def _text(manifest: ConversionManifest) -> str:
-    data = dataclasses.asdict(manifest)
-    data["digest"] = json_digest(data)
-    return json.dumps(data, indent=1) + "\n"
+def _command(folder: Path) -> str:
+    return build_command(folder.parent, folder.name)
+
+
+CONVERSION = sealed.Kind("conversion", MANIFEST, ConversionManifest, SCHEMA, _command)
 
 
 def _read(folder: Path) -> ConversionManifest:
-    file = folder / MANIFEST
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        digest = data.pop("digest", None)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise _damaged(file, f"cannot be read ({error})") from error
-    if data.get("schema") != SCHEMA:
-        raise ConformanceError(
-            f"{file}: schema {data.get('schema')!r}, but this version reads schema {SCHEMA}; make "
-            f"it again: {build_command(folder.parent, folder.name)} --force"
-        )
-    if digest != json_digest(data):
-        raise _damaged(file, "differs from the digest it carries")
-    known = {f.name for f in dataclasses.fields(ConversionManifest)}
-    return ConversionManifest(**{name: value for name, value in data.items() if name in known})
-
-
-def _damaged(file: Path, what: str) -> ConformanceError:
-    folder = file.parent
-    return ConformanceError(
-        f"{file}: {what}. The conversion is damaged; make it again: "
-        f"{build_command(folder.parent, folder.name)}"
-    )
+    manifest: ConversionManifest = sealed.read_manifest(CONVERSION, folder)
+    return manifest

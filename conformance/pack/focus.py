@@ -6,17 +6,13 @@ ReLU6 in the place of a ReLU changes nothing where no value is above 6.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from conformance.errors import ConformanceError
-from conformance.processes.child import child_environment, last_lines
+from conformance.processes.child import ask_module
 
 from .builder import require_tensorflow
 from .format import LAYERS, Pack
@@ -50,19 +46,7 @@ def _link(file: Path, link: Path) -> None:
 
 
 def _write_samples(pack: Pack, index: int, file: Path, timeout: float) -> None:
-    command = [sys.executable, "-m", "conformance.reference.focus"]
-    command += [str(pack.path.resolve()), str(index), str(file.resolve())]
-    where = f"TensorFlow could not run {pack.model} on the input {pack.manifest.inputs[index]!r}"
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **child_environment()},
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConformanceError(f"{where} within {timeout:g} s") from error
-    if done.returncode != 0:
-        raise ConformanceError(f"{where}.{last_lines(done.stderr)}")
+    arguments = [str(pack.path.resolve()), str(index), str(file.resolve())]
+    name = pack.manifest.inputs[index]
+    failure = f"TensorFlow could not run {pack.model} on the input {name!r}"
+    ask_module("conformance.reference.focus", arguments, timeout, failure)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from conformance.errors import ConformanceError
-
-from .request import SCHEMA, PackRequest, describe_request, file_digest, json_digest, pack_key
+from . import sealed
+from .request import SCHEMA, PackRequest, describe_request, pack_key
 from .sampling import node_seed, sample_positions
 
 if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
@@ -39,37 +36,32 @@ REQUIRED_FILES = (GRAPH, *ARRAYS, LAYERS, PREPROCESSING)
 
 @dataclass
 class Manifest:
-    """What pack.json says.
-
-    request: model, weights (identity), graph, keras. producer: the versions in the key.
-    environment: python, cpu, threads, recorded beside it. tensors: "input", "logits" and
-    "output" as node names of frozen_graph.pb. inputs: a name for each of the N inputs. passes:
-    {"name", "found", "nodes"} of each applied graph pass. layers: {"node", "op", "inputs",
-    "shape"} of each sampled node, in topological order. winograd: how many convolutions OpenCV may
-    run as Winograd's, None where that is not known. files: {name: {"sha256", "bytes"}}.
-
-    Of a user's own model besides: own: its file's name, "preprocess" and "channels". heads: of each
-    output "name", "output" and "logits" (nodes), "kind" (softmax, sigmoid or values) and "shape" of
-    one image's, NHWC. notes: what is judged otherwise than usual, and why.
-    """
+    """What pack.json says."""
 
     model: str
     key: str
-    created: str
-    request: dict[str, str]
-    producer: dict[str, str]
-    tensors: dict[str, str]
-    inputs: list[str]
-    passes: list[dict[str, Any]] = field(default_factory=list)
+    created: str  # UTC
+    request: dict[str, str]  # model, weights (identity), graph, keras; an own model's choices
+    producer: dict[str, str]  # the versions in the key
+    tensors: dict[str, str]  # "input", "logits" and "output": node names of frozen_graph.pb
+    inputs: list[str]  # a name for each of the N inputs
+    passes: list[dict[str, Any]] = field(default_factory=list)  # {"name", "found", "nodes"} of each
+    # {"node", "op", "inputs", "shape"} of each sampled node, in topological order.
     layers: list[dict[str, Any]] = field(default_factory=list)
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(
+        default_factory=dict
+    )  # python, cpu, threads, for the record
     layout: str = "NHWC"
     schema: int = SCHEMA
-    winograd: Optional[int] = None
+    winograd: Optional[int] = None  # convolutions OpenCV may run as Winograd's; None: not known
+    # Of a user's own model: its "file", "preprocess", "input_shape" [H, W, C], and "batch", the
+    # only number of images its graph takes, None where it takes any.
     own: Optional[dict[str, Any]] = None
+    # Of each output of an own model "name", "output" and "logits" (nodes), "kind" (softmax, sigmoid
+    # or values) and "shape" of one image's, NHWC.
     heads: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what is judged otherwise than usual, and why
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # {name: {"sha256", "bytes"}}
 
     def digest(self) -> str:
         """Return the key and a digest of what OpenCV is given, the graph and the inputs.
@@ -78,7 +70,7 @@ class Manifest:
         last bits, and the same question put to OpenCV stays the same question.
         """
         asked = [self.files[name]["sha256"] for name in (GRAPH, "inputs.npy")]
-        return f"{self.key}:{json_digest(asked)[:16]}"
+        return f"{self.key}:{sealed.json_digest(asked)[:16]}"
 
 
 def new_manifest(
@@ -102,6 +94,14 @@ def new_manifest(
         inputs=list(inputs),
         environment=dict(environment or {}),
     )
+
+
+def _command(folder: Path) -> str:
+    root, model = folder.parent.parent, folder.parent.name
+    return f"python -m conformance pack build {model} --packs {root} --force"
+
+
+PACK = sealed.Kind("pack", MANIFEST, Manifest, SCHEMA, _command)
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,16 @@ class Pack:
         return self.manifest.own is None or self.manifest.own["batch"] is None
 
     def labels(self) -> Optional[list[str]]:
-        """Return the names of the classes, or None where nobody gave any."""
-        if LABELS not in self.manifest.files:
+        """Return the names of an own model's classes, None of a model of the registry.
+
+        There are none where nobody gave any, or where they are those of another output.
+        """
+        if self.manifest.own is None:
             return None
-        return (self.path / LABELS).read_text(encoding="utf-8").splitlines()
+        if LABELS not in self.manifest.files:
+            return []
+        names = (self.path / LABELS).read_text(encoding="utf-8").splitlines()
+        return names if len(names) == self.load("outputs_f32").shape[-1] else []
 
     @property
     def graph_path(self) -> Path:
@@ -202,7 +208,9 @@ class Pack:
             try:
                 f32, f64 = arrays[f"{index}_f32"], arrays[f"{index}_f64"]
             except KeyError as error:
-                raise _damaged(self.path / LAYERS, f"no array {error} ({entry['node']})") from None
+                raise PACK.damaged(
+                    self.path / LAYERS, f"no array {error} ({entry['node']})"
+                ) from None
             shape, inputs = tuple(entry["shape"]), tuple(entry["inputs"])
             yield Layer(entry["node"], entry["op"], inputs, shape, f32, f64)
 
@@ -220,16 +228,7 @@ def _read_numpy(file: Path) -> Any:
                 return {name: loaded[name] for name in loaded.files}
         return loaded
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise _damaged(file, str(error)) from error
-
-
-def _damaged(file: Path, what: str) -> ConformanceError:
-    root = file.parent.parent.parent
-    model = file.parent.parent.name
-    return ConformanceError(
-        f"{file}: {what}. The pack is damaged; build it again: "
-        f"python -m conformance pack build {model} --packs {root} --force"
-    )
+        raise PACK.damaged(file, str(error)) from error
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -237,44 +236,11 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises ConformanceError for a missing or damaged pack.json and for a newer schema.
     """
-    file = path / MANIFEST
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _damaged(file, "no such file, so this folder is not a pack") from None
-    except (OSError, ValueError) as error:
-        raise _damaged(file, f"cannot be read as JSON ({error})") from error
-    schema = data.get("schema") if isinstance(data, dict) else None
-    if not isinstance(schema, int):
-        raise _damaged(file, "has no schema number")
-    if schema > SCHEMA:
-        raise ConformanceError(
-            f"{file}: written in schema {schema}, but this version of opencv-dnn-conformance "
-            f"reads up to schema {SCHEMA}; upgrade it: python -m pip install -U "
-            f"opencv-dnn-conformance (or build the pack with this version)"
-        )
-    return _parse_manifest(file, data)
-
-
-def _parse_manifest(file: Path, data: dict[str, Any]) -> Manifest:
-    if data.pop("digest", None) != json_digest(data):
-        raise _damaged(file, "differs from the digest it carries")
-    known = {f.name for f in dataclasses.fields(Manifest)}
-    try:
-        manifest = Manifest(**{name: value for name, value in data.items() if name in known})
-    except TypeError as error:
-        raise _damaged(file, f"incomplete ({error})") from error
+    manifest: Manifest = sealed.read_manifest(PACK, path)
     missing = [name for name in REQUIRED_FILES if name not in manifest.files]
     if missing:
-        raise _damaged(file, f"lists no {', '.join(missing)}")
+        raise PACK.damaged(path / MANIFEST, f"lists no {', '.join(missing)}")
     return manifest
-
-
-def manifest_text(manifest: Manifest) -> str:
-    """Return the text of pack.json: the manifest and its own digest."""
-    data = dataclasses.asdict(manifest)
-    data["digest"] = json_digest(data)
-    return json.dumps(data, indent=1) + "\n"
 
 
 def open_pack(path: Path) -> Pack:
@@ -283,23 +249,5 @@ def open_pack(path: Path) -> Pack:
     Raises ConformanceError naming the file that is missing, truncated or altered.
     """
     manifest = read_manifest(path)
-    for name, expected in manifest.files.items():
-        wrong = file_problem(path / name, expected)
-        if wrong:
-            raise _damaged(path / name, wrong)
+    sealed.check_files(PACK, path, manifest)
     return Pack(path, manifest)
-
-
-def file_problem(file: Path, expected: dict[str, Any]) -> Optional[str]:
-    """Return what is wrong with a file whose "sha256" and "bytes" are recorded, or None."""
-    try:
-        size = file.stat().st_size
-        if size != expected["bytes"]:
-            return f"has {size} bytes instead of {expected['bytes']}"
-        if file_digest(file) != expected["sha256"]:
-            return "its SHA-256 differs from the one recorded"
-    except FileNotFoundError:
-        return "no such file"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return None

@@ -5,19 +5,20 @@ Imports no TensorFlow: versions come from the metadata of the installed distribu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Optional
+from typing import Optional
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.models import get_model
 from conformance.own_models import OwnModel
+
+from .sealed import file_digest, json_digest
 
 SCHEMA = 1
 # Raised with every change that alters what is built from the same request and versions.
@@ -30,7 +31,6 @@ WEIGHT_SUFFIXES = (".weights.h5", ".h5", ".keras")
 
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos", "tf-nightly")
 _KERAS = {"keras3": ("keras", "keras-nightly"), "legacy": ("tf_keras", "tf_keras-nightly")}
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -113,26 +113,6 @@ def _known_digest(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _cached_digest(path: str, _size: int, _mtime_ns: int) -> str:
     return file_digest(Path(path))
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of the file as hex digits, reading 1 MiB at a time."""
-    with path.open("rb") as file:
-        return stream_digest(file)
-
-
-def stream_digest(file: BinaryIO) -> str:
-    """Return the SHA-256 of the rest of an open binary file (hashlib.file_digest needs 3.11)."""
-    digest = hashlib.sha256()
-    for chunk in iter(lambda: file.read(_CHUNK), b""):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def json_digest(value: Any) -> str:
-    """Return the SHA-256 of the canonical JSON of `value` (sorted keys, no spaces)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def describe_request(request: PackRequest) -> dict[str, str]:

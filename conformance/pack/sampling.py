@@ -57,6 +57,18 @@ def sampled_values(activation: NDArray[Any], seed: int) -> NDArray[Any]:
     return np.concatenate([images.reshape(-1)[at], images.max(axis=1), images.min(axis=1)])
 
 
+def within(
+    positions: NDArray[np.int64], shape: Sequence[int], start: int, stop: int
+) -> tuple[NDArray[np.int64], slice]:
+    """Return those of the sorted `positions` in images start…stop of `shape`, and where they are.
+
+    They are counted from the beginning of image `start`.
+    """
+    size = int(np.prod(shape[1:], dtype=np.int64))
+    first, last = (int(at) for at in np.searchsorted(positions, [start * size, stop * size]))
+    return positions[first:last] - start * size, slice(first, last)
+
+
 def _one_row_a_stratum(
     stratum: NDArray[np.int64], rows: int, uniform: NDArray[np.float64]
 ) -> NDArray[np.int64]:

@@ -1,15 +1,11 @@
-"""The folder of packs: finding one, and writing one so that nothing is ever half-done."""
+"""The folder of packs: finding one, and writing one."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import shlex
 import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -20,12 +16,10 @@ from filelock import FileLock
 from conformance.errors import ConformanceError
 from conformance.models import EXTENDED, MODELS, get_model
 
-from .format import MANIFEST, Manifest, Pack, manifest_text, open_pack, read_manifest
-from .request import PackRequest, describe_request, file_digest, pack_key, producer_versions
+from .format import PACK, Manifest, Pack, open_pack, read_manifest
+from .request import PackRequest, describe_request, pack_key, producer_versions
+from .sealed import Kind, means_full, write_folder
 
-TEMPORARY = ".tmp-"
-# Quotas and file size limits stop a writer as a full disk does.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -128,63 +122,35 @@ def _lock(path: str) -> FileLock:
     return FileLock(path)
 
 
-def write_pack(root: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Pack:
+def write_pack(root: Path, manifest: Manifest, fill: Callable[[Path], object]) -> Pack:
     """Write a pack as <root>/<model>/<key> and return it, replacing one that is there.
 
-    manifest: complete but for `files`; `fill` may still complete it (layers, passes). fill:
-    writes the pack's files into the folder it is given. Nothing shows under the pack's name
-    before everything is on disk. Takes the model's lock. Raises ConformanceError when the disk
-    is full; whatever is raised, the unfinished folder is removed.
+    manifest: complete but for `files`; `fill`, which writes the pack's files into the folder it is
+    given, may still complete it (layers, passes). See write_sealed.
     """
-    folder = root / manifest.model
-    temporary = folder / f"{TEMPORARY}{manifest.key}-{uuid.uuid4().hex[:8]}"
-    with disk_errors_explained(root, manifest.model), pack_lock(root, manifest.model):
-        remove_unfinished(folder)
-        with removed_at_exit(temporary):
-            temporary.mkdir()
-            fill(temporary)
-            _seal(temporary, manifest)
-            publish(temporary, folder / manifest.key)
-    return Pack(folder / manifest.key, manifest)
+    folder = root / manifest.model / manifest.key
+    write_sealed(PACK, root, folder, manifest, fill)
+    return Pack(folder, manifest)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what writers that were killed left in the folder, whose lock is held."""
-    # Only the holder of the lock writes here: whatever is unfinished belongs to a dead writer.
-    for leftover in folder.glob(TEMPORARY + "*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def write_sealed(
+    kind: Kind, root: Path, target: Path, manifest: Any, fill: Callable[[Path], object]
+) -> None:
+    """Write a sealed folder of manifest.model, whole or not at all, holding the model's lock.
 
-
-@contextmanager
-def removed_at_exit(temporary: Path) -> Iterator[None]:
-    """Remove the folder, if it is still there, when the block ends."""
+    Raises ConformanceError when the disk is full or forbidden.
+    """
     try:
-        yield
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def disk_errors_explained(root: Path, model: str) -> Iterator[None]:
-    """Turn errors of a full or forbidden disk into a ConformanceError."""
-    try:
-        yield
+        with pack_lock(root, manifest.model):
+            write_folder(kind, target, manifest, fill)
     except ConformanceError:
         raise
     except Exception as error:
-        if _means_full(error):
-            raise _full_disk(root, model, error) from error
+        if means_full(error):
+            raise _full_disk(root, manifest.model, error) from error
         if isinstance(error, OSError) and error.errno in _FORBIDDEN:
             raise unwritable(root, error) from error
         raise
-
-
-def _means_full(error: Exception) -> bool:
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    # TensorFlow has exceptions of its own, and NumPy reports a short write without errno.
-    text = str(error)
-    return "No space left" in text or re.search(r"\d+ requested and \d+ written", text) is not None
 
 
 def _full_disk(root: Path, model: str, error: Exception) -> ConformanceError:
@@ -220,39 +186,3 @@ def estimated_bytes(model: str) -> int:
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
-
-
-def _seal(temporary: Path, manifest: Manifest) -> None:
-    manifest.files = sealed_files(temporary)
-    (temporary / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
-    fsync(temporary / MANIFEST)
-    fsync(temporary)
-
-
-def sealed_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return {name: {"sha256", "bytes"}} of the files in a folder, each on disk by now."""
-    files = sorted(f for f in folder.iterdir() if f.name != MANIFEST)
-    for file in files:
-        fsync(file)
-    return {f.name: {"sha256": file_digest(f), "bytes": f.stat().st_size} for f in files}
-
-
-def publish(temporary: Path, target: Path) -> None:
-    """Give a finished folder its name, replacing one that has it."""
-    if target.exists():
-        # A folder that is not empty cannot be replaced in one step: move it aside first.
-        os.replace(target, target.parent / f"{TEMPORARY}replaced-{uuid.uuid4().hex[:8]}")
-    os.replace(temporary, target)
-    fsync(target.parent)
-    remove_unfinished(target.parent)
-
-
-def fsync(path: Path) -> None:
-    """Have the disk hold what was written to the file or folder."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,14 +14,20 @@ import pytest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SUITE, SELFTEST = _PACKAGE / "suite", _PACKAGE / "selftest"
+# Of a checkout; an installed package has none.
+INI = _PACKAGE.parent / "pytest.ini"
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> None:
     """Wake the plugin in a run of the suite, before the options are parsed."""
-    # The options are not known yet: their values, too, are taken for paths here.
-    known = early_config.known_args_namespace
-    if asks_for_suite(known.file_or_dir, known.pyargs, early_config.invocation_params.dir):
+    known, unknown = parser.parse_known_and_unknown_args(args)
+    # The suite's options are not known yet: pytest takes a value that follows one for a path.
+    values = {value for option, value in zip(args, args[1:]) if option in unknown}
+    paths = [path for path in known.file_or_dir if path not in values] or ["."]
+    if asks_for_suite(paths, known.pyargs, early_config.invocation_params.dir):
         early_config.pluginmanager.import_plugin("conformance.plugin.hooks")
 
 
@@ -34,5 +40,5 @@ def asks_for_suite(args: Sequence[str], pyargs: bool, here: Path) -> bool:
         return True
     paths = [(here / arg.split("::")[0]).resolve() for arg in args]
     # The checkout's root counts, site-packages does not: it may lie below anyone's project.
-    root = _PACKAGE.parent if (_PACKAGE.parent / "pytest.ini").exists() else _PACKAGE
+    root = INI.parent if INI.exists() else _PACKAGE
     return any(path in (root, _PACKAGE, SUITE) or SUITE in path.parents for path in paths)

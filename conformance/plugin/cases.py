@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
 from typing import Any, Optional
 
+import numpy as np
 import pytest
 
 from conformance.candidate import RunConfig
 from conformance.pack.conversion import takes_batches
-from conformance.session import Session, switches
+from conformance.session import Session
+from conformance.verdict.expectations import Case, KnownFailure, match_known_failure
 
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
@@ -69,11 +72,11 @@ def name_case(
     # These are what JUnit XML shows: plain values, the details are in the findings.
     properties = {"model": model, "stage": stage, "opencv": session.capability["version"]}
     if variant is not None:
-        case["variant"] = switches(variant)
+        case["variant"] = variant.switches
         properties |= {"engine": variant.engine, "variant": case["variant"]}
     if importer != RunConfig().importer:
         properties["importer"] = importer
-    properties["command"] = rerun_command(item, item.config, session.own.get(model))
+    properties["command"] = rerun_command(item, item.config, session.choices.own.get(model))
     item.user_properties += [(name, value) for name, value in properties.items() if value]
     findings(item)["case"] = case
 
@@ -101,7 +104,30 @@ def mark_known_failure(
     config = variant or replace(session.variants()[0], importer=_importer(item, variant))
     name = getattr(item, "originalname", item.name)
     parameters = item.name[len(name) :].strip("[]")
-    entry = session.known_failure(model, config, stage_of(item), name, parameters)
+    entry = known_failure(session, model, config, stage_of(item), name, parameters)
     if entry is not None:
         reason = f"{entry.reason} {entry.link}".strip()
         item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def known_failure(
+    session: Session, model: str, config: RunConfig, stage: str, test: str, parameters: str = ""
+) -> Optional[KnownFailure]:
+    """Return the entry that says why a case fails, or None; parameters: in brackets in its id."""
+    case = Case(
+        model=model,
+        stage=stage,
+        test=test,
+        opencv=session.capability["version"],
+        importer=config.importer,
+        engine=config.engine,
+        backend=config.backend,
+        target=config.target,
+        graph=session.choices.graph,
+        keras=session.choices.keras,
+        python=platform.python_version(),
+        numpy=np.__version__,
+        switches=config.switches,
+        parameters=parameters,
+    )
+    return match_known_failure(session.choices.known_failures, case)

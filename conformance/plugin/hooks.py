@@ -16,19 +16,21 @@ from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.localize.diagnosis import diagnose
 from conformance.models import EXTENDED, model_order
-from conformance.pack.conversion import FORMATS, Conversion, require_conversion
+from conformance.pack.conversion import Conversion, require_conversion
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.processes.progress import Event
-from conformance.session import Session, switches
+from conformance.session import Session
 from conformance.verdict.expectations import NO_MODEL
 from conformance.verdict.judgement import Judgement
 from conformance.verdict.message import Context, failure_message
 from conformance.verdict.tolerance import Allowance, Tolerances
 
-from . import SELFTEST, asks_for_suite
+from . import INI, SELFTEST, asks_for_suite
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
 from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
+from .header import header
 from .options import add_options, asked_models, new_session, rerun_command
 from .recorder import Recorder
 from .table import verdict_table
@@ -42,6 +44,20 @@ _SESSION = pytest.StashKey[Session]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the suite's options."""
     add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Optional[int]:
+    """Run pytest anew with the checkout's pytest.ini where it took another folder for its root.
+
+    It does where the path after an option, such as --model, lies elsewhere: pytest seeks its
+    settings before plugins can add options, and takes that path for a test's.
+    """
+    here, root = config.invocation_params.dir, INI.parent
+    given = config.getoption("inifilename") or config.getoption("rootdir")
+    if given or config.rootpath == root or root not in (here, *here.parents) or not INI.exists():
+        return None
+    return pytest.main([f"--config-file={INI}", *config.invocation_params.args])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -98,7 +114,7 @@ def _check_models(config: pytest.Config) -> None:
 def _check_evaluated(config: pytest.Config) -> None:
     """Raise pytest.UsageError where an evaluation is asked for of models it can't be made of."""
     session = session_of(config)
-    own = [name for name in session.models if name in session.own]
+    own = [name for name in session.models if name in session.choices.own]
     if own == session.models:
         raise pytest.UsageError(
             f"{', '.join(own)}: the evaluation on ImageNet is of models of the registry only, as "
@@ -132,14 +148,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pack" in metafunc.fixturenames:
         session = session_of(metafunc.config)
         own = metafunc.definition.get_closest_marker(OWN)
-        models = [m for m in session.models if m in session.own] if own else session.models
+        models = [m for m in session.models if m in session.choices.own] if own else session.models
         metafunc.parametrize("pack", marked(session, models), indirect=True, scope="session")
     if "conversion" in metafunc.fixturenames:
         formats = _formats(metafunc.config)
         metafunc.parametrize("conversion", formats, indirect=True, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
-        ids = ["-".join(filter(None, (v.variant, switches(v)))) for v in variants]
+        ids = ["-".join(filter(None, (v.variant, v.switches))) for v in variants]
         metafunc.parametrize("variant", variants, ids=ids, scope="session")
 
 
@@ -149,7 +165,7 @@ def _formats(config: pytest.Config) -> list[str]:
 
 def marked(session: Session, models: Iterable[str]) -> list[Any]:
     """Return the models as parameters, those of the extended registry with their marker."""
-    mark = () if session.chosen else pytest.mark.extended
+    mark = () if session.choices.chosen else pytest.mark.extended
     return [pytest.param(m, marks=mark if m in EXTENDED else ()) for m in models]
 
 
@@ -179,7 +195,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # pytest would keep a test without parameters, and tell that it was skipped.
         _leave_out(config, items, lambda item: "conversion" in getattr(item, "fixturenames", ()))
     own = [item for item in items if item.get_closest_marker(OWN)]
-    if own and not any(model_of(item) in session_of(config).own for item in own):
+    if own and not any(model_of(item) in session_of(config).choices.own for item in own):
         _deselect(config, items, OWN)  # there is no model of the user's to judge
     for item in items:
         if not item.get_closest_marker("stage"):
@@ -332,21 +348,15 @@ def _context(
         model=pack.model,
         opencv=session.capability["version"],
         engine=variant.title if variant else "",
-        command=rerun_command(request.node, request.config, session.own.get(pack.model)),
-        labels=None if pack.manifest.own is None else _labels(pack),
+        command=rerun_command(request.node, request.config, session.choices.own.get(pack.model)),
+        labels=pack.labels(),
         shape=pack.output_shape if pack.is_map else None,
     )
 
 
-def _labels(pack: Pack) -> Sequence[str]:
-    """Return the names of the output's classes; none where the labels are another output's."""
-    found = pack.labels() or ()
-    return found if len(found) == pack.load("outputs_f32").shape[-1] else ()
-
-
 def pytest_report_header(config: pytest.Config) -> Optional[list[str]]:
     """Name versions, CPU and packs where the suite is about to run."""
-    return session_of(config).header() if _is_suite_run(config) else None
+    return list(header(session_of(config))) if _is_suite_run(config) else None
 
 
 def _is_suite_run(config: pytest.Config) -> bool:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from conformance.candidate import RunConfig
-from conformance.results.cases import Line, ResultsWriter, writing
+from conformance.results.cases import writing
+from conformance.results.lines import Line, Writer
 from conformance.session import Session
 
+from .header import results_header
 from .table import worst_outcome
 
 
@@ -26,7 +28,7 @@ class Recorder:
         self._folder = folder
         self._session = session
         self._stack = ExitStack()
-        self._writers: dict[RunConfig, ResultsWriter] = {}
+        self._writers: dict[RunConfig, Writer] = {}
         self._outcomes: dict[str, list[Any]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -52,7 +54,7 @@ class Recorder:
     def _open(self) -> None:
         for config in self._session.variants():
             if config.variant not in {given.variant for given in self._writers}:
-                header = self._session.results_header(config)
+                header = results_header(self._session, config)
                 name = f"{header['opencv']['version']}-{config.variant}.jsonl"
                 manager = writing(self._folder / name, header)
                 self._writers[config] = self._stack.enter_context(manager)

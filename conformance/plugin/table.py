@@ -13,25 +13,21 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance.models import model_order
+from conformance.results.outcomes import worst, worst_first
 
 # The metric of the table's last columns: the tutorial's L1, whose worst input is shown.
 _HEADLINES = ("softmax_l1_sum", "output_l1_sum")
-_RANK = ("passed", "skipped", "xfailed", "errored", "failed")
 
 
 @dataclass
 class Row:
-    """What the cases of one model came to.
-
-    engine: with switches, and the importer before it unless that is the usual one. counts: cases
-    by outcome.
-    notes: what is judged otherwise than usual, in order, each once.
-    """
+    """What the cases of one model came to."""
 
     model: str
-    engine: str
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    judgements: dict[str, dict[str, Any]] = field(default_factory=dict)
+    engine: str  # with switches, and the importer before it unless that is the usual one
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by outcome
+    judgements: dict[str, dict[str, Any]] = field(default_factory=dict)  # by metric
+    # What is judged otherwise than usual, in order, each once.
     notes: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -41,10 +37,8 @@ class Row:
         What does not apply to a model, such as the sum of a softmax it has not, is skipped, and
         makes no verdict where other cases were judged.
         """
-        found = [outcome for outcome in _RANK if self.counts.get(outcome)]
-        if "passed" in found and "skipped" in found:
-            found.remove("skipped")
-        return max(found, key=_RANK.index, default="not run")
+        found = worst_first(self.counts)
+        return worst(outcome for outcome in found if outcome != "skipped" or "passed" not in found)
 
 
 def outcome_of(report: Any) -> Optional[str]:
@@ -57,9 +51,8 @@ def outcome_of(report: Any) -> Optional[str]:
 
 
 def worst_outcome(reports: Iterable[Any]) -> str:
-    """Return the outcome of one case from the reports of its phases."""
-    outcomes = [outcome for outcome in map(outcome_of, reports) if outcome]
-    return max(outcomes, key=_RANK.index, default="errored")
+    """Return the outcome of one case from the reports of its phases; without any it is errored."""
+    return worst(filter(None, map(outcome_of, reports)), none="errored")
 
 
 def collect_rows(reports: Iterable[Any]) -> list[Row]:
@@ -115,7 +108,7 @@ def verdict_table(reports: Iterable[Any], width: int) -> str:
 
 
 def _counts(row: Row) -> str:
-    return ", ".join(f"{row.counts[o]} {o}" for o in reversed(_RANK) if row.counts.get(o))
+    return ", ".join(f"{count} {outcome}" for outcome, count in worst_first(row.counts).items())
 
 
 def _headline(row: Row) -> tuple[str, str, str]:

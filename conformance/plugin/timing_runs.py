@@ -13,17 +13,6 @@ WHAT = "records times and judges nothing; runs only when asked for, by its file 
 _FILE = "test_inference_time"
 
 
-def add_options(group: pytest.OptionGroup) -> None:
-    """Add the options that only the recording of inference times heeds."""
-    group.addoption(
-        "--batch",
-        type=int,
-        default=1,
-        metavar="N",
-        help="images in one inference, where inference times are recorded (default: 1)",
-    )
-
-
 def asked(config: pytest.Config) -> bool:
     """Return whether inference times were asked for: by file, by marker, or --benchmark-only."""
     by_file = any(_FILE in argument for argument in config.args)
@@ -35,8 +24,6 @@ def asked(config: pytest.Config) -> bool:
 
 def check(config: pytest.Config) -> None:
     """Raise pytest.UsageError for what keeps times from being recorded, or from being any good."""
-    if config.getoption("--batch") < 1:
-        raise pytest.UsageError("--batch: give a number of images, 1 or more")
     if not config.pluginmanager.has_plugin("benchmark"):
         raise pytest.UsageError(
             "inference times are recorded by pytest-benchmark, which is turned off: "

@@ -9,13 +9,11 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.errors import ConformanceError
-from conformance.fixtures import fixture_path
+from conformance.pack.labels import IMAGENET_CLASSES, imagenet_labels, label_lines
+from conformance.verdict.metrics import apart, top_k
 
 Array = np.ndarray[Any, Any]
 
-IMAGENET = "labels/classification_classes_ILSVRC2012.txt"
-IMAGENET_CLASSES = 1000
 BEST = 5
 
 
@@ -79,15 +77,16 @@ class Difference:
 
 def difference(first: Array, second: Array) -> Difference:
     """Return how far apart two outputs of the same classes are."""
-    apart = np.abs(first.astype(np.float64).ravel() - second.astype(np.float64).ravel())
-    return Difference(float(apart.sum()), float(apart.max()))
+    strayed = apart(first.ravel(), second.ravel())
+    return Difference(float(strayed.sum()), float(strayed.max()))
 
 
 def best_classes(outputs: Array, labels: Sequence[str]) -> list[Best]:
     """Return the BEST classes of outputs [1, C], the most probable one first."""
-    flat = outputs.ravel()
-    order = np.argsort(-flat, kind="stable")[:BEST]
-    return [Best(int(i), labels[i] if labels else "", float(flat[i])) for i in order]
+    row = outputs.reshape(1, -1)
+    return [
+        Best(int(i), labels[i] if labels else "", float(row[0, i])) for i in top_k(row, BEST)[0]
+    ]
 
 
 def read_labels(
@@ -95,25 +94,11 @@ def read_labels(
 ) -> list[str]:
     """Return a label for each class, from a file with one line a class.
 
-    own: what a user's own model has; None for a model of the registry. Where no file is given: own
-    where they are as many, ImageNet's for 1000 classes of the registry, none else. Raises
-    ConformanceError for a file that can't be read or has another number of lines.
+    own: what a user's own model has, used where no file is given; None for a model of the registry,
+    of whose 1000 classes ImageNet's names are used. See label_lines for errors.
     """
-    if path is None:
-        if own is not None:
-            return list(own) if len(own) == classes else []
-        if classes != IMAGENET_CLASSES:
-            return []
-        path = fixture_path(IMAGENET)
-    try:
-        labels = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConformanceError(
-            f"labels {path}: can't be read ({error}); give a UTF-8 text, one label a line"
-        ) from error
-    if len(labels) != classes:
-        raise ConformanceError(
-            f"labels {path}: {len(labels)} lines, but the model has {classes} classes; give a "
-            f"file with one label a line, in the order of the classes"
-        )
-    return labels
+    if path is not None:
+        return label_lines(path, [classes], f"the model has {classes} classes")
+    if own is not None:
+        return list(own)
+    return imagenet_labels() if classes == IMAGENET_CLASSES else []

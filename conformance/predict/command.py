@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,16 +15,15 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.cli import ERROR, OK
-from conformance.errors import ConformanceError
+from conformance.cli.options import ENGINE, OWN, add_option, add_options, chosen
+from conformance.errors import ConformanceError, install
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import blob_arguments
-from conformance.inputs.own import preprocessing_from
-from conformance.inputs.settings import Settings
+from conformance.inputs.preprocessing import Preprocessing, get_mode, preprocessing_from
 from conformance.models import get_model
-from conformance.own_models import OPTIONS, Asked, OwnModel, choose
+from conformance.own_models import OwnModel
 from conformance.pack.format import Pack
 from conformance.pack.request import PackRequest, keras_flavour, producer_versions
-from conformance.pack.store import default_packs, locate_pack, require_pack
+from conformance.pack.store import locate_pack, require_pack
 
 from . import options, printing
 from .answers import Answer, difference, read_labels
@@ -57,35 +56,15 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
         help="a label a line, one for each class (default: ImageNet's for 1000 classes)",
     )
     options.add_options(parser)
-    group = parser.add_argument_group("models of your own", "Given as for `pytest --model`.")
-    for name, how in OPTIONS.items():
-        group.add_argument(name, **how)
-    add(
-        "--packs",
-        type=Path,
-        default=default_packs(),
-        metavar="DIR",
-        help="folder of reference packs (default: %(default)s)",
-    )
-    add(
-        "--weights",
-        default="synthetic",
-        metavar="W",
-        help="synthetic (default), imagenet, or a file or folder with <model>.weights.h5",
-    )
-    add("--engine", default="default", help="classic, new, or default: OpenCV's own")
-    add("--threads", type=int, metavar="N", help="of both frameworks (default: OpenCV's choice)")
-    add(
-        "--timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="longest time one answer may take (default: 600)",
-    )
+    add_options(parser.add_argument_group("models of your own").add_argument, *OWN)
+    add_options(add, "--packs", "--weights")
+    add_option(add, "--engine", **ENGINE)
+    add_option(add, "--threads", help="of both frameworks (default: OpenCV's choice)")
+    add_option(add, "--timeout", help="longest time one answer may take (default: 600)")
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Found:
     """What is known of one picture."""
 
     picture: Path
@@ -104,13 +83,13 @@ def run_predict(given: argparse.Namespace) -> int:
     outputs = output_paths(pictures, given.output) if given.output else []
     missing = _tensorflow_missing(given)
     pack = _answering(_pack(given, name, own))
-    chosen = options.settings_of(given, name, _default(pack))
-    if given.explain and chosen.grey:
+    settings = options.chosen_preprocessing(given, name, _default(pack))
+    if given.explain and settings.grey:
         raise ConformanceError(f"--explain: {name} takes grey images, it explains colour ones only")
     classes = pack.load("outputs_f32").shape[-1]
-    labels = read_labels(given.labels, classes, None if own is None else pack.labels() or [])
+    labels = read_labels(given.labels, classes, pack.labels())
     weights = given.weights if own is None else Path(own.path or name).name
-    _print(given, _heading(pack, weights, chosen))
+    _print(given, _heading(pack, weights, settings))
     config = RunConfig(engine=given.engine, threads=given.threads)
     status = OK
     with Frameworks(pack, config, given.weights, classes, labels, given.timeout, own) as frameworks:
@@ -118,23 +97,19 @@ def run_predict(given: argparse.Namespace) -> int:
             _check_windows(frameworks)
         for index, picture in enumerate(pictures):
             try:
-                told = _one(given, frameworks, picture, chosen, missing)
+                found = _one(given, frameworks, picture, settings, missing)
             except PictureError as error:
                 status = ERROR
                 _tell_bad(given, picture, error)
                 continue
             if given.json:
                 about = {"model": name, "output_name": pack.output_name or None, "weights": weights}
-                print(json.dumps(_record(told, about, chosen, outputs[index : index + 1])))
-            _draw(given, frameworks, told, outputs[index : index + 1])
+                print(json.dumps(_record(found, about, settings, outputs[index : index + 1])))
+            _draw(given, frameworks, found, outputs[index : index + 1])
     return status
 
 
 def _check(given: argparse.Namespace) -> None:
-    if given.threads is not None and given.threads < 1:
-        raise ConformanceError(f"--threads {given.threads}: give 1 or more")
-    if not given.timeout > 0:
-        raise ConformanceError(f"--timeout {given.timeout:g}: give more than 0 seconds")
     if given.explain and given.opencv_only:
         raise ConformanceError("--explain compares with TensorFlow: leave --opencv-only out")
     if given.show and sys.platform.startswith("linux"):
@@ -153,16 +128,14 @@ def _tensorflow_missing(given: argparse.Namespace) -> str:
         return ""
     if given.explain:
         raise ConformanceError(
-            "--explain needs TensorFlow, which is not installed here: "
-            "python -m pip install 'opencv-dnn-conformance[tensorflow]'"
+            f"--explain needs TensorFlow, which is not installed here: {install('tensorflow')}"
         )
     return "not installed here, so that the pack's frozen graph is run by OpenCV alone"
 
 
 def _model(given: argparse.Namespace) -> tuple[str, Optional[OwnModel]]:
     """Return the model's name and, where it is one of the user's own, what is known of it."""
-    further = (given.model_preprocess, given.model_labels, given.model_size, given.models_file)
-    models = choose(Asked([given.model], *further), given.packs)
+    models = chosen(vars(given), [given.model])
     (name,) = models.names
     own = models.own.get(name)
     if given.explain and own is not None and own.path is None:
@@ -201,24 +174,29 @@ def _answering(pack: Pack) -> Pack:
     return next((head for head in rows if head.kind == "softmax"), rows[0])
 
 
-def _default(pack: Pack) -> Settings:
+def _default(pack: Pack) -> Preprocessing:
     """Return how the model's input is made."""
     shape = np.load(pack.path / "inputs.npy", mmap_mode="r", allow_pickle=False).shape
     size, own = (shape[1], shape[2]), pack.manifest.own
-    if own is None:
-        return Settings(blob_arguments(get_model(pack.model).mode), True, size)
-    made = preprocessing_from(own["preprocess"])
-    return Settings(made.blob_arguments(), made.crop, size, made.resize, grey=shape[3] == 1)
+    made = preprocessing_from(own["preprocess"]) if own else get_mode(get_model(pack.model).mode)
+    return replace(made, size=size, grey=shape[3] == 1)
 
 
-def _heading(pack: Pack, weights: str, chosen: Settings) -> Iterator[str]:
+def _heading(pack: Pack, weights: str, settings: Preprocessing) -> Iterator[str]:
     """Yield what is said before the first picture."""
     of = f", weights {weights}" if pack.manifest.own is None else ""
     yield f"{pack.model}{of}; picture to blob:"
-    yield from (f"  {line}" for line in chosen.told())
+    yield from (f"  {line}" for line in settings.lines())
+    if weights == "synthetic" and pack.manifest.own is None:
+        yield f"{printing.SYNTHETIC}: labels and confidences mean nothing"
     if pack.output_name:
         others = ", ".join(h.output_name for h in pack.heads() if h.head != pack.head)
         yield f"predicted is its output {pack.output_name!r}; it also has {others}"
+
+
+def _weights(frameworks: Frameworks) -> str:
+    """Return what --weights says of the model; nothing of the user's own."""
+    return frameworks.weights if frameworks.own is None else ""
 
 
 def _check_windows(frameworks: Frameworks) -> None:
@@ -233,14 +211,14 @@ def _one(
     given: argparse.Namespace,
     frameworks: Frameworks,
     picture: Path,
-    chosen: Settings,
+    settings: Preprocessing,
     missing: str,
-) -> _Told:
+) -> _Found:
     """Ask both frameworks, printing each answer as it comes unless JSON is wanted."""
     reason = refusal(picture)
     if reason:
         raise PictureError(f"{picture}: {reason}; give a JPEG, PNG or another image")
-    opencv, size, warning = frameworks.opencv(picture, chosen, given.explain)
+    opencv, size, warning = frameworks.opencv(picture, settings, given.explain)
     if warning:
         print(f"warning: {picture}: damaged? OpenCV says: {warning}", file=sys.stderr)
     tensorflow, explanation = None, None
@@ -251,12 +229,12 @@ def _one(
         _print(given, printing.answer_lines(tensorflow))
         _print(given, [printing.difference_line(opencv, tensorflow, apart)])
         if given.explain:
-            explanation = frameworks.explain(picture, chosen, opencv, tensorflow)
-            weights = frameworks.weights if frameworks.own is None else ""
-            _print(given, ["", *printing.explanation_lines(explanation, weights)])
+            explanation = frameworks.explain(picture, settings, opencv, tensorflow)
+            lines = printing.explanation_lines(explanation, _weights(frameworks))
+            _print(given, ["", *lines])
     else:
         _print(given, [f"TensorFlow: {missing}"])
-    return _Told(picture, size, opencv, tensorflow, missing, explanation)
+    return _Found(picture, size, opencv, tensorflow, missing, explanation)
 
 
 def _print(given: argparse.Namespace, lines: Iterable[str]) -> None:
@@ -271,31 +249,31 @@ def _tell_bad(given: argparse.Namespace, picture: Path, error: PictureError) -> 
 
 
 def _draw(
-    given: argparse.Namespace, frameworks: Frameworks, told: _Told, output: Sequence[Path]
+    given: argparse.Namespace, frameworks: Frameworks, found: _Found, output: Sequence[Path]
 ) -> None:
-    lines = printing.caption_lines(told.opencv)
+    lines = printing.caption_lines(found.opencv, _weights(frameworks))
     for path in output:
         frameworks.draw(lines, path)
         _print(given, [f"drawn: {path}"])
     if given.show:
-        frameworks.show(lines, str(told.picture))
+        frameworks.show(lines, str(found.picture))
 
 
 def _record(
-    told: _Told, about: dict[str, Any], chosen: Settings, output: Sequence[Path]
+    found: _Found, about: dict[str, Any], settings: Preprocessing, output: Sequence[Path]
 ) -> dict[str, Any]:
     """Return the line of JSON of one picture. about: the model."""
-    tensorflow = told.tensorflow
-    apart = tensorflow and difference(told.opencv.outputs, tensorflow.outputs)
+    tensorflow = found.tensorflow
+    apart = tensorflow and difference(found.opencv.outputs, tensorflow.outputs)
     return {
-        "file": str(told.picture),
-        "width": told.size[0],
-        "height": told.size[1],
+        "file": str(found.picture),
+        "width": found.size[0],
+        "height": found.size[1],
         **about,
-        "preprocessing": chosen.as_dict(),
-        "opencv": told.opencv.as_dict(),
-        "tensorflow": tensorflow.as_dict() if tensorflow else {"missing": told.missing},
+        "preprocessing": {k: v for k, v in asdict(settings).items() if k != "mode"},
+        "opencv": found.opencv.as_dict(),
+        "tensorflow": tensorflow.as_dict() if tensorflow else {"missing": found.missing},
         "difference": apart.as_dict() if apart else None,
-        "explanation": told.explanation.as_dict() if told.explanation else None,
+        "explanation": found.explanation.as_dict() if found.explanation else None,
         "output": str(output[0]) if output else None,
     }

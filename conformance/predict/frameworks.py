@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -13,7 +13,7 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.inputs.settings import Settings
+from conformance.inputs.preprocessing import Preprocessing
 from conformance.own_models import OwnModel
 from conformance.pack.format import Pack
 from conformance.processes.server import FrameworkError, Server
@@ -71,31 +71,30 @@ class Frameworks:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def _start(self, module: str, **request: Any) -> Server:
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Have a framework's error name the model."""
         try:
-            server = Server(module, request, self.timeout)
+            yield
         except FrameworkError as error:
-            raise self._failed(error) from error
+            named = "" if self.pack.model in error.message else f"{self.pack.model}: "
+            raise ConformanceError(f"{named}{error.message}") from error
+
+    def _start(self, module: str, **request: Any) -> Server:
+        with self._named():
+            server = Server(module, request, self.timeout)
         self._open.callback(server.close)
         return server
 
     def _ask(self, server: Server, **request: Any) -> dict[str, Any]:
-        try:
+        with self._named():
             return server.ask(request)
-        except FrameworkError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: FrameworkError) -> ConformanceError:
-        name = self.pack.model
-        return ConformanceError(
-            error.message if name in error.message else f"{name}: {error.message}"
-        )
 
     def _file(self, name: str) -> str:
         return str(self.folder / name)
 
     def opencv(
-        self, picture: Path, settings: Settings, pixels: bool
+        self, picture: Path, settings: Preprocessing, pixels: bool
     ) -> tuple[Answer, list[int], str]:
         """Return OpenCV's answer to the picture, the picture's [width, height], and a warning.
 
@@ -107,7 +106,7 @@ class Frameworks:
             self._opencv,
             do="predict",
             image=str(picture.resolve()),
-            settings=settings.request(),
+            settings=asdict(settings),
             blob=self._file("blob.npy"),
             outputs=self._file("opencv.npy"),
             pixels=self._file("pixels.npz") if pixels else None,
@@ -160,14 +159,14 @@ class Frameworks:
         return Answer(framework, version, how, threads, *shapes, found["ms"], best, values, kind)
 
     def explain(
-        self, picture: Path, settings: Settings, opencv: Answer, tensorflow: Answer
+        self, picture: Path, settings: Preprocessing, opencv: Answer, tensorflow: Answer
     ) -> Explanation:
         """Return what the difference between the two ends is made of, for the last picture."""
         found = self._ask(
             self._started_tensorflow(),
             do="explain",
             image=str(picture.resolve()),
-            settings=settings.request(),
+            settings=asdict(settings),
             blob=self._file("blob.npy"),
             pixels=self._file("pixels.npz"),
             stages=self._file("stages.npz"),
@@ -187,12 +186,11 @@ class Frameworks:
 
     def show(self, lines: Sequence[str], title: str) -> None:
         """Show the last picture in a window until a key is pressed or it is closed."""
-        self._opencv.timeout = _LOOKED_AT
         try:
-            self._opencv.ask({"do": "show", "lines": list(lines), "title": title})
+            asked = {"do": "show", "lines": list(lines), "title": title}
+            self._opencv.ask(asked, timeout=_LOOKED_AT)
         except FrameworkError as error:
             # Qt aborts the process where it can't reach the display.
             raise ConformanceError(
                 f"--show: {error.message}\nUse --output FILE and look at the file"
             ) from error
-        self._opencv.timeout = self.timeout

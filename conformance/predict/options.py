@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Any
 
 from conformance.errors import ConformanceError
-from conformance.inputs.modes import BlobArguments
-from conformance.inputs.settings import TUTORIAL, TUTORIAL_CROP, Settings, numbers_text
+from conformance.inputs.preprocessing import TUTORIAL, Preprocessing, numbers_text
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -54,51 +52,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_of(given: argparse.Namespace, model: str, default: Settings) -> Settings:
+def chosen_preprocessing(
+    given: argparse.Namespace, model: str, default: Preprocessing
+) -> Preprocessing:
     """Return what the options ask for. default: how the model's input is made where they don't.
 
     Raises ConformanceError naming the option that does not fit.
     """
     if not given.default_preprocess:
-        default = replace(default, arguments=TUTORIAL, crop=TUTORIAL_CROP, resize=None)
-    size = default.size
-    asked = {
-        "scalefactor": given.scale,
-        "mean": _triple(given.mean),
-        "swapRB": given.rgb,
-        "std": _triple(given.std),
-    }
-    arguments = replace(
-        default.arguments, **{name: v for name, v in asked.items() if v is not None}
-    )
-    _check(arguments)
-    wanted = tuple(given.size) if given.size else size
-    if wanted != size:
+        default = replace(TUTORIAL, size=default.size, grey=default.grey)
+    names = ("scale", "mean", "std", "rgb", "crop", "resize", "size", "float32")
+    options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    chosen = replace(default, **asked, mode="")
+    _check(chosen)
+    if chosen.size != default.size:
         raise ConformanceError(
             "--size {} {}: {} takes {} x {} pixels; leave --size out, or use --resize for a step "
-            "before".format(*wanted, model, *size)
+            "before".format(*given.size, model, *default.size or ())
         )
     if given.resize and min(given.resize) < 1:
         raise ConformanceError("--resize {} {}: give 1 pixel or more".format(*given.resize))
-    return replace(
-        default,
-        arguments=arguments,
-        crop=default.crop if given.crop is None else given.crop,
-        resize=tuple(given.resize) if given.resize else default.resize,
-        float32=given.float32,
-    )
+    return chosen
 
 
-def _triple(values: Optional[Sequence[float]]) -> Optional[tuple[float, ...]]:
-    return None if values is None else tuple(values)
-
-
-def _check(arguments: BlobArguments) -> None:
-    numbers = {
-        "--scale": (arguments.scalefactor,),
-        "--mean": arguments.mean,
-        "--std": arguments.std or (),
-    }
+def _check(chosen: Preprocessing) -> None:
+    numbers = {"--scale": (chosen.scale,), "--mean": chosen.mean, "--std": chosen.std or ()}
     for option, values in numbers.items():
         if not all(math.isfinite(value) for value in values):
             raise ConformanceError(f"{option} {numbers_text(values)}: give finite numbers")

@@ -10,6 +10,7 @@ from .explanation import Explanation
 WIDTH = 80
 # What the number beside a class is, where it is no confidence.
 _NUMBER = {"values": "value"}
+SYNTHETIC = "synthetic weights know no classes"
 
 
 def answer_lines(answer: Answer) -> Iterator[str]:
@@ -59,8 +60,12 @@ def explanation_lines(found: Explanation, weights: str) -> Iterator[str]:
         yield "Synthetic weights answer to such changes far more than trained ones do."
 
 
-def caption_lines(answer: Answer) -> list[str]:
-    """Return what is drawn on a picture: prediction and time, as the tutorial draws them."""
+def caption_lines(answer: Answer, weights: str = "") -> list[str]:
+    """Return what is drawn on a picture: prediction and time, as the tutorial draws them.
+
+    weights: as --weights has them, of a model of the registry.
+    """
     best = answer.best[0]
     name = best.label or f"class {best.class_id}"
-    return [f"Inference time: {answer.ms:.2f} ms", f"{name}: {best.confidence:.4f}"]
+    lines = [f"Inference time: {answer.ms:.2f} ms", f"{name}: {best.confidence:.4f}"]
+    return [*lines, SYNTHETIC] if weights == "synthetic" else lines

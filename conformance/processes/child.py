@@ -1,26 +1,39 @@
-"""Start a child process that imports cv2, with a time limit, and read how it ended. No cv2 here."""
+"""Every child process is started here, killed with all that it started, and its end put in words.
+
+Environments with a wheel of OpenCV and NumPy alone run this too: the standard library is enough.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import IO, Any, Optional
+
+from conformance.errors import ConformanceError
+
+from .serve import REFUSED
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LOG_BYTES = 64 * 1024
+_LOG_LINES = 20
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a child process ended: its exit code (negative: a signal), or None at the time limit."""
+    """How a child ended, and what it printed. As text: how, and the last lines that it printed."""
 
-    code: Optional[int]
-    log: str
+    code: Optional[int]  # its exit code; negative: a signal; None: ended at the time limit
+    output: str  # its stdout, where nobody else reads that
+    log: str  # the last 64 KiB of its stderr
+    timeout: Optional[float] = None  # its time limit in seconds
 
     @property
     def signal(self) -> Optional[str]:
@@ -32,90 +45,142 @@ class Ending:
         except ValueError:
             return f"signal {-self.code}"
 
+    @property
+    def how(self) -> str:
+        """How it ended, in words that follow "its process"."""
+        if self.code is None:
+            return f"gave no answer within the time limit of {self.timeout:g} s"
+        if self.signal:
+            return f"was killed by {self.signal}{' (out of memory?)' * (self.signal == 'SIGKILL')}"
+        return f"ended with exit code {self.code}"
+
+    def __str__(self) -> str:
+        return f"{self.how}.{last_lines(self.log)}"
+
+
+def last_lines(log: str) -> str:
+    """Return the last lines of `log` for the end of a message, or "" if it is empty."""
+    lines = log.strip().splitlines()[-_LOG_LINES:]
+    return "\nIts last output:\n" + "\n".join("  " + line for line in lines) if lines else ""
+
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The Python that a child runs on.
-
-    code: where it finds this package if that is all it may see of the packages installed here,
-    as an environment of another OpenCV must; None for this interpreter's own surroundings.
-    """
+    """The Python that a child runs on."""
 
     python: str = sys.executable
+    # Where it finds this package if that is all it may see of the packages installed here, as an
+    # environment of another OpenCV must; None for this interpreter's own surroundings.
     code: Optional[Path] = None
 
 
 HERE = Interpreter()
 
 
-def child_environment(code: Optional[Path] = None) -> dict[str, str]:
-    """Return the environment of a child: this package importable, OpenCV's warnings printed.
+def child_environment(code: Optional[Path] = None, **changes: Optional[str]) -> dict[str, str]:
+    """Return the environment variables of a child: this package importable, OpenCV's warnings on.
 
-    code: as in Interpreter. OPENCV_FORCE_DNN_ENGINE is taken out, as it overrides the engine a
-    run asks for.
+    code: as in Interpreter. changes: further variables; None takes one away.
     """
-    env = {key: value for key, value in os.environ.items() if key != "OPENCV_FORCE_DNN_ENGINE"}
-    if code is None:
-        paths = [env["PYTHONPATH"]] if env.get("PYTHONPATH") else []
-        env["PYTHONPATH"] = os.pathsep.join([*paths, str(_ROOT)])
-    else:
-        env.update(PYTHONPATH=str(code), PYTHONNOUSERSITE="1")
-    # Falling back to the CPU is told by a warning only.
-    env["OPENCV_LOG_LEVEL"] = "WARNING"
-    return env
+    merged: dict[str, Optional[str]] = dict(os.environ)
+    merged["OPENCV_FORCE_DNN_ENGINE"] = None  # it overrides the engine that a run asks for
+    merged["OPENCV_LOG_LEVEL"] = "WARNING"  # nothing else says that OpenCV falls back to the CPU
+    if code is not None:
+        merged.update(PYTHONPATH=str(code), PYTHONNOUSERSITE="1")
+    elif _ROOT.name not in ("site-packages", "dist-packages"):
+        # A checkout that pytest put on its own path; the child has to find it as well.
+        paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+        merged["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    merged.update(changes)
+    return {name: value for name, value in merged.items() if value is not None}
 
 
-def run_module(
-    module: str,
-    arguments: Sequence[str],
-    log: Path,
-    timeout: float,
-    interpreter: Interpreter = HERE,
-) -> Ending:
-    """Run ``python -m module arguments`` and wait at most `timeout` seconds.
+class Child:
+    """A running process in a session of its own: Ctrl-C is for the parent, which then closes it.
 
-    stdout and stderr go to the file `log`. At the time limit, and when this process is
-    interrupted, the child and whatever it started are killed.
+    piped: the caller writes its stdin and reads its stdout. shown: its stderr is this process's.
     """
-    command = [interpreter.python, "-m", module, *arguments]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Optional[Mapping[str, str]] = None,
+        piped: bool = False,
+        shown: bool = False,
+    ) -> None:
+        # Files that are open as long as the child lives.
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=child_environment(interpreter.code),
+            stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if piped else self._output,
+            stderr=None if shown else self.log,
+            env=environment or child_environment(),
+            encoding="utf-8",
             start_new_session=True,
         )
+
+    def ending(self, timeout: Optional[float] = None) -> Ending:
+        """Wait for its end, at most `timeout` seconds, then kill what is left of it."""
         try:
-            code: Optional[int] = process.wait(timeout)
+            code: Optional[int] = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             code = None
-        finally:
-            _kill_group(process)
-    return Ending(code, read_log(log))
+        self.kill()
+        return Ending(code, _text(self._output), _text(self.log, _LOG_BYTES), timeout)
+
+    def kill(self) -> None:
+        """Kill it and whatever it started."""
+        with suppress(ProcessLookupError, PermissionError):  # gone already
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:
+                self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Kill it and close its files."""
+        self.kill()
+        for file in (self.process.stdin, self.process.stdout, self._output, self.log):
+            with suppress(OSError):  # what was not written yet has no reader any more
+                if file is not None:
+                    file.close()
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    try:
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-    except (ProcessLookupError, PermissionError):
-        pass  # gone already
-    process.wait()
+def _text(file: IO[bytes], most: int = sys.maxsize) -> str:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+    return file.read().decode("utf-8", "replace")
 
 
-def read_log(log: Path) -> str:
-    """Return the last 64 KiB of the file as text."""
-    with log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _LOG_BYTES))
-        return file.read().decode("utf-8", "replace")
+def run_child(
+    command: Sequence[str],
+    timeout: Optional[float] = None,
+    environment: Optional[Mapping[str, str]] = None,
+) -> Ending:
+    """Run `command` to its end, at most `timeout` seconds."""
+    with closing(Child(command, environment)) as child:
+        return child.ending(timeout)
 
 
-def last_lines(log: str, count: int = 20) -> str:
-    """Return the last lines of `log` for a message, or "" if it is empty."""
-    lines = log.strip().splitlines()[-count:]
-    return "\nIts last output:\n" + "\n".join("  " + line for line in lines) if lines else ""
+def ask_module(
+    module: str,
+    arguments: Sequence[str],
+    timeout: Optional[float],
+    failure: str,
+    interpreter: Interpreter = HERE,
+    **changes: Optional[str],
+) -> Any:
+    """Return what ``python -m module arguments`` answers by serve.answer_once.
+
+    changes: as for child_environment. Raises ConformanceError that begins with `failure`, such as
+    "can't time xception", where the child refuses or dies.
+    """
+    command = [interpreter.python, "-m", module, *arguments]
+    ending = run_child(command, timeout, child_environment(interpreter.code, **changes))
+    if ending.code not in (0, REFUSED) or not ending.output:
+        raise ConformanceError(f"{failure}: its process {ending}")
+    answer = json.loads(ending.output)
+    if ending.code == REFUSED:
+        raise ConformanceError(f"{failure}: {answer['error']}")
+    return answer

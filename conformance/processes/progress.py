@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Callable, TextIO
+from typing import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .serve import own_standard_output
 
 STYLES = ("auto", "plain", "json")
 # The states after which nothing more is said of a model.
@@ -70,28 +71,13 @@ def reporter(style: str, total: int) -> Iterator[Report]:
     standard error. "auto": a live line on standard error if that is a terminal, else "plain".
     """
     if style == "json":
-        with _own_standard_output() as stream:
+        with own_standard_output() as stream:
             yield lambda event: print(encode(event), file=stream, flush=True)
     elif style == "auto" and sys.stderr.isatty():
         with _live_line(total) as report:
             yield report
     else:
         yield lambda event: print(event, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _own_standard_output() -> Iterator[TextIO]:
-    # Keras prints its download bar, and native code what it likes, on file descriptor 1.
-    sys.stdout.flush()
-    ours = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with os.fdopen(os.dup(ours), "w", encoding="utf-8") as stream:
-            yield stream
-    finally:
-        sys.stdout.flush()
-        os.dup2(ours, 1)
-        os.close(ours)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
-"""The child's end of a framework that answers shard after shard in a process of its own.
+"""The child's end: answers as JSON on stdout, once (`answer_once`) or request after request.
 
-Requests and answers are lines of JSON on the child's stdin and stdout; pixels and outputs pass as
-.npy files. server.py is the parent's end. Imports neither cv2 nor TensorFlow:
-conformance.opencv.evaluation and conformance.reference.evaluation do.
+Requests are lines of JSON on stdin; arrays pass as .npy files. child.py and server.py are the
+parent's ends. Imports neither cv2 nor TensorFlow nor NumPy: the modules that answer do.
 """
 
 from __future__ import annotations
@@ -10,67 +9,72 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from collections.abc import Mapping
-from typing import Any, Callable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Callable, TextIO
 
-import numpy as np
+from conformance.errors import ConformanceError
 
-Array = np.ndarray[Any, Any]
 Request = Mapping[str, Any]
 Answer = Callable[[Request], dict[str, Any]]
+# The exit code of a child that can't answer and says why.
+REFUSED = 2
 
 
-def serve(prepare: Callable[[], Answer]) -> None:
-    """Prepare, say {} for ready, and answer line by line until the parent is gone.
+@contextmanager
+def own_standard_output() -> Iterator[TextIO]:
+    """Give the real standard output; what anyone else prints there goes to standard error."""
+    # Keras prints its download bar, and native code what it likes, on file descriptor 1.
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with os.fdopen(os.dup(ours), "w", encoding="utf-8") as stream:
+            yield stream
+    finally:
+        sys.stdout.flush()
+        os.dup2(ours, 1)
+        os.close(ours)
+
+
+def answer_once(compute: Callable[[], Any]) -> None:
+    """Print what `compute` returns, or its ConformanceError, and exit with REFUSED then."""
+    with own_standard_output() as stream:
+        try:
+            print(json.dumps(compute(), indent=1), file=stream)
+        except ConformanceError as error:
+            print(error, file=sys.stderr)
+            print(_error(error), file=stream)
+            raise SystemExit(REFUSED) from None
+
+
+def serve(prepare: Callable[[Request], Answer]) -> None:
+    """Prepare for the request in argv, say {} for ready, answer until the parent is gone.
 
     Whatever is raised is the answer: {"error": its text}.
     """
-    sys.stdout.flush()
-    # Native code prints on file descriptor 1 what it likes.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as line:
-        os.dup2(2, 1)
+    with own_standard_output() as stream:
         try:
-            answer = prepare()
+            answer = prepare(json.loads(sys.argv[1]))
         except Exception as error:
-            print(_told(error), file=line, flush=True)
+            print(_error(error), file=stream, flush=True)
             return
-        print("{}", file=line, flush=True)
-        for text in sys.stdin:
+        print("{}", file=stream, flush=True)
+        for line in sys.stdin:
             try:
-                said = json.dumps(answer(json.loads(text)))
+                text = json.dumps(answer(json.loads(line)))
             except Exception as error:
-                said = _told(error)
-            print(said, file=line, flush=True)
+                text = _error(error)
+            print(text, file=stream, flush=True)
 
 
-def _told(error: Exception) -> str:
+def printed_since(size: int) -> str:
+    """Return what this process printed since its stderr, a file of the parent's, had that size."""
+    try:
+        return os.pread(2, 1 << 20, size).decode("utf-8", "replace")
+    except (OSError, AttributeError):  # not readable; Windows has no pread
+        return ""
+
+
+def _error(error: Exception) -> str:
     return json.dumps({"error": str(error).strip() or repr(error)})
-
-
-def answer_shard(
-    request: Request,
-    batch: int,
-    prepare: Callable[[Array], Array],
-    infer: Callable[[Array], Array],
-    classes: int,
-) -> dict[str, Any]:
-    """Run request["pixels"] (a file, uint8 [N, S, S, 3]) in batches into request["outputs"].
-
-    prepare: makes of pixels what `infer` takes. Returns {"seconds": of the inferences alone}.
-    Raises ValueError for an output of another shape than [images, classes].
-    """
-    pixels = np.load(request["pixels"], mmap_mode="r", allow_pickle=False)
-    outputs = np.empty((len(pixels), classes), np.float32)
-    seconds = 0.0
-    for begin in range(0, len(pixels), batch):
-        taken = prepare(np.asarray(pixels[begin : begin + batch]))
-        start = time.perf_counter()
-        given = infer(taken)
-        seconds += time.perf_counter() - start
-        expected = (len(taken), classes)
-        if given.shape != expected:
-            raise ValueError(f"the output has the shape {given.shape} instead of {expected}")
-        outputs[begin : begin + batch] = given
-    np.save(request["outputs"], outputs)
-    return {"seconds": seconds}

@@ -1,19 +1,17 @@
-"""The parent's end of the frameworks, each in a process of its own (serve.py is the child's)."""
+"""A framework in a process of its own that answers request after request; serve.py is its end."""
 
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Optional
 
-from .child import Ending, child_environment, last_lines, read_log
+from .child import Child, child_environment
 from .serve import Request
 
 OPENCV, TENSORFLOW = "conformance.opencv.evaluation", "conformance.reference.evaluation"
@@ -37,35 +35,33 @@ class Server:
     """The parent's end: a child that is ready to answer. Raises FrameworkError where it is not."""
 
     def __init__(self, module: str, request: Request, timeout: float) -> None:
-        self.module, self.timeout = module, timeout
-        # Open as long as the child lives.
-        self.log = tempfile.NamedTemporaryFile(prefix="opencv-conformance-")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps(request)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=_environment(),
-            text=True,
-            # Ctrl-C is for the parent, which then ends its children.
-            start_new_session=True,
+        self.module = module
+        environment = child_environment(
+            # Dask has its workers give memory back at once, which costs inferences page faults.
+            MALLOC_TRIM_THRESHOLD_=None,
+            # One heap (of glibc) for all threads of TensorFlow, only one of which works: 50 MiB
+            # less each.
+            MALLOC_ARENA_MAX=os.environ.get("MALLOC_ARENA_MAX", "1"),
         )
+        command = [sys.executable, "-m", module, json.dumps(request)]
+        self.timeout, self.child = timeout, Child(command, environment, piped=True)
+        self.close, self.process = self.child.close, self.child.process
         try:
-            self._answer()
-        except FrameworkError:
+            self._answer(timeout)
+        except BaseException:
             self.close()
             raise
 
-    def ask(self, request: Request) -> dict[str, Any]:
+    def ask(self, request: Request, timeout: Optional[float] = None) -> dict[str, Any]:
         """Return the child's answer to one request."""
         with suppress(BrokenPipeError):
             assert self.process.stdin is not None
             print(json.dumps(request), file=self.process.stdin, flush=True)
-        return self._answer()
+        return self._answer(timeout or self.timeout)
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self, timeout: float) -> dict[str, Any]:
         assert self.process.stdout is not None
-        timer = threading.Timer(self.timeout, self.process.kill)
+        timer = threading.Timer(timeout, self.child.kill)
         begin = time.monotonic()
         timer.start()
         try:
@@ -73,38 +69,16 @@ class Server:
         finally:
             # Python waits for its threads before it ends: after Ctrl-C for as long as `timeout`.
             timer.cancel()
-        late = time.monotonic() - begin >= self.timeout
-        answer = json.loads(line) if line.endswith("\n") else self._end(late)
-        if "error" in answer:
+        late = time.monotonic() - begin >= timeout
+        if line.endswith("\n"):
+            answer: dict[str, Any] = json.loads(line)
+            if "error" not in answer:
+                return answer
             raise FrameworkError(self.module, answer["error"])
-        return dict(answer)
-
-    def _end(self, late: bool) -> dict[str, str]:
-        ending = Ending(self.process.wait(), read_log(Path(self.log.name)))
-        how = f"gave no answer within {self.timeout:g} s" if late else f"ended with {_how(ending)}"
-        return {"error": f"the process of {framework(self.module)} {how}.{last_lines(ending.log)}"}
-
-    def close(self) -> None:
-        """End the child."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            with suppress(OSError):
-                assert stream is not None
-                stream.close()
-        self.log.close()
-
-
-def _environment() -> dict[str, str]:
-    # Dask has its workers give memory back at once, which costs each inference page faults.
-    unwanted = "MALLOC_TRIM_THRESHOLD_"
-    found = {name: value for name, value in child_environment().items() if name != unwanted}
-    # One heap (of glibc) for all threads of TensorFlow, only one of which works: 50 MiB less each.
-    return {"MALLOC_ARENA_MAX": "1", **found}
-
-
-def _how(ending: Ending) -> str:
-    return ending.signal or f"exit code {ending.code}"
+        ending = self.child.ending()
+        if late:
+            ending = replace(ending, code=None, timeout=timeout)
+        raise FrameworkError(self.module, f"the process of {framework(self.module)} {ending}")
 
 
 # Starting a framework takes seconds, so that each thread keeps its own from shard to shard.
@@ -123,12 +97,3 @@ def close_servers() -> None:
     """End all servers of this process."""
     while _running:
         _running.popitem()[1].close()
-
-
-@contextmanager
-def servers_closed() -> Iterator[None]:
-    """End the servers when the block ends, however it does."""
-    try:
-        yield
-    finally:
-        close_servers()

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, install
 
 
 def verbose() -> bool:
@@ -40,6 +40,19 @@ def quiet() -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if verbose() else muted_stderr()
 
 
+def first_line(error: Exception) -> str:
+    """Return how an error of TensorFlow or Keras begins: they may go on for pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+
+
+def use_threads(threads: int) -> None:
+    """Run each operation on so many threads, one operation after another, as OpenCV does."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
 def _set_up() -> None:
     # Keras reads its backend once, at import; a user's keras.json must not change the reference.
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -52,9 +65,8 @@ def _set_up() -> None:
             import tensorflow as tf
         except ModuleNotFoundError as error:
             raise ConformanceError(
-                f"building a reference needs TensorFlow ({error}): "
-                "python -m pip install 'opencv-dnn-conformance[tensorflow]', or use packs built "
-                "elsewhere with --packs DIR"
+                f"building a reference needs TensorFlow ({error}): {install('tensorflow')}, or "
+                "use packs built elsewhere with --packs DIR"
             ) from error
         tf.config.set_visible_devices([], "GPU")
         tf.config.experimental.enable_op_determinism()

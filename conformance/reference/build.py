@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
-from conformance.models import ModelSpec, get_model
+from conformance.models import get_model
 from conformance.pack.format import (
     GRAPH,
     LABELS,
@@ -25,14 +25,16 @@ from conformance.pack.format import (
     array_file,
     new_manifest,
 )
+from conformance.pack.labels import label_lines
 from conformance.pack.request import PackRequest, producer_versions
 from conformance.pack.sampling import SAMPLED
 from conformance.pack.store import write_pack
 from conformance.processes.machine import cpu_name
 
 from . import keras_flavour
-from .freeze import Traced, freeze, freeze_raw, trace, write_frozen
-from .graphdef import Graph, Head, constant_value, read_graph, source, with_input_shape
+from .freeze import Traced, freeze_raw, trace
+from .graph import Graph, Head, constant_value, read_graph, source, with_input_shape, write_graph
+from .graph.passes import apply_passes
 from .images import own_inputs, pack_inputs
 from .loader import keras_preprocess
 from .oracle import Answers, Layer, chunk_size, list_layers, run
@@ -77,12 +79,9 @@ def _new_manifest(request: PackRequest) -> Manifest:
     producer = producer_versions(request.keras)
     if producer is None:
         raise ConformanceError("building a pack needs pip's metadata of TensorFlow: install it")
-    return new_manifest(request, producer, {}, [], _environment())
-
-
-def _environment() -> dict[str, Any]:
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
-    return {"python": platform.python_version(), "cpu": cpu_name(), "threads": threads}
+    made_by = {"python": platform.python_version(), "cpu": cpu_name(), "threads": threads}
+    return new_manifest(request, producer, {}, [], made_by)
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,6 @@ class _Job:
     manifest: Manifest
     inputs: Array
     progress: Progress
-
-    def save(self, name: str, values: Array) -> None:
-        np.save(self.folder / f"{name}.npy", values)
 
     def save_heads(self, name: str, heads: Sequence[Head], results: dict[str, Array]) -> None:
         """Write what was answered at each head's node of `name` ("outputs" or "logits"), [N,C]."""
@@ -110,7 +106,8 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
     if request.own is None:
         spec = get_model(request.model)
         manifest.inputs, inputs = pack_inputs(spec)
-        np.savez(folder / PREPROCESSING, **_preprocessing(spec))
+        stated = _keras_statement(lambda image: keras_preprocess(spec, image))
+        np.savez(folder / PREPROCESSING, **stated)
         job = _Job(folder, request, manifest, inputs, progress)
         subject = _registry_subject(job)
     else:
@@ -119,7 +116,7 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
         job = _Job(
             folder, request, manifest, _describe_own(folder, manifest, request, subject), progress
         )
-    job.save("inputs", job.inputs)
+    np.save(folder / "inputs.npy", job.inputs)
     double, heads = _write_model(job, subject)
     # The model is gone by now: its weights and the frozen graph's need not fit at once.
     del subject
@@ -140,10 +137,6 @@ def _registry_subject(job: _Job) -> Subject:
         lambda images: model(images, training=False),
         lambda path: freeze_raw(model, path),
     )
-
-
-def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
-    return _keras_statement(lambda image: keras_preprocess(spec, image))
 
 
 def _keras_statement(preprocess_input: Callable[[Any], Any]) -> dict[str, Any]:
@@ -180,19 +173,9 @@ def _describe_own(
 def _write_labels(folder: Path, path: str | None, model: str, heads: Sequence[Head]) -> None:
     if path is None:
         return
-    try:
-        labels = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConformanceError(
-            f"labels {path}: can't be read ({error}); give a text file with a class a line"
-        ) from error
     sizes = {head.name: int(np.prod(head.shape)) for head in heads}
-    if len(labels) not in sizes.values():
-        told = ", ".join(f"{size} of output {name!r}" for name, size in sizes.items())
-        raise ConformanceError(
-            f"labels {path}: {len(labels)} lines, but {model} has {told}: give one line for each "
-            "class, in the order of the output"
-        )
+    has = ", ".join(f"{size} of output {name!r}" for name, size in sizes.items())
+    labels = label_lines(Path(path), sizes.values(), f"{model} has {has}")
     (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
 
 
@@ -246,10 +229,9 @@ def _write_graph(job: _Job, subject: Subject) -> Graph:
     if job.request.graph == "raw":
         graph = subject.raw(path)
     else:
-        frozen = freeze(subject.traced)
-        write_frozen(path, frozen)
-        graph = frozen.graph
-        job.manifest.passes = [asdict(applied) for applied in frozen.passes]
+        graph, passes = apply_passes(subject.traced.graph)
+        write_graph(path, graph)
+        job.manifest.passes = [asdict(applied) for applied in passes]
     job.manifest.tensors = {"input": graph.input, "logits": graph.logits, "output": graph.output}
     if job.request.own is not None:
         job.manifest.heads = [asdict(head) for head in graph.heads]

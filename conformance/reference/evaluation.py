@@ -7,31 +7,29 @@ pixels and outputs (see conformance.processes.serve).
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from conformance.inputs.modes import preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
 from conformance.pack.format import read_manifest
-from conformance.processes.inference import Array
-from conformance.processes.serve import Request, answer_shard, serve
+from conformance.processes.inference import Array, answer_shard
+from conformance.processes.serve import Answer, Request, serve
 
+from . import use_threads
 from .timing import frozen_function
 from .weights import build_model
 
 
-def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
+def prepare(request: Request) -> Answer:
     """Load the model, run it once, and return what answers the shards.
 
     The operations are deterministic, so that a shard run again gives the same bits.
     """
-    tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    use_threads(request["threads"])
     pack = Path(request["pack"])
     if request.get("weights"):
         spec = get_model(read_manifest(pack).model)
@@ -43,11 +41,11 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
         return np.asarray(function(tf.constant(images)))
 
     def ready(pixels: Array) -> Array:
-        return preprocess(pixels, request["mode"])
+        return get_mode(request["mode"]).apply(pixels)
 
     infer(ready(np.zeros((request["batch"], request["size"], request["size"], 3), np.uint8)))
     return lambda asked: answer_shard(asked, request["batch"], ready, infer, request["classes"])
 
 
 if __name__ == "__main__":
-    serve(lambda: prepare(json.loads(sys.argv[1])))
+    serve(prepare)

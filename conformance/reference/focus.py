@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from conformance.pack.format import Pack, read_manifest
+from conformance.processes.serve import answer_once
 
-from .graphdef import Graph, heads_of, read_graph, with_input_shape
+from .graph import Graph, heads_of, read_graph, with_input_shape
 from .oracle import Layer, run
 
 
@@ -46,4 +47,5 @@ def _graph(pack: Pack) -> Graph:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    write_samples(Pack(folder, read_manifest(folder)), int(sys.argv[2]), Path(sys.argv[3]))
+    pack, index, file = Pack(folder, read_manifest(folder)), int(sys.argv[2]), Path(sys.argv[3])
+    answer_once(lambda: write_samples(pack, index, file))

@@ -1,4 +1,4 @@
-"""Keras model → frozen GraphDef that every OpenCV reads: trace, named passes, streamed to disk."""
+"""Keras model → GraphDef, traced, for the passes; or frozen by the recipe of OpenCV's tutorial."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from .graphdef import Array, Graph, GraphDef, Head, placeholder, results_of, source, write_graph
-from .heads import find_heads
-from .passes import AppliedPass, apply_passes
+from .graph import Array, Graph, GraphDef, Head, placeholder, results_of, source
+from .graph.heads import find_heads
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,6 @@ class Traced:
 
     graph: Graph
     function: Callable[[Any], Sequence[Any]]
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """The graph OpenCV is given and the passes that made it out of the traced one."""
-
-    graph: Graph
-    passes: list[AppliedPass]
 
 
 def trace(model: Any, size: Optional[tuple[int, int]] = None) -> Traced:
@@ -115,21 +106,6 @@ def _captured_tensors(function: Any) -> dict[str, Array]:
         for outer, inner in function.graph.captures
         if outer.dtype != tf.resource
     }
-
-
-def freeze(traced: Traced) -> Frozen:
-    """Return the graph for OpenCV: the traced one after every pass whose pattern is in it.
-
-    A pass keeps name and value of every node it leaves, so that a node of the frozen graph which
-    depends on the input is found in the traced one.
-    """
-    graph, passes = apply_passes(traced.graph)
-    return Frozen(graph, passes)
-
-
-def write_frozen(path: Path, frozen: Frozen) -> None:
-    """Write the frozen graph to `path` (binary GraphDef), constants streamed from their arrays."""
-    write_graph(path, frozen.graph)
 
 
 def freeze_raw(model: Any, path: Path, size: Optional[tuple[int, int]] = None) -> Graph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +11,12 @@ from PIL import Image
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import preprocess
-from conformance.inputs.own import OwnPreprocessing
+from conformance.inputs.preprocessing import Preprocessing, get_mode
 from conformance.models import ModelSpec
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-# Both sides, or height and width.
-Size = Union[int, tuple[int, int]]
+Size = tuple[int, int]  # height and width
 
 # The two sets share no photo, so that the check says something about photos never seen before.
 CALIBRATION_PHOTOS = ("apple", "board", "building", "butterfly", "fruits")
@@ -52,19 +50,14 @@ def load_photo(path: Path) -> Pixels:
 
 def crop(photo: Pixels, box: Box, size: Size) -> Pixels:
     """Return `box` of an RGB photo [H, W, 3], resized bilinearly: uint8 [height, width, 3]."""
-    height, width = _sides(size)
     resampling = Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(photo).resize((width, height), resampling, box=box))
+    return np.asarray(Image.fromarray(photo).resize(size[::-1], resampling, box=box))
 
 
-def _sides(size: Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
-
-
-def centre_box(photo: Pixels, share: float = 1.0, size: Size = 1) -> Box:
+def centre_box(photo: Pixels, share: float, size: Size) -> Box:
     """Return the greatest centred box of the shape of `size`, its sides times `share`."""
     height, width = photo.shape[:2]
-    across, down = _sides(size)[1], _sides(size)[0]
+    down, across = size
     unit = min(height / down, width / across) * share
     box_height, box_width = round(unit * down), round(unit * across)
     left, top = (width - box_width) // 2, (height - box_height) // 2
@@ -88,7 +81,7 @@ def random_crops(names: tuple[str, ...], count: int, size: int, seed: int) -> Pi
     rng = np.random.default_rng(seed)
     photos = [_fixture_photo(name) for name in names]
     turns = [photos[index % len(photos)] for index in range(count)]
-    return np.stack([crop(photo, random_box(photo, rng), size) for photo in turns])
+    return np.stack([crop(photo, random_box(photo, rng), (size, size)) for photo in turns])
 
 
 def recoloured(images: Pixels, seed: int) -> Pixels:
@@ -107,12 +100,13 @@ def recoloured(images: Pixels, seed: int) -> Pixels:
 def calibration_inputs(spec: ModelSpec) -> Floats:
     """Return preprocessed, recoloured crops of the calibration photos: float32 NHWC."""
     pixels = random_crops(CALIBRATION_PHOTOS, CALIBRATION_CROPS, spec.size, seed=1)
-    return preprocess(recoloured(pixels, seed=1), spec.mode)
+    return get_mode(spec.mode).apply(recoloured(pixels, seed=1))
 
 
 def check_inputs(spec: ModelSpec) -> Floats:
     """Return 16 preprocessed crops of photos that took no part in calibration: float32 NHWC."""
-    return preprocess(random_crops(CHECK_PHOTOS, CHECK_CROPS, spec.size, seed=2), spec.mode)
+    pixels = random_crops(CHECK_PHOTOS, CHECK_CROPS, spec.size, seed=2)
+    return get_mode(spec.mode).apply(pixels)
 
 
 def pack_inputs(spec: ModelSpec) -> tuple[list[str], Floats]:
@@ -121,13 +115,10 @@ def pack_inputs(spec: ModelSpec) -> tuple[list[str], Floats]:
     Photos no network was calibrated on, the tutorial's squirrel first, then the edge cases:
     constant black, constant white, and uniform noise.
     """
-    images = _pack_images(spec.size)
-    return list(images), preprocess(np.stack(list(images.values())), spec.mode)
+    return own_inputs(get_mode(spec.mode), (spec.size, spec.size), 3)
 
 
-def own_inputs(
-    preprocessing: OwnPreprocessing, size: tuple[int, int], channels: int
-) -> tuple[list[str], Floats]:
+def own_inputs(preprocessing: Preprocessing, size: Size, channels: int) -> tuple[list[str], Floats]:
     """Return names and inputs [N, height, width, channels] float32 for a user's own model.
 
     The images of pack_inputs, brought to `size` (height, width) as `preprocessing` says: cropped or
@@ -142,12 +133,12 @@ def own_inputs(
     return list(images), np.ascontiguousarray(inputs)
 
 
-def _pack_images(size: Size, own: OwnPreprocessing = OwnPreprocessing()) -> dict[str, Pixels]:  # noqa: B008
+def _pack_images(size: Size, own: Preprocessing) -> dict[str, Pixels]:
     squirrel, home, orange = (_resized(_fixture_photo(name), own) for name in CHECK_PHOTOS)
-    shape = (*_sides(size), 3)
+    shape = (*size, 3)
 
     def view(photo: Pixels, share: float = 1.0) -> Pixels:
-        box = centre_box(photo, share, size if own.crop else (photo.shape[0], photo.shape[1]))
+        box = centre_box(photo, share, size if own.crop else photo.shape[:2])
         return crop(photo, box, size)
 
     return {
@@ -162,7 +153,7 @@ def _pack_images(size: Size, own: OwnPreprocessing = OwnPreprocessing()) -> dict
     }
 
 
-def _resized(photo: Pixels, own: OwnPreprocessing) -> Pixels:
+def _resized(photo: Pixels, own: Preprocessing) -> Pixels:
     if own.resize is None:
         return photo
     return crop(photo, Box(0, 0, photo.shape[1], photo.shape[0]), own.resize)

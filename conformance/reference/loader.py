@@ -1,8 +1,4 @@
-"""Images loaded as Keras' users load them: ``keras.utils.load_img``, bilinear.
-
-``python -m conformance.reference.loader`` writes fixtures/keras_loading.npz, which holds what it
-makes of a small picture, for where Keras is not installed.
-"""
+"""Images loaded as Keras' users load them: ``keras.utils.load_img``, bilinear."""
 
 from __future__ import annotations
 
@@ -17,22 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conformance.errors import ConformanceError
-from conformance.fixtures import fixture_path
 from conformance.models import ModelSpec
 
 Pixels = NDArray[np.uint8]
-
-# Height and width that the picture of 30 x 40 pixels is brought to, cropped or not. What load_img
-# cuts off before it resizes, blobFromImage cuts off afterwards: at these factors on the same pixel.
-SOURCE = (30, 40)
-LOADED = {
-    "same": ((30, 40), False),
-    "twice": ((60, 80), False),
-    "stretched": ((57, 97), False),
-    "cropped": ((60, 60), True),
-    "shrunk": ((16, 20), False),
-}
-FIXTURE = "keras_loading.npz"
 
 
 def load(
@@ -62,16 +45,3 @@ def keras_preprocess(spec: ModelSpec, rgb: NDArray[Any]) -> NDArray[np.float32]:
     """Return what the model's own ``preprocess_input`` makes of RGB pixels [N, H, W, 3], 0-255."""
     module = sys.modules[getattr(tf.keras.applications, spec.builder).__module__]
     return np.asarray(module.preprocess_input(rgb.astype(np.float32)))
-
-
-def fixture_arrays() -> dict[str, Pixels]:
-    """Return the picture, RGB, under "source", and what load_img makes of it."""
-    photo = load(fixture_path("images/squirrel_cls.jpg"), (120, 160))
-    source = np.ascontiguousarray(photo[40 : 40 + SOURCE[0], 60 : 60 + SOURCE[1]])
-    loaded = {name: load(source, size, crop) for name, (size, crop) in LOADED.items()}
-    return {"source": source, **loaded}
-
-
-if __name__ == "__main__":
-    arrays: dict[str, Any] = dict(fixture_arrays())
-    np.savez_compressed(fixture_path("images").parent / FIXTURE, **arrays)

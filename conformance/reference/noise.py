@@ -7,7 +7,6 @@ float64 to the pack's noise floor}.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from conformance.pack.format import open_pack
+from conformance.processes.serve import answer_once
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import noise_floor, typical_logit_noise
 
-from .graphdef import read_frozen
+from .graph import read_graph
 from .oracle import run
 
 MEASURED = (
@@ -33,7 +33,7 @@ MEASURED = (
 def noise_ratios(pack_folder: Path) -> dict[str, float]:
     """Return {metric: greatest deviation in noise floors} of TensorFlow as this process has it."""
     pack = open_pack(pack_folder)
-    graph = read_frozen(pack.graph_path, **pack.manifest.tensors)
+    graph = read_graph(pack.graph_path, pack.manifest.tensors)
     answers = run(graph, pack.load("inputs"))
     found = {"outputs": answers.outputs, "logits": answers.logits}
     logit_noise = typical_logit_noise(pack.load("logits_f32"), pack.load("logits_f64"))
@@ -47,11 +47,11 @@ def noise_ratios(pack_folder: Path) -> dict[str, float]:
     return ratios
 
 
-def main(folder: str, threads: str) -> None:
+def main(folder: str, threads: str) -> dict[str, float]:
     """Measure the pack in `folder` on so many threads."""
     tf.config.threading.set_intra_op_parallelism_threads(int(threads))
-    print(json.dumps(noise_ratios(Path(folder))))
+    return noise_ratios(Path(folder))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    answer_once(lambda: main(*sys.argv[1:]))

@@ -9,11 +9,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from conformance.pack.sampling import node_seed, sample_positions
+from conformance.pack.sampling import node_seed, sample_positions, within
 
-from .graphdef import Array, Graph, NodeDef, constant, dependents, placeholder, sources
-from .precision import promoted
-from .session import fetch, open_session
+from .graph import (
+    INT32,
+    INT64,
+    Array,
+    Graph,
+    constant,
+    dependents,
+    operation,
+    placeholder,
+    sources,
+)
+from .graph.precision import promoted
+from .graph.session import fetch, open_session
 
 # What TensorFlow raises for a graph whose shapes or attributes do not fit together.
 REFUSED = (tf.errors.OpError, ValueError)
@@ -96,9 +106,8 @@ def run(
         for start in range(0, len(images), chunk):
             feeds = {**precise.constants, precise.input: images[start : start + chunk]}
             for layer in sampled:
-                feeds[_tap(layer.node, "positions")] = _within(
-                    positions[layer.node], layer.shape, start, start + chunk
-                )
+                at, _ = within(positions[layer.node], layer.shape, start, start + chunk)
+                feeds[_tap(layer.node, "positions")] = at
             wanted = [_tap(layer.node, part) for layer in sampled for part in _PARTS]
             parts.append(fetch(session, feeds, [*precise.results(), *wanted]))
     return _joined(graph, parts, sampled)
@@ -153,15 +162,11 @@ def _extreme_nodes(layer: Layer, dtype: int) -> Iterator[Any]:
     yield _reshape(_tap(node, "images"), node, _tap(node, "images/shape"), dtype)
     for part, op in (("greatest", "Max"), ("least", "Min")):
         operands = [_tap(node, "images"), _tap(node, "images/axis")]
-        extreme = NodeDef(name=_tap(node, part), op=op, input=operands)
-        extreme.attr["T"].type, extreme.attr["Tidx"].type = dtype, tf.int32.as_datatype_enum
-        yield extreme
+        yield operation(op, _tap(node, part), operands, T=dtype, Tidx=INT32)
 
 
 def _reshape(name: str, source: str, shape: str, dtype: int) -> Any:
-    node = NodeDef(name=name, op="Reshape", input=[source, shape])
-    node.attr["T"].type, node.attr["Tshape"].type = dtype, tf.int32.as_datatype_enum
-    return node
+    return operation("Reshape", name, [source, shape], T=dtype, Tshape=INT32)
 
 
 def _gather_nodes(node: str, dtype: int) -> Iterator[Any]:
@@ -171,18 +176,8 @@ def _gather_nodes(node: str, dtype: int) -> Iterator[Any]:
     flat = _reshape(_tap(node, "flat"), node, _tap(node, "shape"), dtype)
     yield flat
     operands = [flat.name, _tap(node, "positions"), _tap(node, "axis")]
-    values = NodeDef(name=_tap(node, "values"), op="GatherV2", input=operands)
-    values.attr["Tparams"].type = dtype
-    values.attr["Tindices"].type = tf.int64.as_datatype_enum
-    values.attr["Taxis"].type = tf.int32.as_datatype_enum
-    yield values
-
-
-def _within(positions: Array, shape: Sequence[int], start: int, stop: int) -> Array:
-    """Return those of the sorted `positions` in images start…stop, counted from image start."""
-    image = int(np.prod(shape[1:]))
-    low, high = np.searchsorted(positions, [start * image, stop * image])
-    return positions[low:high] - start * image
+    types = {"Tparams": dtype, "Tindices": INT64, "Taxis": INT32}
+    yield operation("GatherV2", _tap(node, "values"), operands, **types)
 
 
 def _joined(graph: Graph, parts: list[dict[str, Array]], sampled: Sequence[Layer]) -> Answers:

@@ -7,9 +7,6 @@ thing (see `prepare`); conformance.processes.serve is the protocol.
 
 from __future__ import annotations
 
-import json
-import sys
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
@@ -17,13 +14,14 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 
-from conformance.inputs.settings import Settings, from_request
+from conformance.inputs.preprocessing import Preprocessing, preprocessing_from
 from conformance.models import get_model
 from conformance.own_models import own_from
 from conformance.pack.format import read_manifest
-from conformance.processes.inference import Array
-from conformance.processes.serve import Request, serve
+from conformance.processes.inference import Array, timed
+from conformance.processes.serve import Answer, Request, serve
 
+from . import use_threads
 from .loader import keras_preprocess, load
 from .own import load_own
 from .timing import frozen_function
@@ -34,8 +32,7 @@ class Predictor:
     """The frozen graph of a pack and, once it is asked for, the Keras model it was made of."""
 
     def __init__(self, request: Request) -> None:
-        tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        use_threads(request["threads"])
         self.request = request
         folder, head = Path(request["pack"]), request["head"]
         self.manifest = read_manifest(folder)
@@ -57,10 +54,7 @@ class Predictor:
     def predict(self, request: Request) -> dict[str, Any]:
         """Run the blob in request["blob"], NCHW; write the outputs as .npy."""
         images = _nhwc(request["blob"])
-        for _ in range(1 if self.warm else 2):
-            begin = time.perf_counter()
-            outputs = np.asarray(self.function(tf.constant(images)))
-            ms = (time.perf_counter() - begin) * 1000
+        outputs, ms = timed(lambda: np.asarray(self.function(tf.constant(images))), self.warm)
         self.warm = True
         np.save(request["outputs"], outputs.reshape(1, -1))
         return {
@@ -78,7 +72,7 @@ class Predictor:
         See conformance.predict.explanation, which names the stages. request["pixels"]: what
         OpenCV decoded and resized.
         """
-        settings = from_request(request["settings"])
+        settings = preprocessing_from(request["settings"])
         with np.load(request["pixels"], allow_pickle=False) as arrays:
             pixels = {name: arrays[name][..., ::-1] for name in arrays.files}
         made = {
@@ -101,7 +95,7 @@ class Predictor:
         return np.asarray(self.model(tf.constant(images))).reshape(1, -1)
 
 
-def _resized(source: Any, settings: Settings) -> Array:
+def _resized(source: Any, settings: Preprocessing) -> Array:
     """Return what Keras makes of a file or of RGB pixels: uint8 [1, H, W, 3]."""
     if settings.resize:
         source = load(source, settings.resize)
@@ -118,7 +112,7 @@ def _nhwc(blob: str) -> Array:
     return np.ascontiguousarray(np.load(blob, allow_pickle=False).transpose(0, 2, 3, 1))
 
 
-def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
+def prepare(request: Request) -> Answer:
     """Load the graph and return what answers."""
     predictor = Predictor(request)
     doing = {"predict": predictor.predict, "explain": predictor.explain}
@@ -126,4 +120,4 @@ def prepare(request: Request) -> Callable[[Request], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(lambda: prepare(json.loads(sys.argv[1])))
+    serve(prepare)

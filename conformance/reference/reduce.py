@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,21 +12,23 @@ import tensorflow as tf
 
 from conformance.errors import ConformanceError
 
-from .convert import convert
-from .graphdef import (
+from .formats import convert
+from .graph import (
     Array,
     Graph,
     GraphDef,
     NodeDef,
+    ancestors,
     constant,
     dependents,
     placeholder,
-    read_frozen,
+    read_graph,
     sources,
+    with_nodes,
     write_graph,
 )
-from .precision import promoted
-from .session import fetch, open_session
+from .graph.precision import promoted
+from .graph.session import fetch, open_session
 
 INPUT = "input"
 
@@ -62,7 +64,7 @@ def parts_around(
     the nodes that a part may begin at, None for all: a converter makes other operations of a part
     that begins inside what it folds.
     """
-    graph = read_frozen(graph_path, **tensors)
+    graph = read_graph(graph_path, tensors)
     moving = dependents(graph)
     for start in _narrow_places(graph, moving, node, last, starts):
         yield _part(graph, moving, start, last, image)
@@ -75,7 +77,7 @@ def node_that_uses(
 
     That is `node` itself where it depends on the input; None where the graph has no such node.
     """
-    graph = read_frozen(graph_path, **tensors)
+    graph = read_graph(graph_path, tensors)
     nodes, moving = graph.nodes(), dependents(graph)
     reached = {node}
     for name, definition in nodes.items():
@@ -114,16 +116,7 @@ def _doubling(count: int) -> list[int]:
 
 def _needed(nodes: dict[str, Any], moving: set[str], last: str, start: str) -> set[str]:
     """Return the moving nodes that `last` depends on, not going past `start`."""
-    found: set[str] = set()
-    pending = [last]
-    while pending:
-        name = pending.pop()
-        if name in found or name not in moving:
-            continue
-        found.add(name)
-        if name != start:
-            pending += sources(nodes[name])
-    return found
+    return moving & ancestors(nodes, [last], {start})
 
 
 def _part(graph: Graph, moving: set[str], start: str, last: str, image: Array) -> Part:
@@ -149,19 +142,8 @@ def cut(graph: Graph, start: str, last: str, value: Array) -> Graph:
         copy.ClearField("input")
         copy.input.extend(fed)
         renamed.append(copy)
-    by_name = {node.name: node for node in renamed}
-    needed: set[str] = {INPUT}
-    pending = [last]
-    while pending:
-        name = pending.pop()
-        if name not in needed:
-            needed.add(name)
-            pending += sources(by_name[name])
-    definition = GraphDef(
-        node=[node for node in renamed if node.name in needed], versions=graph.definition.versions
-    )
-    constants = {name: kept for name, kept in graph.constants.items() if name in needed}
-    return Graph(definition, constants, INPUT, last, last)
+    part = replace(graph, input=INPUT, logits=last, output=last, heads=())
+    return with_nodes(part, renamed, graph.constants)
 
 
 def _value(graph: Graph, feeds: dict[str, Array], node: str) -> Array:

@@ -7,11 +7,11 @@ own and prints its peak memory: this process may hold OpenCV and other models be
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -20,10 +20,13 @@ from tensorflow.python.framework.config import disable_op_determinism
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.pack.format import GRAPH, read_manifest
+from conformance.processes.child import ask_module
 from conformance.processes.inference import Array, Infer, repeated, warm_up
 from conformance.processes.machine import peak_mib
+from conformance.processes.serve import answer_once
 
-from .keras_files import load_keras
+from . import use_threads
+from .own.keras import load_keras
 from .weights import build_model
 
 
@@ -57,12 +60,8 @@ def _set_threads(threads: int) -> None:
     # The reference is made deterministic; a user's inference is not.
     disable_op_determinism()
     threading = tf.config.threading
-    try:
-        threading.set_intra_op_parallelism_threads(threads)
-        # OpenCV runs one layer after another: so does TensorFlow, each on all the threads.
-        threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        pass  # it has begun: what counts is with how many
+    with suppress(RuntimeError):  # it has begun: what counts is with how many
+        use_threads(threads)
     used = (
         threading.get_intra_op_parallelism_threads(),
         threading.get_inter_op_parallelism_threads(),
@@ -103,21 +102,16 @@ def _eager(request: Request, images: Array) -> Infer:
 def peak_in_child(request: Request, timeout: float) -> float:
     """Return the peak MiB of a process that does just these inferences.
 
-    Raises ConformanceError with the last line it said when it fails or takes over `timeout` s.
+    Raises ConformanceError with the last lines it said when it fails or takes over `timeout` s.
     """
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(request))]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired:
-        raise ConformanceError(f"TensorFlow took over {timeout:g} s on {request.pack}") from None
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise ConformanceError(
-            f"TensorFlow on {request.pack} ended with status {done.returncode}: {last[0]}"
-        )
-    return float(done.stdout.splitlines()[-1])
+    arguments, failure = [json.dumps(asdict(request))], f"TensorFlow on {request.pack}"
+    return float(ask_module(__name__, arguments, timeout, failure))
+
+
+def _peak() -> Optional[float]:
+    warm_up(load_inference(Request(**json.loads(sys.argv[1]))))
+    return peak_mib()
 
 
 if __name__ == "__main__":
-    warm_up(load_inference(Request(**json.loads(sys.argv[1]))))
-    print(peak_mib())
+    answer_once(_peak)

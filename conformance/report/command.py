@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from conformance.cli import OK
 from conformance.errors import ConformanceError
-from conformance.results.cases import now, read_results
+from conformance.models import model_order
+from conformance.results.cases import read_results, results_files
+from conformance.results.evaluations import Accuracies, read_all
+from conformance.results.lines import now
 from conformance.results.times import read_benchmarks
+from conformance.tables import release
 
-from .accuracy import divided, read_accuracies
+from .content import Report
 from .html import render
 from .markdown import markdown
 from .matrix import build_matrix
 from .pictures import write_pictures
-from .sections import Report
 
 TITLE = "Conformance of OpenCV DNN with TensorFlow"
 
@@ -72,10 +77,10 @@ def make_report(arguments: argparse.Namespace) -> Report:
     if not arguments.results and not arguments.bench:
         raise ConformanceError("report: give results files (results/*.jsonl) or --bench FILE")
     expected = [version.strip() for version in (arguments.expect or "").split(",") if version]
-    verdicts, evaluations = divided(arguments.results)
+    verdicts, evaluations = _divided(arguments.results)
     matrix = build_matrix(map(read_results, verdicts), expected)
     times = read_benchmarks(arguments.bench, arguments.strict)
-    found = read_accuracies(evaluations)
+    found = sorted(read_all(evaluations), key=_order)
     notes = [*matrix.notes, *times.notes]
     made = (arguments.title, now())
     return Report(matrix, times.timings, notes, *made, found, times.comparisons)
@@ -88,3 +93,35 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         raise ConformanceError(f"{path}: can't be written ({error.strerror})") from error
     print(f"{path}: {len(text.encode()) / 1e6:.1f} MB")
+
+
+def _order(found: Accuracies) -> tuple[object, ...]:
+    return model_order(found.header["model"]), release(found.header["opencv"])
+
+
+def _divided(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files of verdicts and those of evaluations among files and folders of results.
+
+    Evaluations lie in imagenet/ beside the verdicts, and are found there for files, too, as a
+    shell makes them of results/*.jsonl. Raises ConformanceError for a folder without any.
+    """
+    verdicts: list[Path] = []
+    evaluations: dict[Path, Path] = {}
+    for path in paths:
+        folder = path if path.is_dir() else path.parent
+        found = sorted(folder.glob("imagenet/*.jsonl"))
+        own = sorted(path.glob("*.jsonl")) if path.is_dir() and found else results_files([path])
+        verdicts += [file for file in own if not _is_evaluation(file)]
+        found += [file for file in own if _is_evaluation(file)]
+        evaluations |= {file.resolve(): file for file in found}
+    return verdicts, list(evaluations.values())
+
+
+def _is_evaluation(path: Path) -> bool:
+    """Return whether a file begins as one of an evaluation; one that can't be read does not."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.readline())
+    except (OSError, ValueError):
+        return False
+    return isinstance(header, dict) and "preprocess" in header

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional
 
-from conformance.errors import ConformanceError
+from conformance.charts import LIGHT, vl_convert
+from conformance.errors import ConformanceError, install
 
-from .charts import LIGHT
+from .charts import CHARTS, Chart
+from .content import Data, Report, case_name, number
 from .matrix import NAMES, SYMBOLS
 from .payload import payload, shorten
-from .sections import SECTIONS, TITLES, Report, case_name, number
+from .sections import SECTIONS, TITLES
 
 _PAGE = Path(__file__).with_name("page")
-INSTALL = "python -m pip install 'opencv-dnn-conformance[report]'"
 
 
 def render(report: Report) -> str:
@@ -25,7 +25,7 @@ def render(report: Report) -> str:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise ConformanceError(f"the report needs {error.name}: {INSTALL}") from error
+        raise ConformanceError(f"the report needs {error.name}: {install('report')}") from error
     environment = Environment(
         loader=FileSystemLoader(_PAGE),
         autoescape=True,
@@ -47,6 +47,7 @@ def render(report: Report) -> str:
         matrix=report.matrix,
         sections={name: data for name, data in sections.items() if data is not None},
         titles=TITLES,
+        panels={name: _panels(chart, report) for name, chart in CHARTS.items()},
         palette=LIGHT,
         symbols=SYMBOLS,
         names=NAMES,
@@ -58,12 +59,13 @@ def render(report: Report) -> str:
     return page
 
 
-def vl_convert() -> Any:
-    """Return the module that carries Vega; raise ConformanceError where it is not installed."""
-    try:
-        return importlib.import_module("vl_convert")
-    except ImportError as error:
-        raise ConformanceError(f"the report's charts need vl-convert-python: {INSTALL}") from error
+def _panels(chart: Chart, report: Report) -> list[Data]:
+    """Return the places that a chart has in the page, each with its caption."""
+    caption = chart.caption or ""
+    return [
+        {"model": None, "group": None, **of, "caption": caption.format(**of)}
+        for of, _ in chart.panels(report)
+    ]
 
 
 @lru_cache(maxsize=1)

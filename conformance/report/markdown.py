@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from conformance.results.cases import Line
 from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.history import history
+from conformance.results.lines import Line
+from conformance.results.outcomes import BAD
 
-from .matrix import BAD, NAMES, SYMBOLS, Group, Matrix
-from .sections import Report, case_name, failures, number
+from .content import Report, case_name, number
+from .matrix import NAMES, SYMBOLS, Group, Matrix
+from .sections import failures
 
 # A CI summary holds 1 MiB; past this many failures nobody reads on.
 MOST_FAILURES = 50
@@ -33,8 +35,8 @@ def _headline(matrix: Matrix) -> str:
     verdicts = [
         column.cell(model).verdict for _, column in matrix.columns for model in matrix.models
     ]
-    told = [f"{verdicts.count(v)} {SYMBOLS[v]} {NAMES[v]}" for v in SYMBOLS if v in verdicts]
-    return f"Models by OpenCV and engine: {', '.join(told) or 'no results'}"
+    text = [f"{verdicts.count(v)} {SYMBOLS[v]} {NAMES[v]}" for v in SYMBOLS if v in verdicts]
+    return f"Models by OpenCV and engine: {', '.join(text) or 'no results'}"
 
 
 def _group(matrix: Matrix, group: Group) -> Iterator[str]:
@@ -62,10 +64,9 @@ def _failures(report: Report) -> Iterator[str]:
     for entry in entries[:MOST_FAILURES]:
         case = entry["places"][-1]["case"]
         versions = ", ".join(dict.fromkeys(place["column"].version for place in entry["places"]))
-        where = ", ".join(filter(None, (entry["engine"], entry["group"])))
         yield (
-            f"- **{entry['outcome']}** {entry['model']} `{case_name(case)}`, {where}: {versions}"
-            f"{_observed(case)}\n{_block(case)}"
+            f"- **{entry['outcome']}** {entry['model']} `{case_name(case)}`, {entry['where']}: "
+            f"{versions}{_observed(case)}\n{_block(case)}"
         )
     if len(entries) > MOST_FAILURES:
         yield f"{len(entries) - MOST_FAILURES} more; the HTML report has them."

@@ -9,12 +9,11 @@ from typing import Optional
 
 from conformance.models import model_order
 from conformance.processes.machine import on_threads
-from conformance.results.cases import Line, Results
+from conformance.results.cases import Results
+from conformance.results.lines import Line
+from conformance.results.outcomes import counted, worst
 from conformance.tables import release
 
-# From good to bad; the worst of its cases is a cell's verdict.
-RANK = ("not run", "passed", "skipped", "xfailed", "errored", "failed")
-BAD = ("failed", "errored")
 # What tells a verdict without colour, and what people call it.
 SYMBOLS = {
     "failed": "✗",
@@ -40,13 +39,12 @@ class Cell:
     @property
     def verdict(self) -> str:
         """The worst outcome of the cases; "not run" where there are none."""
-        return max((case["outcome"] for case in self.cases), key=RANK.index, default="not run")
+        return worst(case["outcome"] for case in self.cases)
 
     @property
     def counts(self) -> dict[str, int]:
         """The cases by outcome, worst first."""
-        found = Counter(case["outcome"] for case in self.cases)
-        return {outcome: found[outcome] for outcome in reversed(RANK) if found[outcome]}
+        return counted(case["outcome"] for case in self.cases)
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,8 @@ def machine(header: Line) -> str:
     """
     environment = header["environment"]
     features = " ".join(sorted(feature.strip("*") for feature in environment["cpu"].split()))
-    told = ", ".join(filter(None, (environment.get("processor", ""), features)))
-    return on_threads(told, environment["threads"])
+    text = ", ".join(filter(None, (environment.get("processor", ""), features)))
+    return on_threads(text, environment["threads"])
 
 
 def python_minor(header: Line) -> str:

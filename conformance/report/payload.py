@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-from conformance.results.cases import Line
-from conformance.results.times import Timing
+from conformance.charts import coloured, layer_chart
+from conformance.results.lines import Line
 
-from .accuracy import evaluation_rows
-from .charts import PAGE_CHARTS, coloured
+from .charts import CHARTS
+from .content import Data, Report, case_name, number
 from .matrix import Cell, Column, Matrix
-from .sections import Data, Report, case_name, deviation_rows, iteration_rows, number, time_rows
 
 # A reason longer than this is cut in the page; the results file has all of it.
 LONGEST_REASON = 1500
 
 
-@dataclass
-class Table:
-    """Values told once, in order of their first use; `add` returns a value's place."""
+# Values written once, in order of their first use, each with its place; tuples become JSON lists.
+Places = dict[Any, int]
 
-    values: list[Any] = field(default_factory=list)
-    places: dict[Any, int] = field(default_factory=dict)
 
-    def add(self, value: Any) -> int:
-        """Return the place of `value` (hashable; a tuple becomes a JSON list)."""
-        if value not in self.places:
-            self.places[value] = len(self.values)
-            self.values.append(value)
-        return self.places[value]
+def _place(places: Places, value: Any) -> int:
+    return places.setdefault(value, len(places))
 
 
 def payload(report: Report) -> Data:
     """Return what the page's script needs, ready for JSON."""
-    matrix, texts, arrays = report.matrix, Table(), Table()
+    matrix = report.matrix
+    texts: Places = {}
+    arrays: Places = {}
     cells = [
         {
             model: _cell(column.cell(model), texts)
@@ -45,33 +38,18 @@ def payload(report: Report) -> Data:
         for _, column in matrix.columns
     ]
     layers = list(_layers(matrix, arrays))
+    shown = [(name, chart) for name, chart in CHARTS.items() if chart.caption is not None]
     return {
         "columns": [_column(column, group.name) for group, column in matrix.columns],
         "models": report.models,
         "cells": cells,
-        "texts": texts.values,
+        "texts": list(texts),
         "layers": layers,
-        "arrays": arrays.values,
-        "charts": {name: coloured(chart()) for name, chart in PAGE_CHARTS.items()},
-        "rows": {
-            "deviation": deviation_rows(matrix),
-            "version_time": time_rows(matrix),
-            "iterations": [
-                {**_timed(t), "iterations": [row["ms"] for row in iteration_rows(t)]}
-                for t in report.timings
-            ],
-            "evaluations": evaluation_rows(report.accuracies),
-            "medians": [{**_timed(t), "ms": t.median_ms} for t in report.timings],
-        },
+        "arrays": list(arrays),
+        # The script itself makes the rows of a layer profile.
+        "charts": {"layers": coloured(layer_chart()), **{n: coloured(c.spec) for n, c in shown}},
+        "rows": {name: chart.rows(report) for name, chart in shown},
     }
-
-
-def _timed(timing: Timing) -> Data:
-    """Return what a timing's rows are chosen by; only OpenCV's have a version to choose."""
-    row = {"model": timing.model, "who": timing.who, "group": timing.group}
-    if timing.framework != "opencv":
-        return row
-    return {**row, "version": timing.version, "engine": timing.engine}
 
 
 def _column(column: Column, group: str) -> Data:
@@ -86,7 +64,7 @@ def _column(column: Column, group: str) -> Data:
     }
 
 
-def _cell(cell: Cell, texts: Table) -> Data:
+def _cell(cell: Cell, texts: Places) -> Data:
     return {
         "verdict": cell.verdict,
         "cases": [_case(case, texts) for case in cell.cases],
@@ -94,13 +72,13 @@ def _cell(cell: Cell, texts: Table) -> Data:
     }
 
 
-def _case(case: Line, texts: Table) -> list[Any]:
+def _case(case: Line, texts: Places) -> list[Any]:
     """Return [outcome, test, metric, observed, allowed, reason, command] without empty ends."""
-    row: list[Any] = [texts.add(case["outcome"]), texts.add(case_name(case))]
-    row += [texts.add(case["metric"]) if "metric" in case else None]
+    row: list[Any] = [_place(texts, case["outcome"]), _place(texts, case_name(case))]
+    row += [_place(texts, case["metric"]) if "metric" in case else None]
     row += [_short(case.get("observed")), _short(case.get("allowed"))]
     reason = shorten(case.get("reason", ""))
-    row += [texts.add(text) if text else None for text in (reason, case.get("command", ""))]
+    row += [_place(texts, text) if text else None for text in (reason, case.get("command", ""))]
     while row[-1] is None:
         row.pop()
     return row
@@ -119,16 +97,16 @@ def _short(value: object, digits: int = 4) -> Any:
     return value if found is None else float(f"{found:.{digits}g}")
 
 
-def _layers(matrix: Matrix, arrays: Table) -> Iterable[Data]:
+def _layers(matrix: Matrix, arrays: Places) -> Iterable[Data]:
     for index, (_, column) in enumerate(matrix.columns):
         for line in column.results.layers if column.results else []:
             yield {
                 "column": index,
                 "model": line["model"],
                 "variant": line["variant"],
-                **{name: arrays.add(tuple(line[name])) for name in ("nodes", "ops")},
+                **{name: _place(arrays, tuple(line[name])) for name in ("nodes", "ops")},
                 **{
-                    name: arrays.add(tuple(_short(value, 3) for value in line[name]))
+                    name: _place(arrays, tuple(_short(value, 3) for value in line[name]))
                     for name in ("observed", "noise", "allowed")
                 },
             }

@@ -6,73 +6,23 @@ A new section is one function here, its entry in SECTIONS, and page/<name>.html.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from collections.abc import Iterable
+from typing import Callable, Optional
 
-from conformance.models import model_order
-from conformance.results.cases import Line
-from conformance.results.comparisons import Compared
-from conformance.results.evaluations import Accuracies
-from conformance.results.gate import DEVIATION
 from conformance.results.history import history
+from conformance.results.lines import Line
+from conformance.results.outcomes import BAD, RANK, worst_first
 from conformance.results.times import Timing
 from conformance.tables import release
 
-from .accuracy import accuracy_data
-from .matrix import BAD, RANK, Column, Group, Matrix
+from .charts import MOST_ROUNDS, ratio, version_times
+from .content import Data, Report
+from .matrix import Matrix
 
-Data = dict[str, Any]
 # More groups of failures than this are a list nobody reads; the cells still lead to all of them.
 MOST_FAILURES = 200
-# Of each benchmark's rounds the page shows at most the first ones.
-MOST_ROUNDS = 200
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that is reported. notes: what the reader must know about files left out."""
-
-    matrix: Matrix
-    timings: list[Timing]
-    notes: list[str]
-    title: str
-    created: str
-    accuracies: Sequence[Accuracies] = ()
-    comparisons: Sequence[Compared] = ()
-
-    @property
-    def models(self) -> list[str]:
-        """The models of verdicts, times and evaluations, in the registry's order."""
-        found = {*self.matrix.models, *(timing.model for timing in self.timings)}
-        found |= {compared.model for compared in self.comparisons}
-        found |= {evaluated.header["model"] for evaluated in self.accuracies}
-        return sorted(found, key=model_order)
-
-    @property
-    def opencvs(self) -> list[tuple[str, str]]:
-        """The OpenCV versions and engines of all of these, by release."""
-        found = {(column.version, column.engine) for _, column in self.matrix.columns}
-        found |= {(t.version, t.engine) for t in self.timings if t.framework == "opencv"}
-        found |= {(one.header["opencv"], one.header["engine"]) for one in self.accuracies}
-        return sorted(found, key=lambda pair: (release(pair[0]), pair[1]))
-
-
-def number(value: object) -> Optional[float]:
-    """Return a recorded number, None where it is missing or not finite (recorded as a string)."""
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def series(group: Group, column: Column, variant: str) -> str:
-    """Return what tells a line in a chart from the others: engine, switches, Python, group."""
-    return ", ".join(filter(None, (column.engine, variant, column.python, group.name)))
-
-
-def case_name(case: Line) -> str:
-    """Return a case's name without file and model, such as "softmax softmax_l1_sum"."""
-    name, _, parameters = case["id"].split("::")[1].rstrip("]").partition("[")
-    words = [p for p in parameters.split("-") if p != case["model"]]
-    return " ".join([name.replace("test_", "", 1), *words]).strip()
+# Nor are more images than this; the results file has all of them.
+MOST_DISAGREEMENTS = 50
 
 
 def verdicts(report: Report) -> Optional[Data]:
@@ -84,7 +34,7 @@ def verdicts(report: Report) -> Optional[Data]:
     counts = sum((Counter(cell.counts) for cell in cells), Counter())
     steps = [(group, step) for group in matrix.groups for step in history(group.results)]
     return {
-        "counts": {outcome: counts[outcome] for outcome in reversed(RANK) if counts[outcome]},
+        "counts": worst_first(counts),
         "bad_models": bad_models(matrix),
         "steps": [{"group": group, "step": step} for group, step in steps if step.kind != "bits"],
     }
@@ -111,7 +61,11 @@ def failures(report: Report) -> Optional[Data]:
                     key = (case["outcome"], model, column.engine, group.name, case["id"])
                     found[key].append({"index": index, "column": column, "case": case})
     entries = [
-        dict(zip(("outcome", "model", "engine", "group", "id"), key), places=places)
+        {
+            **dict(zip(("outcome", "model", "engine"), key)),
+            "where": ", ".join(filter(None, key[2:4])),
+            "places": places,
+        }
         for key, places in found.items()
     ]
     entries.sort(key=lambda e: (-RANK.index(e["outcome"]), -len(e["places"])))
@@ -121,78 +75,31 @@ def failures(report: Report) -> Optional[Data]:
 
 def _by_model(entries: Iterable[Data]) -> list[Data]:
     """Return the entries of one model, outcome and engine together: they have mostly one cause."""
+    names = ("outcome", "model", "engine", "where")
     found: dict[tuple[str, ...], list[Data]] = defaultdict(list)
     for entry in entries:
-        found[tuple(entry[k] for k in ("outcome", "model", "engine", "group"))].append(entry)
+        found[tuple(entry[name] for name in names)].append(entry)
     models: list[Data] = []
-    for (outcome, model, engine, group), members in found.items():
+    for key, members in found.items():
         versions = {place["column"].version for entry in members for place in entry["places"]}
-        models.append(
-            {
-                "outcome": outcome,
-                "model": model,
-                "engine": engine,
-                "where": ", ".join(filter(None, (engine, group))),
-                "versions": sorted(versions, key=release),
-                "entries": members,
-            }
-        )
+        known = {"versions": sorted(versions, key=release), "entries": members}
+        models.append({**dict(zip(names, key)), **known})
     return models
-
-
-def deviation_rows(matrix: Matrix) -> list[Data]:
-    """Return a row for each run: how far its median input strays, beside the noise floor."""
-    rows = []
-    for group, column, model, run in _runs(matrix):
-        # A logarithm has no place for 0, nor for what is not finite.
-        shown = {p: number(run[p].get(DEVIATION)) or None for p in ("deviation", "noise")}
-        rows.append({**_row(group, column, model, run), **shown, "ratio": _ratio(run)})
-    return rows
-
-
-def time_rows(matrix: Matrix) -> list[Data]:
-    """Return a row for each run: the median milliseconds of its forwards."""
-    return [{**_row(*place), "ms": place[-1]["median_ms"]} for place in _runs(matrix)]
-
-
-def _runs(matrix: Matrix) -> Iterator[tuple[Group, Column, str, Line]]:
-    for model in matrix.models:
-        for group, column in matrix.columns:
-            for run in column.cell(model).runs:
-                yield group, column, model, run
-
-
-def _row(group: Group, column: Column, model: str, run: Line) -> Data:
-    name = series(group, column, run["variant"])
-    return {"model": model, "version": column.version, "engine": column.engine, "series": name}
 
 
 def deviation(report: Report) -> Optional[Data]:
     """Deviation over noise floor: a table with a number a cell, and a chart a model."""
-    rows = deviation_rows(report.matrix)
-    if not rows:
-        return None
-    models = _models(rows)
-    ratios = {
-        model: [_worst_ratio(column.cell(model).runs) for _, column in report.matrix.columns]
-        for model in models
+    runs = {
+        model: [column.cell(model).runs for _, column in report.matrix.columns]
+        for model in report.matrix.models
     }
-    return {"ratios": ratios, "models": models}
+    ratios = {model: [*map(_worst_ratio, cells)] for model, cells in runs.items() if any(cells)}
+    return {"ratios": ratios} if ratios else None
 
 
 def _worst_ratio(runs: Iterable[Line]) -> Optional[float]:
     """Return the greatest deviation over noise among a cell's runs, one for each variant."""
-    ratios = [ratio for ratio in map(_ratio, runs) if ratio is not None]
-    return max(ratios, default=None)
-
-
-def _ratio(run: Line) -> Optional[float]:
-    deviation, noise = (number(run[part].get(DEVIATION)) for part in ("deviation", "noise"))
-    return deviation / noise if deviation is not None and noise else None
-
-
-def _models(rows: Iterable[Data]) -> list[str]:
-    return list(dict.fromkeys(row["model"] for row in rows))
+    return max((found for found in map(ratio, runs) if found is not None), default=None)
 
 
 def layers(report: Report) -> Optional[Data]:
@@ -210,7 +117,7 @@ def layers(report: Report) -> Optional[Data]:
 
 def times(report: Report) -> Optional[Data]:
     """Inference time: OpenCV beside TensorFlow, by iteration, and across versions."""
-    across = time_rows(report.matrix)
+    across = bool(version_times(report))
     if not across and not report.timings and not report.comparisons:
         return None
     groups: dict[str, list[Timing]] = defaultdict(list)
@@ -218,7 +125,7 @@ def times(report: Report) -> Optional[Data]:
         groups[timing.group].append(timing)
     return {
         "groups": {name: _timing_table(timings) for name, timings in groups.items()},
-        "models": _models(across),
+        "across": across,
         "most_rounds": MOST_ROUNDS,
         "comparisons": report.comparisons,
     }
@@ -232,27 +139,16 @@ def _timing_table(timings: Iterable[Timing]) -> list[Data]:
     for model, of_model in by_model.items():
         base = [t.median_ms for t in of_model if t.framework == "tensorflow"]
         for timing in of_model:
-            ratio = timing.median_ms / base[-1] if base else None
-            rows.append({"model": model, "timing": timing, "ratio": ratio})
+            times = timing.median_ms / base[-1] if base else None
+            rows.append({"model": model, "timing": timing, "ratio": times})
     return rows
-
-
-def iteration_rows(timing: Timing) -> list[Data]:
-    """Return a row for each round of a benchmark, as the tutorial's chart wants them."""
-    return [
-        {"model": timing.model, "who": timing.who, "iteration": n, "ms": float(f"{s * 1e3:.4g}")}
-        for n, s in enumerate(timing.seconds[:MOST_ROUNDS], 1)
-    ]
-
-
-def median_rows(timings: Iterable[Timing]) -> list[Data]:
-    """Return a row for each benchmark: its median."""
-    return [{"model": t.model, "who": t.who, "ms": t.median_ms} for t in timings]
 
 
 def accuracy(report: Report) -> Optional[Data]:
     """Accuracy on ImageNet, where it was evaluated."""
-    return accuracy_data(report.accuracies)
+    found = report.accuracies
+    recipes = {one.header["preprocess"]: one.header["recipe"] for one in found}
+    return {"recipes": recipes, "most": MOST_DISAGREEMENTS} if found else None
 
 
 def environment(report: Report) -> Optional[Data]:

@@ -15,19 +15,16 @@ KIND = "opencv-comparison"
 
 @dataclass(frozen=True)
 class Compared:
-    """A model on two wheels. first, second: version and engine, ms: of each in the median round.
-
-    interval: of the ratio, None with too few rounds. complete: whether no round is missing.
-    """
+    """A model on two wheels."""
 
     model: str
-    first: str
+    first: str  # version and engine, as second
     second: str
-    ms: tuple[float, float]
+    ms: tuple[float, float]  # of each in the median round
     ratio: float
-    interval: Optional[tuple[float, float]]
+    interval: Optional[tuple[float, float]]  # of the ratio, None with too few rounds
     rounds: int
-    complete: bool
+    complete: bool  # whether no round is missing
     group: str
     file: str
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from conformance.errors import ConformanceError
 
-from .cases import Line, Results
+from .cases import Results
+from .lines import Line
+from .outcomes import BAD
 
-_GOOD = ("passed", "xfailed", "skipped")
 # What says how far a model strays: the tutorial's L1, the median over the inputs. The greatest one
 # is often that of a single unstable input, which hides what happens to all the others.
 DEVIATION = "softmax_l1_sum_median"
@@ -97,12 +98,12 @@ def _case_changes(old: Results, new: Results) -> Iterator[Change]:
         yield from _outcome_change(case, after[case_id])
     for case_id in after.keys() - before.keys():
         case = after[case_id]
-        kind = "new case" if case["outcome"] in _GOOD else "newly failing"
+        kind = "new case" if case["outcome"] not in BAD else "newly failing"
         yield Change(kind, case["model"], case_id, case["outcome"])
 
 
 def _outcome_change(before: Line, after: Line) -> Iterator[Change]:
-    was_good, is_good = before["outcome"] in _GOOD, after["outcome"] in _GOOD
+    was_good, is_good = (case["outcome"] not in BAD for case in (before, after))
     if was_good == is_good:
         return
     kind = "newly passing" if is_good else "newly failing"

@@ -10,10 +10,11 @@ from typing import Optional
 from conformance.tables import release
 from conformance.verdict.expectations import Case, KnownFailure, match_known_failure
 
-from .cases import Line, Results, variant_of
+from .cases import Results, variant_of
 from .gate import DEVIATION
+from .lines import Line
+from .outcomes import BAD
 
-_BAD = ("failed", "errored")
 _EXPECTED = "xfailed"
 Verdict = list[tuple[str, str]]
 # A change of DEVIATION by more than this factor is told.
@@ -87,28 +88,27 @@ def _verdict(results: Results, model: str) -> Verdict:
     return sorted(
         (c["outcome"], c["id"].split("::")[1])
         for c in results.cases
-        if c["model"] == model and c["outcome"] in (*_BAD, _EXPECTED)
+        if c["model"] == model and c["outcome"] in (*BAD, _EXPECTED)
     )
 
 
 def _change(was: Verdict, now: Verdict) -> str:
     """Return both verdicts in words; tests by their functions' names, where these tell the two."""
-    short = [_told(_functions(verdict)) for verdict in (was, now)]
-    return " -> ".join(short if short[0] != short[1] else map(_told, (was, now)))
+    short = [_words(_functions(verdict)) for verdict in (was, now)]
+    return " -> ".join(short if short[0] != short[1] else map(_words, (was, now)))
 
 
 def _functions(verdict: Verdict) -> Verdict:
     return [(outcome, test.split("[")[0]) for outcome, test in verdict]
 
 
-def _told(verdict: Verdict) -> str:
+def _words(verdict: Verdict) -> str:
     bad = {
-        outcome: ", ".join(sorted({test for o, test in verdict if o == outcome}))
-        for outcome in _BAD
+        outcome: ", ".join(sorted({test for o, test in verdict if o == outcome})) for outcome in BAD
     }
     expected = sum(outcome == _EXPECTED for outcome, _ in verdict)
-    told = [f"{tests} {outcome}" for outcome, tests in bad.items() if tests] or ["passed"]
-    return "; ".join(told + ([f"{expected} known failures"] if expected else []))
+    words = [f"{tests} {outcome}" for outcome, tests in bad.items() if tests] or ["passed"]
+    return "; ".join(words + ([f"{expected} known failures"] if expected else []))
 
 
 def _run(results: Results, model: str) -> Optional[Line]:

@@ -11,7 +11,7 @@ from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
 from conformance.verdict.metrics import METRICS
 
-from .cases import Line, json_number
+from .lines import Line, json_number
 
 
 def run_line(pack: Pack, run: CandidateRun, variant: str = "") -> Line:

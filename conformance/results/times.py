@@ -28,19 +28,16 @@ _NEEDED = ("model", "framework", "opencv", "tensorflow", "threads", "cpu", "batc
 
 @dataclass(frozen=True)
 class Timing:
-    """One benchmark: a model on a framework. seconds: each round, in order; batch: images a round.
-
-    version: of the framework that was timed. opencv: of the environment, which TensorFlow shared.
-    """
+    """One benchmark: a model on a framework."""
 
     model: str
     framework: str
-    version: str
+    version: str  # of the framework that was timed
     engine: str
-    opencv: str
+    opencv: str  # of the environment, which TensorFlow shared
     machine: str
-    batch: int
-    seconds: tuple[float, ...]
+    batch: int  # images a round
+    seconds: tuple[float, ...]  # each round, in order
     peak_mib: Optional[float]
     created: str
     file: str
@@ -93,9 +90,9 @@ def read_benchmarks(paths: Iterable[Path], strict: bool = False) -> Benchmarks:
     groups = {timing.group: timing.file for timing in timings}
     groups |= {compared.group: compared.file for compared in comparisons}
     if strict and len(groups) > 1:
-        told = "; ".join(f"{file}: {group}" for group, file in groups.items())
+        text = "; ".join(f"{file}: {group}" for group, file in groups.items())
         raise ConformanceError(
-            f"--strict: the benchmark files can't be compared: {told}; give files of one CPU, "
+            f"--strict: the benchmark files can't be compared: {text}; give files of one CPU, "
             f"thread count and batch size"
         )
     newest, notes = _newest(timings)

@@ -98,7 +98,8 @@ def plan(imagenet_home: Path) -> Plan:
 @pytest.fixture(scope="session")
 def whole(plan: Plan, imagenet_home: Path) -> Evaluation:
     """The evaluation without any interruption."""
-    from conformance.imagenet.evaluation import evaluate, in_threads
+    from conformance.imagenet.evaluation import evaluate
+    from conformance.imagenet.runner import in_threads
 
     with FileLock(imagenet_home / "whole.lock"):
         return evaluate(plan, imagenet_home / "whole", in_threads(2))

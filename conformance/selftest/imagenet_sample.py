@@ -20,7 +20,7 @@ from conformance.fixtures import fixture_path
 from conformance.imagenet.dataset import Dataset
 from conformance.imagenet.decoder import decode
 from conformance.imagenet.evaluation import Evaluation, Plan, make_job
-from conformance.inputs.modes import preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.opencv.capability import probe_in_child
 from conformance.pack.format import Pack
 from conformance.pack.request import PackRequest
@@ -62,7 +62,7 @@ def write_images(folder: Path, count: int, width: int = 50, height: int = 40) ->
 def true_labels(folder: Path, files: Sequence[str], recipe: str = "tutorial") -> list[int]:
     """Return the class that the tiny network in float64 gives each image."""
     pixels = np.stack([decode(folder / name, SIZE, recipe) for name in files])
-    outputs = activations(preprocess(pixels, "tf"), tiny_weights(CLASSES))[OUTPUT]
+    outputs = activations(get_mode("tf").apply(pixels), tiny_weights(CLASSES))[OUTPUT]
     return [int(label) for label in outputs.argmax(axis=1)]
 
 

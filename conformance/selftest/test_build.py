@@ -17,7 +17,7 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
 from conformance.pack.format import REQUIRED_FILES, Pack, open_pack
 from conformance.pack.request import PackRequest
@@ -25,7 +25,7 @@ from conformance.pack.sampling import SAMPLED, node_seed, sampled_values
 from conformance.pack.store import list_packs
 from conformance.reference import images, keras_flavour
 from conformance.reference.build import build_pack, check_outputs
-from conformance.reference.graphdef import read_frozen
+from conformance.reference.graph import read_graph
 
 MOBILENET = get_model("mobilenet")
 REQUEST = PackRequest("mobilenet", keras=keras_flavour())
@@ -124,14 +124,14 @@ def test_samples_are_the_activations(built: Pack) -> None:
 
 def test_manifest_names_nodes_of_the_graph(built: Pack) -> None:
     """Input, logits, output and every layer are nodes of the frozen graph."""
-    graph = read_frozen(built.graph_path, **built.manifest.tensors)
+    graph = read_graph(built.graph_path, built.manifest.tensors)
     assert {layer.node for layer in built.layers()} <= set(graph.nodes())
 
 
 def test_keras_preprocessing_is_recorded(built: Pack) -> None:
     """What Keras' preprocess_input gave for the random image equals our statement of it."""
     recorded = built.load_archive("preprocessing")
-    np.testing.assert_array_equal(preprocess(recorded["image"], "tf"), recorded["keras"])
+    np.testing.assert_array_equal(get_mode("tf").apply(recorded["image"]), recorded["keras"])
 
 
 def test_inputs_are_what_they_are_called() -> None:

@@ -222,14 +222,14 @@ def test_builder_that_dies_fails_only_its_model(tmp_path: Path, number: int, sai
 
 
 def test_builder_that_does_not_start_fails_every_model(tmp_path: Path) -> None:
-    """A builder that exits before its first event: every model fails, with the exit status."""
+    """A builder that exits before its first event: every model fails, with the exit code."""
 
     def command(requests: list[PackRequest], root: Path) -> list[str]:
         return [sys.executable, "-c", "import sys; print('noise'); sys.exit('no such thing')"]
 
     events = list(run_builder(REQUESTS, tmp_path, command=command))
     assert final_states(events) == dict.fromkeys(MODELS, "failed")
-    assert all("status 1" in e.step and "no such thing" in e.step for e in events)
+    assert all("exit code 1" in e.step and "no such thing" in e.step for e in events)
 
 
 def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:

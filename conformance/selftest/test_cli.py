@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from conformance.cli.main import COMMANDS, Command, main, make_parser
-from conformance.cli.options import chosen_models, no_options
+from conformance.cli.options import (
+    DECIDING,
+    OPTIONS,
+    add_option,
+    chosen_models,
+    no_options,
+    repeated,
+)
 from conformance.errors import ConformanceError
 from conformance.models import MODELS
 from conformance.pack import builder as building
@@ -144,12 +151,42 @@ def test_bad_usage_exits_with_2(words: list[str]) -> None:
 )
 def test_counts_below_one_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A number of workers, faults or threads below 1 is refused by its option's name."""
-    with pytest.raises(SystemExit) as stopped:
-        main([*words, "mobilenet"])
-    assert stopped.value.code == 2
-    told = capsys.readouterr().err
-    assert words[1].split("=")[0] in told
-    assert "must be a whole number of at least 1" in told
+    assert main([*words, "mobilenet"]) == 2
+    shown = capsys.readouterr().err
+    assert words[1].split("=")[0] in shown
+    assert "give 1 or more" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pack", "list", "--packs", __file__], "it is a file; give a folder"),
+        (["evaluate", "vgg16", "--results", __file__], "it is a file; give a folder"),
+        (["predict", "vgg16", "--timeout", "nan"], "--timeout nan: give a number above 0"),
+        (["localize", "vgg16", "--fusion", "no"], "--fusion no: give on, off, or on,off"),
+    ],
+)
+def test_bad_values_exit_with_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an option can't take is refused in one line, before anything is done."""
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
+
+
+def test_deciding_options_are_repeated() -> None:
+    """What decides an answer is repeated as it was given, defaults left out."""
+    parser = argparse.ArgumentParser()
+    for name in DECIDING:
+        add_option(parser.add_argument, name)
+    words = ["--packs=p", "--weights=imagenet", "--graph=raw", "--importer=onnx", "--engine=new"]
+    words += ["--target=cpu_fp16", "--threads=2", "--winograd=on,off", "--fusion=off"]
+    values = vars(parser.parse_args(words))
+    by_option = {option: values[OPTIONS[option].get("dest", option[2:])] for option in DECIDING}
+    assert sorted(f"{name}={value}" for name, value in repeated(by_option)) == sorted(words)
+    assert list(repeated({**dict.fromkeys(DECIDING), "--target": "cpu"})) == []
 
 
 def test_reader_that_leaves_is_no_error() -> None:

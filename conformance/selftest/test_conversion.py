@@ -15,13 +15,13 @@ pytest.importorskip("onnxruntime")
 
 import numpy as np
 
-from conformance.candidate import RunConfig
+from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.run import CandidateRun, probe_in_child, run_candidate
-from conformance.opencv.taps import write_tapped
+from conformance.opencv.capability import probe_in_child
+from conformance.opencv.importers import IMPORTERS as READERS
+from conformance.opencv.run import run_candidate
 from conformance.pack import conversion
 from conformance.pack.conversion import (
-    FORMATS,
     Conversion,
     find_conversion,
     open_conversion,
@@ -32,10 +32,11 @@ from conformance.pack.conversion import (
     write_conversion,
 )
 from conformance.pack.format import Layer, Pack, open_pack
-from conformance.reference import convert, graphdef, onnx
-from conformance.reference.convert import build_conversion
-from conformance.reference.match import Matcher
-from conformance.session import Session
+from conformance.pack.formats import FORMATS
+from conformance.reference import formats, graph
+from conformance.reference.formats import build_conversion, onnx
+from conformance.reference.formats.match import Matcher
+from conformance.session import Choices, Session
 from conformance.verdict.nodes import first_bad
 
 from .graphdef import constant
@@ -76,6 +77,16 @@ def runs(pack: Pack) -> list[CandidateRun]:
         for importer in IMPORTERS
         for engine in engines
     ]
+
+
+def test_every_importer_has_what_the_tables_promise() -> None:
+    """Each name of pack/formats.py has its module on both sides, with the names that are used."""
+    assert list(READERS) == ["tensorflow", *IMPORTERS]
+    for module in READERS.values():
+        assert {"READER", "BEFORE_ENGINE", "read", "carriers", "absent"} <= set(dir(module))
+    assert list(formats.CONVERTERS) == list(IMPORTERS)
+    for module in formats.CONVERTERS.values():
+        assert {"convert", "operations", "run"} <= set(dir(module))
 
 
 @pytest.mark.parametrize("importer", IMPORTERS)
@@ -155,7 +166,7 @@ def test_opencv_agrees_layer_by_layer(pack: Pack, runs: list[CandidateRun]) -> N
 
 def test_every_node_is_spoken_for(pack: Pack, runs: list[CandidateRun]) -> None:
     """A node without a layer was folded, by the converter or by OpenCV; nothing is lost."""
-    session = Session(pack.path.parent.parent)
+    session = Session(Choices(pack.path.parent.parent))
     for run in runs:
         assert run.layers_absent
         assert all("is folded into" in reason for reason in run.layers_absent.values())
@@ -179,7 +190,7 @@ def test_fault_is_found_at_its_node(tmp_path: Path, importer: str) -> None:
     ]
     pack = tiny_pack(tmp_path, nodes=nodes)
     build_conversion(pack, importer)
-    session = Session(tmp_path, importers=[importer])
+    session = Session(Choices(tmp_path, importers=[importer]))
     for config in session.variants():
         run = session.run(pack, config)
         bad = first_bad(session.limits.profile(pack, run))
@@ -190,14 +201,14 @@ def test_fault_is_found_at_its_node(tmp_path: Path, importer: str) -> None:
 @pytest.mark.parametrize("importer", IMPORTERS)
 def test_taps_leave_the_file_as_it_is(pack: Pack, importer: str, tmp_path: Path) -> None:
     """A file with taps has the file's own bytes in it, aligned; an unknown tensor is an error."""
-    converted = require_conversion(pack, importer)
+    converted, write_tapped = require_conversion(pack, importer), READERS[importer].write_tapped
     names = [entry["tensor"] for entry in converted.manifest.tensors]
-    write_tapped(importer, converted.model_path, names, tmp_path / "tapped")
+    write_tapped(converted.model_path, names, tmp_path / "tapped")
     before, after = converted.model_path.read_bytes(), (tmp_path / "tapped").read_bytes()
     assert after.find(before) % 64 == 0
     if importer == "tflite":
         with pytest.raises(ValueError, match="no tensor 'nowhere'"):
-            write_tapped(importer, converted.model_path, ["nowhere"], tmp_path / "tapped")
+            write_tapped(converted.model_path, ["nowhere"], tmp_path / "tapped")
 
 
 def test_pack_is_left_alone(pack: Pack, tmp_path: Path) -> None:
@@ -247,7 +258,7 @@ def test_conversion_of_another_graph_does_not_count(own: Pack) -> None:
     files = {**own.manifest.files, "frozen_graph.pb": {"sha256": "0" * 64, "bytes": 1}}
     assert find_conversion(own, "onnx") is not None
     manifest = replace(own.manifest, files=files)
-    from conformance.pack.format import manifest_text
+    from conformance.pack.sealed import manifest_text
 
     (own.path / "pack.json").write_text(manifest_text(manifest))
     assert find_conversion(Pack(own.path, manifest), "onnx") is None
@@ -292,7 +303,7 @@ def test_large_graph_is_converted_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Pack
 ) -> None:
     """Above a size the converter has a process of its own, and the file is the same."""
-    monkeypatch.setattr(convert, "APART", 0)
+    monkeypatch.setattr(formats, "APART", 0)
     other = build_conversion(tiny_pack(tmp_path), "tflite")
     assert (
         other.model_path.read_bytes() == require_conversion(pack, "tflite").model_path.read_bytes()
@@ -304,7 +315,7 @@ def test_large_matrices_go_beside_the_converter(
 ) -> None:
     """An ONNX file whose matrix was appended to it answers as one that was converted whole."""
     monkeypatch.setattr(onnx, "LARGE", 0)
-    monkeypatch.setattr(graphdef, "LARGE", 0)
+    monkeypatch.setattr(graph, "LARGE", 0)
     pack = tiny_pack(tmp_path)
     converted = build_conversion(pack, "onnx")
     np.testing.assert_allclose(converted.outputs(), pack.load("outputs_f64"), atol=1e-5)

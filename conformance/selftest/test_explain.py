@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,8 +16,7 @@ import pytest
 from conformance.candidate import RunConfig
 from conformance.cli.main import main
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import BlobArguments, blob_arguments
-from conformance.inputs.settings import TUTORIAL, Settings
+from conformance.inputs.preprocessing import MODES, TUTORIAL, Preprocessing
 from conformance.pack.request import PackRequest
 from conformance.pack.store import require_pack
 from conformance.predict.answers import difference, read_labels
@@ -27,7 +27,7 @@ from conformance.predict.printing import explanation_lines
 from .test_predict import read
 
 SIZE = (224, 224)
-TF = blob_arguments("tf")
+TF = replace(MODES["tf"], size=SIZE)
 STAGES = ["decoding", "resizing", "blob arithmetic", "freezing", "OpenCV's run"]
 
 
@@ -52,7 +52,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def explained(frameworks: Frameworks, picture: Path, settings: Settings) -> Explanation:
+def explained(frameworks: Frameworks, picture: Path, settings: Preprocessing) -> Explanation:
     """Return what the difference is made of."""
     opencv, _, _ = frameworks.opencv(picture, settings, pixels=True)
     return frameworks.explain(picture, settings, opencv, frameworks.tensorflow())
@@ -63,16 +63,11 @@ def moved(found: Explanation) -> dict[str, float]:
     return {share.cause: share.moved.l1 for share in found.shares}
 
 
-def default(arguments: BlobArguments = TF, float32: bool = False) -> Settings:
-    """Return the model's preprocessing, or another one of `arguments`."""
-    return Settings(arguments, crop=True, size=SIZE, float32=float32)
-
-
 def test_nothing_but_rounding_where_pixels_are_the_same(
     frameworks: Frameworks, exact: Path
 ) -> None:
     """A PNG of the right size has no share of decoding and resizing, and only rounding else."""
-    found = explained(frameworks, exact, default())
+    found = explained(frameworks, exact, TF)
     shares = moved(found)
     assert list(shares) == STAGES
     assert shares["decoding"] == shares["resizing"] == 0
@@ -85,7 +80,7 @@ def test_nothing_but_rounding_where_pixels_are_the_same(
 
 def test_shrinking_is_resizing(frameworks: Frameworks) -> None:
     """A photo that is shrunk differs by resizing, as Pillow averages and OpenCV does not."""
-    found = explained(frameworks, fixture_path("images/squirrel_cls.jpg"), default())
+    found = explained(frameworks, fixture_path("images/squirrel_cls.jpg"), TF)
     shares = moved(found)
     assert shares["resizing"] > 100 * max(shares["freezing"], shares["OpenCV's run"])
     levels = found.shares[1].levels
@@ -101,7 +96,7 @@ def test_shrinking_is_resizing(frameworks: Frameworks) -> None:
 
 def test_preprocessing_by_hand_is_arithmetic(frameworks: Frameworks, exact: Path) -> None:
     """The tutorial's neutral preprocessing is blamed on arithmetic, and on nothing else."""
-    shares = moved(explained(frameworks, exact, default(TUTORIAL)))
+    shares = moved(explained(frameworks, exact, replace(TUTORIAL, crop=True, size=SIZE)))
     assert shares.pop("blob arithmetic") > 0.5
     assert max(shares.values()) < 2e-3
 
@@ -115,12 +110,12 @@ def test_rotated_photo_is_decoding(frameworks: Frameworks, tmp_path: Path) -> No
     exif[0x0112] = 3  # orientation: upside down
     with Image.open(fixture_path("images/squirrel_cls.jpg")) as image:
         image.save(path, exif=exif)
-    assert moved(explained(frameworks, path, default()))["decoding"] > 0.5
+    assert moved(explained(frameworks, path, TF))["decoding"] > 0.5
 
 
 def test_float32_first_is_a_share_of_its_own(frameworks: Frameworks) -> None:
     """With --float32 the conversion is a stage, after resizing and before the arithmetic."""
-    found = explained(frameworks, fixture_path("images/home.jpg"), default(float32=True))
+    found = explained(frameworks, fixture_path("images/home.jpg"), replace(TF, float32=True))
     assert [s.cause for s in found.shares] == [*STAGES[:2], "float32 first", *STAGES[2:]]
     assert found.shares[2].moved == found.float32.moved
     assert moved(found)["blob arithmetic"] < 2e-3
@@ -132,7 +127,7 @@ def test_keras_still_loads_as_the_fixture_says(frameworks: Frameworks) -> None:
     Within a level: another Pillow may round otherwise, and another JPEG decoder, too.
     """
     code = (
-        "import sys, numpy; from conformance.reference.loader import fixture_arrays; "
+        "import sys, numpy; from conformance.selftest.keras_loading import fixture_arrays; "
         "numpy.savez(sys.argv[1], **fixture_arrays())"
     )
     path = frameworks.folder / "loaded.npz"
@@ -169,7 +164,7 @@ def test_interrupted_question_leaves_no_timer(
 
     monkeypatch.setattr(server.process, "stdout", Interrupted())
     with pytest.raises(KeyboardInterrupt):
-        server._answer()
+        server._answer(server.timeout)
     timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
     for timer in timers:
         timer.join(1)

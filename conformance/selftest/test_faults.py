@@ -24,9 +24,9 @@ from conformance.faults.graph import KINDS, generator, graph_faults, value_of, w
 from conformance.faults.outcome import Outcome
 from conformance.faults.run import beyond_opencv_limits, top1_differs
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
-from conformance.reference.graphdef import Graph
+from conformance.reference.graph import Graph
 from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED, run
 
@@ -124,7 +124,7 @@ def test_calls_are_each_wrong_in_one_way(model: str) -> None:
         assert fault.cases[0].arguments["size"] == (spec.size, spec.size)
         assert fault.cases[0].arguments["crop"] == (kind != "crop missing")
         assert fault.divide == (kind != "std forgotten")
-    assert preprocess(photo, spec.mode).shape == photo.shape
+    assert get_mode(spec.mode).apply(photo).shape == photo.shape
 
 
 def test_methods_see_what_they_promise() -> None:

@@ -22,7 +22,7 @@ from conformance.pack import focus as focusing
 from conformance.pack.focus import focus_pack
 from conformance.pack.format import GRAPH, Pack
 from conformance.pack.sampling import SAMPLED, node_seed, sampled_values
-from conformance.session import Session
+from conformance.session import Choices, Session
 from conformance.verdict.nodes import first_bad
 
 from .graphdef import changed, write_graph
@@ -45,7 +45,7 @@ def clipless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, 
 
     monkeypatch.setattr(session, "run_candidate", wrong)
     pack = tiny_pack(tmp_path / "packs")
-    asked = Session(tmp_path / "packs", engines=["classic"])
+    asked = Session(Choices(tmp_path / "packs", engines=["classic"]))
     return asked, pack, asked.run(pack, asked.variants()[0])
 
 
@@ -84,7 +84,7 @@ def test_without_tensorflow_it_is_told(
 def test_right_network_has_no_unread_input(tmp_path: Path) -> None:
     """Nothing is read again where the outputs stray no farther than they may."""
     pack = tiny_pack(tmp_path)
-    asked = Session(tmp_path, engines=["classic"])
+    asked = Session(Choices(tmp_path, engines=["classic"]))
     run = asked.run(pack, asked.variants()[0])
     assert unread_input(asked, pack, run) is None
     assert where_bad(asked, pack, run) == (pack, run)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.imagenet.cluster import on_dask
+from conformance.imagenet import runner
 from conformance.imagenet.evaluation import Evaluation, Plan, Tally, evaluate
+from conformance.imagenet.runner import on_dask
 
 from .imagenet_sample import numbers
 
@@ -64,6 +66,29 @@ def test_worker_with_another_opencv_is_refused(cluster: Any, plan: Plan, tmp_pat
 def test_local_workers(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
     """--workers starts workers of its own and ends them."""
     assert numbers(evaluate(plan, tmp_path, on_dask(workers=1))) == numbers(whole)
+
+
+def shard_of_a_second(job: Any, index: int, entries: Any) -> int:
+    """Stand for run_shard where nothing is to be computed."""
+    time.sleep(1)
+    return index
+
+
+def test_lost_scheduler_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler that goes away in the middle is an error that says how to go on."""
+    monkeypatch.setattr(runner, "run_shard", shard_of_a_second)
+    monkeypatch.setattr(runner, "_CONNECT_SECONDS", 1)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+    ) as short_lived:
+        job: Any = None
+        left: Any = [(index, ()) for index in range(5)]
+        dask = on_dask(short_lived.scheduler_address)
+        results: Generator[Any, None, None] = dask(job, left)
+        assert next(results) == 0
+        short_lived.close()
+        with pytest.raises(ConformanceError, match=r"scheduler is gone .*--resume"):
+            list(results)
 
 
 def test_no_scheduler_is_a_line(plan: Plan, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import tracemalloc
 from collections.abc import Generator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,23 +17,22 @@ import numpy as np
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.imagenet import shards
+from conformance.imagenet import runner, shards
 from conformance.imagenet.dataset import Dataset, read_dataset
 from conformance.imagenet.evaluation import (
     Evaluation,
     Plan,
-    Runner,
-    Shard,
     Tally,
     evaluate,
-    in_threads,
 )
 from conformance.imagenet.files import results_name, write_results
+from conformance.imagenet.runner import Runner, Shard, in_threads
 from conformance.imagenet.shards import Job, ShardResult
 from conformance.imagenet.statistics import require_scipy
-from conformance.processes.server import OPENCV, FrameworkError, server, servers_closed
+from conformance.processes.server import OPENCV, FrameworkError, server
 from conformance.results.evaluations import read_results
 
+from .benchmarks.evaluation import servers_closed
 from .graphdef import Node, changed
 from .imagenet_sample import (
     CLASSES,
@@ -200,7 +200,7 @@ def test_crash_of_opencv_is_its_failure(plan: Plan) -> None:
     with servers_closed():
         child = server(OPENCV, shards.opencv_request(plan.job), 60)
         os.kill(child.process.pid, signal.SIGSEGV)
-        with pytest.raises(FrameworkError, match="process of OpenCV ended with SIGSEGV"):
+        with pytest.raises(FrameworkError, match="process of OpenCV was killed by SIGSEGV"):
             child.ask({"pixels": "", "outputs": ""})
         assert server(OPENCV, shards.opencv_request(plan.job), 60) is not child
 
@@ -208,7 +208,9 @@ def test_crash_of_opencv_is_its_failure(plan: Plan) -> None:
 def test_hanging_opencv_is_its_failure(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
     """An OpenCV that takes too long is ended, and its failure says so."""
     late = replace(plan, job=replace(plan.job, timeout=0.01))
-    with pytest.raises(FrameworkError, match=r"OpenCV gave no answer within 0\.01 s"):
+    with pytest.raises(
+        FrameworkError, match=r"OpenCV gave no answer within the time limit of 0\.01 s"
+    ):
         evaluate(late, tmp_path, in_threads(1))
 
 
@@ -247,7 +249,7 @@ def test_results_are_whole_or_refused(whole: Evaluation, tmp_path: Path) -> None
     for changed_text, said in (
         (text.replace('"bad": 0', '"bad": 1'), "differs from the digest"),
         ("".join(text.splitlines(keepends=True)[:-1]), "no complete results"),
-        (text[:-40], ":3: not a line"),
+        (text[:-40], ":3: not JSON, truncated"),
     ):
         path.write_text(changed_text)
         with pytest.raises(ConformanceError, match=said):
@@ -291,6 +293,37 @@ def test_memory_is_bounded(plan: Plan, tmp_path: Path, monkeypatch: pytest.Monke
     tracemalloc.stop()
     assert found.summary["images"] == 50_000
     assert peak < 100 << 20
+
+
+class Counting(Executor):
+    """Runs nothing; counts the shards that it holds."""
+
+    def __init__(self) -> None:
+        self.held: list[int] = []
+        self.futures: list[Future[Any]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Take a shard, and end it at once where it is the third of those under way."""
+        future: Future[Any] = Future()
+        self.futures.append(future)
+        under_way = [one for one in self.futures if not one.done()]
+        self.held.append(len(under_way))
+        if len(under_way) == 3:
+            under_way[0].set_result(len(self.futures) - 3)
+        return future
+
+
+def test_no_more_shards_wait_than_there_are_workers() -> None:
+    """An executor gets a shard for each of its workers at a time; closing cancels what is left."""
+    executor = Counting()
+    job: Any = None
+    left: Any = [(index, ()) for index in range(50)]
+    results: Generator[Any, None, None] = runner._results(executor, lambda: 3, job, left)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    assert len(executor.futures) < 8
+    assert max(executor.held) == 3
+    results.close()
+    assert all(future.done() for future in executor.futures)
 
 
 def test_outputs_that_are_not_finite_are_wrong() -> None:

@@ -20,17 +20,19 @@ from conformance import session as session_module
 from conformance.errors import ConformanceError
 from conformance.localize.diagnosis import localize_command
 from conformance.localize.reduce import write_reproducer
-from conformance.opencv.run import probe_in_child
-from conformance.pack.conversion import FORMATS, write_conversion
+from conformance.opencv.capability import probe_in_child
+from conformance.pack.conversion import write_conversion
 from conformance.pack.format import Pack
-from conformance.reference import convert
-from conformance.reference.convert import build_conversion
-from conformance.reference.graphdef import read_frozen
+from conformance.pack.formats import FORMATS
+from conformance.plugin.header import header
+from conformance.reference import formats
+from conformance.reference.formats import build_conversion
+from conformance.reference.graph import read_graph
 from conformance.report.matrix import build_matrix
 from conformance.results.cases import Results, read_results
 from conformance.results.gate import compare
 from conformance.results.history import history
-from conformance.session import Session
+from conformance.session import Choices, Session
 
 from .test_plugin import MODEL, run_suite
 from .tiny import graph_nodes, tiny_pack, tiny_weights
@@ -124,10 +126,10 @@ def lacking(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def test_importer_that_opencv_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Among others it is left out, and the header says so; asked for alone it is an error."""
     lacking(monkeypatch, "tflite")
-    session = Session(tmp_path, importers=["tensorflow", "tflite"])
+    session = Session(Choices(tmp_path, importers=["tensorflow", "tflite"]))
     assert {config.importer for config in session.variants()} == {"tensorflow"}
-    assert any("4.6.0 has no importer tflite" in line for line in session.header())
-    alone = Session(tmp_path, importers=["tflite"])
+    assert any("4.6.0 has no importer tflite" in line for line in header(session))
+    alone = Session(Choices(tmp_path, importers=["tflite"]))
     with pytest.raises(ConformanceError, match="has no importer 'tflite'; it offers: tensorflow"):
         alone.variants()
 
@@ -139,7 +141,7 @@ def test_pack_without_conversion_says_what_to_run(
     pack = tiny_pack(tmp_path)
     broken = replace(FORMATS["onnx"], packages=("no-such-package",))
     monkeypatch.setitem(FORMATS, "onnx", broken)
-    session = Session(tmp_path, importers=["onnx"])
+    session = Session(Choices(tmp_path, importers=["onnx"]))
     with pytest.raises(ConformanceError) as told:
         session.check_conversion(pack, "onnx")
     assert "pip install -e '.[onnx]'" in str(told.value)
@@ -150,12 +152,12 @@ def wrong(tmp_path: Path, importer: str) -> Pack:
     """Return a pack whose conversion was made of a graph with other weights than the pack's."""
     other = tiny_pack(tmp_path / "other", nodes=graph_nodes(tiny_weights(seed=1)))
     pack = tiny_pack(tmp_path / "packs")
-    graph = read_frozen(other.graph_path, **other.manifest.tensors)
+    graph = read_graph(other.graph_path, other.manifest.tensors)
 
     def fill(folder: Path, manifest: Any) -> None:
         path = folder / FORMATS[importer].file
-        convert.convert(importer, graph, [16, 16, 3], path)
-        outputs, _ = convert._run(convert.CONVERTERS[importer], path, pack.load("inputs"), pack)
+        formats.convert(importer, graph, [16, 16, 3], path)
+        outputs, _ = formats._run(formats.CONVERTERS[importer], path, pack.load("inputs"), pack)
         np.save(folder / "outputs_f32.npy", outputs)
 
     write_conversion(pack, importer, fill)
@@ -173,7 +175,7 @@ def test_wrong_conversion_is_not_blamed_on_opencv(tmp_path: Path) -> None:
 
 def test_commands_name_the_importer(tmp_path: Path) -> None:
     """The command of a diagnosis and of `localize` carries the importer."""
-    session = Session(tmp_path, importers=["tflite"])
+    session = Session(Choices(tmp_path, importers=["tflite"]))
     assert "--importer tflite" in localize_command(session, MODEL, session.variants()[0])
 
 
@@ -182,7 +184,7 @@ def test_reproducer_of_a_converted_file(tmp_path: Path, importer: str) -> None:
     """--reduce writes the smallest part in the importer's format; its short script fails alone."""
     pack = tiny_pack(tmp_path / "packs")
     build_conversion(pack, importer)
-    session = Session(tmp_path / "packs", importers=[importer], engines=["classic"])
+    session = Session(Choices(tmp_path / "packs", importers=[importer], engines=["classic"]))
     rule = replace(session.limits.tolerances.rules["layer_rms"], multiple=1e-6, floor_eps=1e-6)
     rules = {**session.limits.tolerances.rules, "layer_rms": replace(rule, multiple_winograd=1e-6)}
     tolerances = replace(session.limits.tolerances, rules=rules)
@@ -207,7 +209,7 @@ def test_reproducer_of_a_batch(tmp_path: Path) -> None:
     """What fails on two images only is reduced to a part that two images go through."""
     pack = tiny_pack(tmp_path / "packs")
     build_conversion(pack, "onnx")
-    session = Session(tmp_path / "packs", importers=["onnx"], engines=["classic"])
+    session = Session(Choices(tmp_path / "packs", importers=["onnx"], engines=["classic"]))
     config = session.variants()[0]
     run = session.run(pack, config)
     assert run.outputs is not None

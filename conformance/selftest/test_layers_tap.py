@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.opencv.layers import LayerSamples, absent, carriers, layer_holding
-from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child, run_candidate
+from conformance.candidate import CandidateRun, RunConfig
+from conformance.opencv.capability import probe_in_child
+from conformance.opencv.importers.tensorflow import absent, carriers
+from conformance.opencv.layers import LayerSamples, layer_holding
+from conformance.opencv.run import run_candidate
 from conformance.pack.format import Pack
 from conformance.pack.sampling import node_seed, sampled_values
 

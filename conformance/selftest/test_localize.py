@@ -11,14 +11,15 @@ from typing import Any, Callable, Optional
 import numpy as np
 import pytest
 
+from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.localize.chart import draw_profile
 from conformance.localize.diagnosis import diagnose, localize_command
-from conformance.opencv.run import CandidateRun, RunConfig, probe_in_child
+from conformance.opencv.capability import probe_in_child
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
 from conformance.results.cases import read_results
-from conformance.session import Session
+from conformance.session import Choices, Session
 from conformance.verdict.checks import is_clean, judge_run
 from conformance.verdict.nodes import NodeDeviation, first_bad, judge_layers, layers_line
 
@@ -35,7 +36,7 @@ def diagnosed(root: Path, engine: str = "classic", **faulty: Any) -> Diagnosed:
         full = name.replace("__", "/")
         nodes = [constant(full, value) if node.name == full else node for node in nodes]
     pack = tiny_pack(root, nodes=nodes)
-    session = Session(root, engines=[engine])
+    session = Session(Choices(root, engines=[engine]))
     return session, pack, session.run(pack, session.variants()[0])
 
 
@@ -89,7 +90,7 @@ def test_nodes_are_allowed_winograds_rounding_only_where_it_ran(
     """A node has the wider multiple on a graph and an engine whose nodes Winograd computes."""
     pack = tiny_pack(tmp_path)
     pack.manifest.winograd = convolutions
-    session = Session(tmp_path)
+    session = Session(Choices(tmp_path))
     session.__dict__["capability"] = {"version": "5.0.0"}
     config = RunConfig(engine=engine, winograd=switched)
     samples = np.ones((1, 50), np.float32), np.ones((1, 50)) + 1e-7
@@ -191,7 +192,7 @@ def test_suite_and_judge_run_agree(tmp_path: Path) -> None:
 
 def test_command_repeats_the_settings(tmp_path: Path) -> None:
     """The command of a diagnosis has every setting that is not the default."""
-    session = Session(tmp_path, graph="raw")
+    session = Session(Choices(tmp_path, graph="raw"))
     config = RunConfig(engine="new", winograd=False, threads=1, target="cpu_fp16")
     command = localize_command(session, "vgg16", config)
     for part in ("--engine new", "--graph raw", "--winograd off", "--threads 1", "cpu_fp16"):

@@ -8,26 +8,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import pytest
 
-from conformance.candidate import STAGES, Failure
+from conformance.candidate import BATCH, REPEATS, STAGES, CandidateRun, Failure, RunConfig
 from conformance.opencv import net
-from conformance.opencv.run import (
-    BATCH,
-    REPEATS,
-    BlobCase,
-    CandidateRun,
-    RunConfig,
-    probe_in_child,
-    run_blobs,
-    run_candidate,
-)
+from conformance.opencv.blobs import BlobCase, run_blobs
+from conformance.opencv.capability import probe_in_child
+from conformance.opencv.run import run_candidate
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
 
+from . import sabotaged_child
 from .graphdef import changed, constant, encode_graph, operation, write_graph
 from .tiny import graph_nodes, tiny_inputs, tiny_pack, tiny_weights
 
@@ -177,10 +171,25 @@ def test_real_crash_of_opencv_is_a_failure(offered: dict[str, Any], tmp_path: Pa
         assert "SIGSEGV" in str(failure)
 
 
+Sabotage = Callable[[str], None]
+
+
+@pytest.fixture
+def sabotage(monkeypatch: pytest.MonkeyPatch) -> Sabotage:
+    """Have the candidate's process suffer a fault (see sabotaged_child)."""
+
+    def sabotage(fault: str) -> None:
+        monkeypatch.setenv("SABOTAGE", fault)
+        monkeypatch.setattr("conformance.opencv.run.CHILD", sabotaged_child.__name__)
+
+    return sabotage
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_crash_at_each_stage_is_told(pack: Pack, stage: str) -> None:
+def test_crash_at_each_stage_is_told(pack: Pack, sabotage: Sabotage, stage: str) -> None:
     """A segmentation fault at any stage is its failure and keeps what came before, at batch all."""
-    run = run_candidate(pack, RunConfig(layers=True), sabotage={"stage": stage, "how": "segv"})
+    sabotage(f"segv {stage}")
+    run = run_candidate(pack, RunConfig(layers=True))
     failure = failure_of(run)
     assert len(run.failures) == 1
     assert (failure.stage, failure.kind, failure.signal) == (stage, "crash", "SIGSEGV")
@@ -195,17 +204,21 @@ def test_crash_at_each_stage_is_told(pack: Pack, stage: str) -> None:
 @pytest.mark.parametrize(
     ("how", "kind", "signal"), [("abort", "crash", "SIGABRT"), ("kill", "killed", "SIGKILL")]
 )
-def test_abort_and_kill_are_told_apart(pack: Pack, how: str, kind: str, signal: str) -> None:
+def test_abort_and_kill_are_told_apart(
+    pack: Pack, sabotage: Sabotage, how: str, kind: str, signal: str
+) -> None:
     """An abort is a crash; a SIGKILL, as the out-of-memory killer sends it, is "killed"."""
-    run = run_candidate(pack, sabotage={"stage": "forward", "how": how})
+    sabotage(f"{how} forward")
+    run = run_candidate(pack)
     failure = failure_of(run)
     assert (failure.stage, failure.kind, failure.signal) == ("forward", kind, signal)
     assert f"OpenCV {run.version} " in str(failure)
 
 
-def test_hang_is_ended_with_its_helpers(pack: Pack) -> None:
+def test_hang_is_ended_with_its_helpers(pack: Pack, sabotage: Sabotage) -> None:
     """A run that hangs is ended at the time limit, and so is a process it started."""
-    run = run_candidate(pack, timeout=6, sabotage={"stage": "start", "how": "hang"})
+    sabotage("hang start")
+    run = run_candidate(pack, timeout=6)
     failure = failure_of(run)
     assert (failure.stage, failure.kind, failure.signal) == ("start", "timeout", None)
     assert "time limit of 6 s" in str(failure)
@@ -240,14 +253,16 @@ def test_target_that_is_not_offered_is_refused(pack: Pack, offered: dict[str, An
     assert run.outputs is None
 
 
-def test_falling_back_to_the_cpu_is_an_error(pack: Pack, offered: dict[str, Any]) -> None:
+def test_falling_back_to_the_cpu_is_an_error(
+    pack: Pack, offered: dict[str, Any], sabotage: Sabotage
+) -> None:
     """OpenCV's own fallback to the CPU, told on stderr only, does not pass for a result."""
     if ["opencv", "opencl"] in offered["available"]:
         pytest.skip("this machine has an OpenCL device")
-    sabotage = {"stage": "none", "how": "unchecked-target"}
+    sabotage("unchecked-target")
     for engine in engines_of(offered):
         config = RunConfig(engine=engine, backend="opencv", target="opencl")
-        run = run_candidate(pack, config, sabotage=sabotage)
+        run = run_candidate(pack, config)
         assert failure_of(run).stage == "setup"
         assert "only warns: [ WARN" in str(run.failure)
         assert run.outputs is None

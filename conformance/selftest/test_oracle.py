@@ -18,8 +18,9 @@ import tensorflow as tf
 
 from conformance.models import get_model
 from conformance.pack.sampling import MAX_SAMPLES, node_seed, sampled_values
-from conformance.reference.freeze import Traced, freeze, trace
-from conformance.reference.graphdef import Graph, source
+from conformance.reference.freeze import Traced, trace
+from conformance.reference.graph import Graph, source
+from conformance.reference.graph.passes import apply_passes
 from conformance.reference.images import pack_inputs
 from conformance.reference.oracle import MEMORY_BUDGET, chunk_size, list_layers, live_elements, run
 from conformance.reference.weights import build_model, new_model
@@ -104,7 +105,7 @@ def test_float64_is_nearer_the_truth_than_float32(traced: Traced, inputs: Any) -
 def test_float64_truth_does_not_see_the_passes(traced: Traced, inputs: Any) -> None:
     """A pass that spoils a weight changes the frozen graph's answer and leaves the truth alone."""
     truth = run(traced.graph, inputs[:2], "float64")
-    frozen = freeze(traced).graph
+    frozen = apply_passes(traced.graph)[0]
     spoilt = max(frozen.constants, key=lambda name: frozen.constants[name].size)
     frozen.constants[spoilt] = -frozen.constants[spoilt]
     assert np.abs(run(frozen, inputs[:2]).outputs - truth.outputs).max() > 0.01
@@ -126,7 +127,7 @@ def test_layers_are_the_float_nodes_that_depend_on_the_input() -> None:
 
 def test_layers_of_a_model_follow_their_inputs(traced: Traced) -> None:
     """Each layer of mobilenet comes after those of its inputs that are layers."""
-    layers = list_layers(freeze(traced).graph, 1)
+    layers = list_layers(apply_passes(traced.graph)[0], 1)
     place = {layer.node: number for number, layer in enumerate(layers)}
     assert all(place.get(i, -1) < place[layer.node] for layer in layers for i in layer.inputs)
 
@@ -189,8 +190,8 @@ def test_logits_are_what_the_softmax_takes(traced: Traced, inputs: Any) -> None:
 _THREADS = """
 import os, sys
 import tensorflow as tf
-from conformance.reference.graphdef import GraphDef
-from conformance.reference.session import open_session
+from conformance.reference.graph import GraphDef
+from conformance.reference.graph.session import open_session
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
 with open_session(GraphDef()):
     print(len(os.listdir("/proc/self/task")))

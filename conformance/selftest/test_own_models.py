@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.inputs.blob import blob
-from conformance.inputs.modes import divide_by_std
-from conformance.inputs.own import OwnPreprocessing, read_preprocessing
+from conformance.inputs.preprocessing import (
+    MODES,
+    Preprocessing,
+    preprocessing_from,
+    read_preprocessing,
+)
 from conformance.own_models import Asked, choose, own_from, own_model, read_models_file
 from conformance.pack.request import PackRequest, describe_request
 
@@ -111,12 +115,18 @@ def test_key_of_a_folder_follows_its_files(home: Path) -> None:
 
 def test_figures_are_the_tutorials_arithmetic() -> None:
     """Figures of a TOML file mean (pixel - mean) * scale / std, as the tutorial's do."""
-    own = OwnPreprocessing("", 0.5, (10.0, 20.0, 30.0), (1.0, 2.0, 4.0), rgb=False)
+    own = Preprocessing(0.5, (10.0, 20.0, 30.0), (1.0, 2.0, 4.0), rgb=False)
     pixel = np.array([[[[100, 150, 200]]]], np.uint8)  # red, green, blue
     np.testing.assert_array_equal(own.apply(pixel).ravel(), [95.0, 32.5, 8.75])
-    arguments = own.blob_arguments()
-    called = divide_by_std(blob(pixel[0, ..., ::-1], (1, 1), arguments), arguments)
-    np.testing.assert_array_equal(called.ravel(), own.apply(pixel).ravel())
+    np.testing.assert_array_equal(own.blob(pixel[0, ..., ::-1]).ravel(), own.apply(pixel).ravel())
+
+
+def test_recorded_form_is_that_of_packs_on_disk() -> None:
+    """A mode is recorded by its name beside neutral figures, of which pack keys are digests."""
+    neutral = {"scale": 1.0, "mean": (0.0,) * 3, "std": None, "rgb": True}
+    for name, mode in MODES.items():
+        assert mode.as_dict() == {"mode": name, **neutral, "crop": True, "resize": None}
+        assert preprocessing_from(json.loads(json.dumps(mode.as_dict()))) == mode
 
 
 @pytest.mark.parametrize(
@@ -125,6 +135,7 @@ def test_figures_are_the_tutorials_arithmetic() -> None:
         ("scal = 1.0", "unknown key 'scal'; did you mean 'scale'"),
         ("mean = [1, 2]", "one number for each of three channels"),
         ("std = [1, 0, 1]", "must not be 0"),
+        ("std = 0", "must not be 0"),
         ('scale = "1"', "'scale' must be a number"),
         ("crop = 1", "'crop' must be true or false"),
         ("resize = [0, 5]", "'resize' must be height and width"),

@@ -18,14 +18,15 @@ import tensorflow as tf
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.inputs.own import OwnPreprocessing
-from conformance.opencv.run import probe_in_child, run_candidate
+from conformance.inputs.preprocessing import Preprocessing
+from conformance.opencv.capability import probe_in_child
+from conformance.opencv.run import run_candidate
 from conformance.own_models import OwnModel, own_model
-from conformance.pack.conversion import FORMATS
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.pack.request import PackRequest, keras_flavour
 from conformance.reference.build import build_pack
-from conformance.reference.convert import build_conversion
+from conformance.reference.formats import build_conversion
 from conformance.reference.own import load_own
 
 from .own_models import (
@@ -125,7 +126,7 @@ def test_size_is_the_users_choice(tmp_path: Path) -> None:
 def test_inputs_are_preprocessed_as_told(tmp_path: Path) -> None:
     """Black and white become what the figures make of 0 and 255."""
     path = save(model(), tmp_path / "net.keras")
-    figures = OwnPreprocessing("", 0.5, (10.0, 20.0, 30.0), (1.0, 2.0, 4.0), rgb=False)
+    figures = Preprocessing(0.5, (10.0, 20.0, 30.0), (1.0, 2.0, 4.0), rgb=False)
     pack = build(replace(own_model(path), preprocess=figures), tmp_path / "packs")
     by_name = dict(zip(pack.manifest.inputs, pack.load("inputs")))
     np.testing.assert_allclose(by_name["black"][0, 0], [-5.0, -5.0, -3.75])

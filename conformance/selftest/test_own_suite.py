@@ -17,14 +17,14 @@ import tensorflow as tf
 from conformance.bench.command import bench_packs
 from conformance.cli.main import make_parser
 from conformance.errors import ConformanceError
-from conformance.inputs.own import OwnPreprocessing
+from conformance.inputs.preprocessing import MODES
 from conformance.opencv.run import run_candidate
 from conformance.own_models import own_model
 from conformance.pack.format import Pack
 from conformance.pack.request import PackRequest, keras_flavour
 from conformance.pack.store import find_pack
 from conformance.results.cases import read_results
-from conformance.session import Session
+from conformance.session import Choices, Session
 from conformance.verdict.checks import judge_run
 from conformance.verdict.expectations import NO_MODEL
 from conformance.verdict.judgement import Judgement
@@ -129,7 +129,7 @@ def test_rerun_command_names_the_model(home: Path) -> None:
 def two(judged: subprocess.CompletedProcess[str], home: Path) -> Pack:
     """The pack of the model with two outputs."""
     own = own_model(home / "two-new.keras")
-    own = replace(own, preprocess=OwnPreprocessing("torch"))
+    own = replace(own, preprocess=MODES["torch"])
     pack = find_pack(home / "packs", PackRequest(own.name, keras=keras_flavour(), own=own))
     assert pack is not None
     return pack
@@ -137,7 +137,7 @@ def two(judged: subprocess.CompletedProcess[str], home: Path) -> Pack:
 
 def test_every_output_is_judged(two: Pack, home: Path) -> None:
     """A deviation of the second output alone fails, and the judgement names that output."""
-    session = Session(home / "packs", engines=["default"])
+    session = Session(Choices(home / "packs", engines=["default"]))
     config = session.variants()[0]
     answer = run_candidate(two, config)
     assert all(judgement.passed for judgement in judge_run(session.limits, two, answer))

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from conformance.plugin import INI
 from conformance.plugin.hooks import _model_or_test
 from conformance.results.cases import read_results
 from conformance.verdict.expectations import NO_MODEL
@@ -229,6 +230,11 @@ def test_broken_graph_fails_one_test_and_errors_the_rest(tmp_path: Path) -> None
         (("--importer", "caffe2"), "'caffe2' is none of tensorflow, tflite, onnx"),
         (("--target", "myriad"), "has no target 'myriad'; it offers: cpu"),
         (("--known-failures", "nowhere.toml"), "nowhere.toml"),
+        (("--threads", "-3"), "--threads -3: give 1 or more"),
+        (("--candidate-timeout", "0"), "--candidate-timeout 0: give a number above 0"),
+        (("--winograd", "maybe"), "--winograd maybe: give on, off, or on,off"),
+        (("--results", __file__), "it is a file; give a folder"),
+        (("--packs", __file__), "it is a file; give a folder"),
     ],
 )
 def test_bad_option_is_a_usage_error(packs: Path, arguments: tuple[str, str], said: str) -> None:
@@ -237,6 +243,19 @@ def test_bad_option_is_a_usage_error(packs: Path, arguments: tuple[str, str], sa
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert said in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not INI.exists(), reason="there is no checkout to run in")
+def test_path_after_an_option_hides_no_settings(tmp_path: Path) -> None:
+    """In a checkout, a model given in two words from elsewhere leaves ids and pytest.ini alone."""
+    (tmp_path / "m.pb").touch()
+    (tmp_path / "pytest.ini").touch()  # which pytest takes, as it takes the model for a test
+    command = [sys.executable, "-m", "pytest", "--model", str(tmp_path / "m.pb"), "--collect-only"]
+    done = subprocess.run(
+        [*command, "-q", "-k", "test_top1"], capture_output=True, text=True, cwd=INI.parent
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("conformance/suite/test_agreement.py::test_top1[m.pb-")
 
 
 def test_interrupted_run_leaves_no_evidence(

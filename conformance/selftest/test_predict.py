@@ -16,7 +16,10 @@ from conformance.cli.main import main
 from conformance.fixtures import fixture_path
 from conformance.inputs.blob import BlobCall, resize, state_blob
 from conformance.opencv.caption import caption
-from conformance.predict.answers import IMAGENET
+from conformance.pack.labels import IMAGENET
+from conformance.predict.answers import Answer, Best
+from conformance.predict.frameworks import Frameworks
+from conformance.predict.printing import caption_lines
 
 from .imagenet_sample import CLASSES, SIZE, sample_pack
 from .tiny import OUTPUT, activations, tiny_weights
@@ -97,6 +100,19 @@ def test_text_is_what_the_tutorial_prints(home: Path, capsys: Run) -> None:
     assert all(len(value) == len("0.1234") for value in confidences)
     assert confidences == sorted(confidences, reverse=True)
     assert max(len(line) for line in lines if "larger" not in line) <= 80
+
+
+def test_synthetic_weights_are_named_in_text_and_picture(
+    home: Path, tmp_path: Path, capsys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That weights which were never trained know no classes is printed, and drawn on a picture."""
+    drawn: list[str] = []
+    monkeypatch.setattr(Frameworks, "draw", lambda self, lines, path: drawn.extend(lines))
+    assert main(command(home, "--opencv-only", "--output", str(tmp_path / "answer.png"))) == 0
+    assert "synthetic weights know no classes" in capsys.readouterr().out
+    assert drawn[-1] == "synthetic weights know no classes"
+    trained = Answer("OpenCV", "5", "", 1, (), (), 1.0, [Best(1, "tench", 0.9)], np.zeros(2))
+    assert caption_lines(trained, "imagenet")[1:] == ["tench: 0.9000"]
 
 
 @pytest.mark.parametrize("crop", [True, False])

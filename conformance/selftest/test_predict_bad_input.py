@@ -107,7 +107,7 @@ def test_picture(
         (["--std", "1", "0", "1"], "--std 1 0 1: 0 would leave nothing"),
         (["--mean", "nan", "0", "0"], "--mean nan 0 0: give finite numbers"),
         (["--threads", "0"], "--threads 0: give 1 or more"),
-        (["--timeout", "0"], "--timeout 0: give more than 0 seconds"),
+        (["--timeout", "0"], "--timeout 0: give a number above 0"),
         (["--engine", "fast"], "has no engine 'fast'"),
         (["--explain"], "leave --opencv-only out"),
         (["--weights", "/absent"], "no such file or folder"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.inputs.blob import BlobCall, blob, resize, state_blob
-from conformance.inputs.modes import MODES, blob_arguments, divide_by_std, preprocess
+from conformance.inputs.blob import BlobCall, resize, state_blob
+from conformance.inputs.preprocessing import MODES, get_mode
 
 if TYPE_CHECKING:
-    from conformance.inputs.modes import Array
+    from conformance.inputs.preprocessing import Array
 
 # One channel of a 4 x 3 image and what cv2.resize gives for it (OpenCV 4.5.1 and 5.0.0 agree).
 _PIXELS = np.array([[10, 3, 32, 100], [6, 91, 13, 0], [255, 45, 172, 67]], np.uint8)
@@ -51,7 +52,7 @@ def _image(height: int, width: int, dtype: str = "uint8") -> Array:
 def test_preprocess_maps_known_pixels(mode: str, rgb: tuple[float, ...], expected: Any) -> None:
     """Each mode maps a pixel as Keras documents it; caffe answers in BGR."""
     pixel = np.array(rgb, np.float32).reshape(1, 1, 1, 3)
-    np.testing.assert_allclose(preprocess(pixel, mode)[0, 0, 0], expected, atol=3e-5)
+    np.testing.assert_allclose(get_mode(mode).apply(pixel)[0, 0, 0], expected, atol=3e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -60,7 +61,7 @@ def test_preprocess_leaves_its_argument_alone(mode: str, dtype: str) -> None:
     """Preprocessing returns float32 of the same shape and does not write into the image."""
     image = _image(5, 7, dtype)[None]
     before = image.copy()
-    result = preprocess(image, mode)
+    result = get_mode(mode).apply(image)
     assert result.dtype == np.float32
     assert result.shape == image.shape
     np.testing.assert_array_equal(image, before)
@@ -70,9 +71,8 @@ def test_preprocess_leaves_its_argument_alone(mode: str, dtype: str) -> None:
 def test_blob_of_the_exact_size_is_preprocess(mode: str) -> None:
     """Without resizing, the blob of the BGR image, divided by std, is what the network takes."""
     rgb = _image(9, 6)
-    arguments = blob_arguments(mode)
-    given = divide_by_std(blob(rgb[..., ::-1], (6, 9), arguments), arguments)
-    expected = preprocess(rgb[None], mode).transpose(0, 3, 1, 2)
+    given = get_mode(mode).blob(rgb[..., ::-1])
+    expected = get_mode(mode).apply(rgb[None]).transpose(0, 3, 1, 2)
     # Keras divides before it subtracts: values up to 1 (tf, torch) carry eps, over std 0.224.
     np.testing.assert_allclose(given, expected, rtol=0, atol=3 * 2.0**-23 / 0.224)
 
@@ -108,8 +108,8 @@ def test_crop_keeps_the_aspect_ratio_and_the_centre() -> None:
     """With crop, a wide image loses its left and right margins and nothing else."""
     image = np.zeros((10, 30, 3), np.float32)
     image[:, 10:20] = 255
-    cut = blob(image, (10, 10), blob_arguments("caffe"), crop=True)
-    squeezed = blob(image, (10, 10), blob_arguments("caffe"), crop=False)
+    of = replace(get_mode("caffe"), size=(10, 10))
+    cut, squeezed = of.blob(image), replace(of, crop=False).blob(image)
     assert cut.shape == squeezed.shape == (1, 3, 10, 10)
     assert cut[0, 0].min() == cut[0, 0].max() == np.float32(255 - 103.939)
     assert squeezed[0, 0].min() == np.float32(-103.939)
@@ -122,7 +122,7 @@ def test_crop_keeps_the_aspect_ratio_and_the_centre() -> None:
 def test_other_pixels_are_refused(image: Array) -> None:
     """What no network takes, grey, RGBA or float64, is an error that says what is expected."""
     with pytest.raises(ConformanceError, match="expected uint8 or float32"):
-        preprocess(image, "tf")
+        get_mode("tf").apply(image)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((4, 4, 2), "uint8"), ((4, 4, 3), "float64")])
@@ -155,4 +155,4 @@ def test_each_channel_has_its_own_mean_and_scale(channels: int) -> None:
 def test_unknown_mode_is_refused() -> None:
     """An unknown mode is an error that lists the modes."""
     with pytest.raises(ConformanceError, match="'keras': use one of tf, caffe, torch"):
-        blob_arguments("keras")
+        get_mode("keras")

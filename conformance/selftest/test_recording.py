@@ -133,7 +133,7 @@ def test_plain_run_records_nothing(packs: Path) -> None:
     ("arguments", "said"),
     [
         (("-n", "2"), "can't be recorded under pytest-xdist"),
-        (("--batch", "0"), "--batch: give a number of images"),
+        (("--batch", "0"), "--batch 0: give 1 or more"),
     ],
 )
 def test_unfit_recording_is_refused(packs: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -18,9 +18,9 @@ from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.localize.reduce import write_reproducer
 from conformance.pack.format import Pack
-from conformance.reference.graphdef import read_frozen
+from conformance.reference.graph import read_graph
 from conformance.reference.reduce import cut
-from conformance.session import Session
+from conformance.session import Choices, Session
 
 from .graphdef import changed, constant, operation
 from .tiny import graph_nodes, tiny_pack, tiny_weights
@@ -32,7 +32,7 @@ CONV = "conv1/Conv2D"
 def strict(tmp_path: Path) -> tuple[Session, Pack, RunConfig]:
     """The tiny network, and a session that allows a node nothing but a millionth of its noise."""
     pack = tiny_pack(tmp_path / "packs")
-    session = Session(tmp_path / "packs", engines=["classic"])
+    session = Session(Choices(tmp_path / "packs", engines=["classic"]))
     rule = replace(session.limits.tolerances.rules["layer_rms"], multiple=1e-6, floor_eps=1e-6)
     rules = {**session.limits.tolerances.rules, "layer_rms": replace(rule, multiple_winograd=1e-6)}
     tolerances = replace(session.limits.tolerances, rules=rules)
@@ -84,7 +84,7 @@ def test_truth_is_the_cut_graphs_own(
 def test_part_of_a_graph_whose_input_has_the_parts_name(tmp_path: Path) -> None:
     """A part that begins inside a graph whose own input is called "input" has one such node."""
     pack = tiny_pack(tmp_path)
-    graph = read_frozen(pack.graph_path, **pack.manifest.tensors)
+    graph = read_graph(pack.graph_path, pack.manifest.tensors)
     whole = cut(graph, graph.input, "bn/add", np.zeros((1, 16, 16, 3), np.float32))
     inner = cut(whole, "conv1/Relu", "bn/add", np.zeros((1, 16, 16, 8), np.float32))
     assert [node.name for node in inner.definition.node].count("input") == 1
@@ -95,7 +95,7 @@ def test_refused_operation_is_reduced(tmp_path: Path) -> None:
     """An operation that OpenCV refuses is cut out alone; the issue quotes its error, no path."""
     nodes = changed(graph_nodes(tiny_weights(), 16), "conv1/Relu", op="Digamma")
     pack = tiny_pack(tmp_path / "packs", nodes=nodes)
-    session = Session(tmp_path / "packs", engines=["classic"])
+    session = Session(Choices(tmp_path / "packs", engines=["classic"]))
     write_reproducer(tmp_path / "out", session, pack, session.variants()[0])
     issue = (tmp_path / "out" / "issue.md").read_text()
     assert issue.startswith("# Digamma: fails to ")
@@ -123,7 +123,7 @@ def test_node_that_the_error_names_is_blamed(
     ]
     nodes = changed(graph_nodes(tiny_weights()), "conv1/BiasAdd", inputs=(CONV, "conv1/made"))
     pack = tiny_pack(tmp_path / "packs", nodes=nodes[:1] + made + nodes[1:])
-    session = Session(tmp_path / "packs", engines=["classic"])
+    session = Session(Choices(tmp_path / "packs", engines=["classic"]))
     write_reproducer(tmp_path / "out", session, pack, session.variants()[0])
     issue = (tmp_path / "out" / "issue.md").read_text()
     assert f"node {blamed}" in issue
@@ -136,7 +136,7 @@ def test_failed_attempt_leaves_no_files(tmp_path: Path) -> None:
     wrong = constant("bn/scale", scale)
     nodes = [wrong if n.name == wrong.name else n for n in graph_nodes(tiny_weights())]
     pack = tiny_pack(tmp_path / "packs", nodes=nodes)
-    session = Session(tmp_path / "packs", engines=["classic"])
+    session = Session(Choices(tmp_path / "packs", engines=["classic"]))
     with pytest.raises(ConformanceError, match="the whole model is needed"):
         write_reproducer(tmp_path / "out", session, pack, session.variants()[0])
     assert not (tmp_path / "out").exists()
@@ -145,7 +145,7 @@ def test_failed_attempt_leaves_no_files(tmp_path: Path) -> None:
 def test_nothing_to_reduce_is_told(tmp_path: Path) -> None:
     """A model that stays in the noise gives an error and no files."""
     pack = tiny_pack(tmp_path / "packs")
-    session = Session(tmp_path / "packs", engines=["classic"])
+    session = Session(Choices(tmp_path / "packs", engines=["classic"]))
     with pytest.raises(ConformanceError, match="nothing to reduce"):
         write_reproducer(tmp_path / "out", session, pack, session.variants()[0])
     assert not (tmp_path / "out").exists()

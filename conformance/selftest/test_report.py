@@ -15,9 +15,9 @@ from conformance.bench.comparison import Comparison, as_json
 from conformance.cli.main import main
 from conformance.fixtures import fixture_path
 from conformance.models import MODELS
+from conformance.report.content import Report
 from conformance.report.matrix import build_matrix
 from conformance.report.pictures import pictures
-from conformance.report.sections import Report
 from conformance.results.cases import read_results
 from conformance.results.times import read_benchmarks
 from conformance.verdict.expectations import NO_MODEL
@@ -226,7 +226,7 @@ def test_missing_extra_is_named(
     """Without the packages of the extra the command says what to install and ends with 2."""
     monkeypatch.setitem(sys.modules, "jinja2", None)
     assert main(["report", *results, "-o", str(tmp_path / "r.html")]) == 2
-    assert "opencv-dnn-conformance[report]" in capsys.readouterr().err
+    assert "pip install -e '.[report]' in a checkout" in capsys.readouterr().err
 
 
 def test_nothing_to_report_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,6 @@ from conformance.opencv.timing import Timing, TimingRequest
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.format import Pack
 from conformance.processes.child import HERE
-from conformance.processes.environments import Environment
 from conformance.suite.test_inference_time import too_busy
 
 from .tiny import tiny_pack
@@ -93,8 +92,8 @@ def test_wheels_on_other_threads_are_not_compared(
         return Timing("4", "classic", found[subject[-1]], [1.0], {}, {}, None)
 
     monkeypatch.setattr(wheels, "time_in_child", fake)
-    environment = Environment("A", HERE, {"version": "A"})
-    both = environment, replace(environment, spec="B", found={"version": "B"})
+    wheel = wheels.Wheel("A", HERE, {"version": "A"})
+    both = wheel, replace(wheel, spec="B", found={"version": "B"})
     (*_, last) = wheels.run(Plan(both, TimingRequest("", ""), 6), pack)
     assert last.rounds == []
     assert "run on 1 and 2 threads by their own choice" in last.error

@@ -19,8 +19,8 @@ import numpy as np
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.reference import keras_flavour
-from conformance.reference.diversity import diversity
 from conformance.reference.weights import build_model, new_model
+from conformance.reference.weights.diversity import diversity
 
 MOBILENET = get_model("mobilenet")
 FORMATS = ("mobilenet.weights.h5", "mobilenet.h5", "mobilenet.keras")
@@ -103,7 +103,8 @@ def test_synthetic_answers_are_diverse() -> None:
 
 def test_legacy_synthetic_answers_are_diverse() -> None:
     """The recipe holds for legacy Keras too."""
-    code = "from conformance.reference.diversity import diversity; print(diversity('mobilenet'))"
+    code = "from conformance.reference.weights.diversity import diversity"
+    code = f"{code}; print(diversity('mobilenet'))"
     printed = finish(python(f"{code}; assert diversity('mobilenet').sufficient", legacy=True))
     assert "classes=" in printed
 

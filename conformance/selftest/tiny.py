@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.inputs.modes import preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.pack.format import GRAPH, LAYERS, PREPROCESSING, Pack, new_manifest
 from conformance.pack.request import PackRequest, producer_versions
 from conformance.pack.sampling import SAMPLED, node_seed, sampled_values
@@ -171,7 +171,7 @@ def fill_tiny(folder: Path, nodes: list[Node], x: Array, f32: Arrays, f64: Array
         samples[f"{index}_f64"] = sampled_values(f64[entry["node"]][SAMPLED], seed)
     np.savez(folder / LAYERS, **samples)
     image = np.random.RandomState(2).randint(0, 256, (2, 37, 53, 3)).astype(np.uint8)
-    np.savez(folder / PREPROCESSING, image=image, keras=preprocess(image, "tf"))
+    np.savez(folder / PREPROCESSING, image=image, keras=get_mode("tf").apply(image))
 
 
 def tiny_pack(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from conformance.inputs.blob import BlobCall, state_blob
-from conformance.inputs.modes import MODES, blob_arguments
+from conformance.inputs.preprocessing import MODES
 from conformance.opencv.blobs import VIEWS, BlobCase
 
 Array = np.ndarray[Any, Any]
@@ -57,7 +57,7 @@ SCALES = (1 / 57.375, 1 / 57.12, 1 / 58.395, 1 / 60.0)
 class BlobTest:
     """One call. images: keys of IMAGES. several: blobFromImages, of a list.
 
-    params: ...WithParams. view: key of VIEWS, how the arrays lie in memory. needs: keys of SINCE.
+    params: ...WithParams. view: key of VIEWS, how the arrays lie in memory. also: a key of SINCE.
     """
 
     name: str
@@ -67,10 +67,15 @@ class BlobTest:
     dtype: str = "uint8"
     params: bool = False
     view: str = "plain"
-    needs: tuple[str, ...] = ()
+    also: str = ""
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def needs(self) -> list[str]:
+        """Keys of SINCE."""
+        return ["params"] * self.params + [self.also] * bool(self.also)
 
     @property
     def arrays(self) -> list[Array]:
@@ -83,7 +88,7 @@ class BlobTest:
 
     def opencv(self) -> BlobCase:
         """Return the call as OpenCV gets it."""
-        keywords = (_fields if self.params else _keywords)(self.call)
+        keywords = _fields(self.call) if self.params else self.call.keywords()
         arrays = self.arrays
         return BlobCase(arrays[0] if len(arrays) == 1 else arrays, keywords, self.params, self.view)
 
@@ -113,32 +118,13 @@ def _noise(width: int, height: int, channels: int, dtype: str) -> Array:
     return np.rint(pixels).astype(np.uint8) if dtype == "uint8" else pixels.astype(np.float32)
 
 
-def _common(call: BlobCall) -> dict[str, Any]:
-    """Return the arguments that all the functions know; what is as by default is left out."""
-    given: dict[str, Any] = {"swapRB": call.swapRB}
-    if call.mean:
-        given["mean"] = call.mean
-    if call.size:
-        given["size"] = call.size
-    if call.depth == "uint8":
-        given["ddepth"] = "CV_8U"
-    return given
-
-
-def _keywords(call: BlobCall) -> dict[str, Any]:
-    """Return the arguments of blobFromImage."""
-    given = {**_common(call), "crop": call.padding == "crop_center"}
-    if call.scalefactor != 1.0:
-        given["scalefactor"] = call.scalefactor
-    return given
-
-
 def _fields(call: BlobCall) -> dict[str, Any]:
     """Return the fields of Image2BlobParams."""
     scale = call.scalefactor
     # From Python one number would be the scale of the first channel alone, the others' being 1.
     scales = (*scale, 1.0, 1.0, 1.0)[:4] if isinstance(scale, tuple) else (scale,) * 4
-    given = {**_common(call), "scalefactor": scales}
+    given = {**call.keywords(), "scalefactor": scales}
+    del given["crop"]  # the padding mode's here
     if call.layout == "NHWC":
         given["datalayout"] = "DNN_LAYOUT_NHWC"
     if call.padding != "null":
@@ -150,14 +136,13 @@ def _fields(call: BlobCall) -> dict[str, Any]:
 
 def mode_call(mode: str, padding: str = "null") -> BlobCall:
     """Return the call that prepares a BGR image as Keras' `mode` asks, but for its std."""
-    arguments = blob_arguments(mode)
-    return BlobCall(TARGET, arguments.scalefactor, arguments.mean, arguments.swapRB, padding)
+    return replace(MODES[mode].call(), size=TARGET, padding=padding)
 
 
 def std_call(mode: str, layout: str) -> BlobCall:
     """Return the call that prepares a BGR image as `mode` asks, its std in the scale factors."""
     call = mode_call(mode)
-    std = blob_arguments(mode).std or (1.0, 1.0, 1.0)
+    std = MODES[mode].std or (1.0, 1.0, 1.0)
     assert isinstance(call.scalefactor, float)
     scales = tuple(call.scalefactor / value for value in std)
     return replace(call, scalefactor=scales, layout=layout)
@@ -170,7 +155,7 @@ def network_tests() -> Iterator[BlobTest]:
             yield BlobTest(f"{mode}-{dtype}", mode_call(mode), ("exact",), dtype=dtype)
         for layout in ("NCHW", "NHWC"):
             name, call = f"{mode}-params-{layout}", std_call(mode, layout)
-            yield BlobTest(name, call, ("exact",), params=True, needs=("params",))
+            yield BlobTest(name, call, ("exact",), params=True)
 
 
 def resize_tests() -> Iterator[BlobTest]:
@@ -185,7 +170,7 @@ def resize_tests() -> Iterator[BlobTest]:
             for name, padding in (("letterbox", "letterbox"), ("params_crop", "crop_center")):
                 placed = replace(call, padding=padding)
                 name = f"{dtype}-{name}-{image}"
-                yield BlobTest(name, placed, (image,), 3, dtype, True, needs=("params",))
+                yield BlobTest(name, placed, (image,), 3, dtype, True)
 
 
 def channel_tests() -> Iterator[BlobTest]:
@@ -198,13 +183,8 @@ def channel_tests() -> Iterator[BlobTest]:
             yield BlobTest(f"{name}-plain", call, channels=channels)
             for layout in ("NCHW", "NHWC"):
                 vector = replace(call, scalefactor=SCALES[:channels], layout=layout)
-                yield BlobTest(
-                    f"{name}-params-{layout}",
-                    vector,
-                    channels=channels,
-                    params=True,
-                    needs=("params",),
-                )
+                params = f"{name}-params-{layout}"
+                yield BlobTest(params, vector, channels=channels, params=True)
 
 
 def border_tests() -> Iterator[BlobTest]:
@@ -212,8 +192,7 @@ def border_tests() -> Iterator[BlobTest]:
     for channels, kind in ((1, "grey"), (3, "bgr"), (4, "bgra")):
         call = BlobCall(TARGET, SCALES[:channels], MEAN[:channels], padding="letterbox")
         call = replace(call, swapRB=channels == 3, border=(10.0, 20.0, 30.0, 40.0))
-        needs = ("params", "border")
-        yield BlobTest(f"border-{kind}", call, ("wide",), channels, params=True, needs=needs)
+        yield BlobTest(f"border-{kind}", call, ("wide",), channels, params=True, also="border")
 
 
 def view_tests() -> Iterator[BlobTest]:
@@ -232,14 +211,10 @@ def uint8_tests() -> Iterator[BlobTest]:
         call = replace(plain, swapRB=channels > 1)
         yield BlobTest(f"uint8-{kind}", call, channels=channels)
         wide = replace(call, padding="letterbox")
-        yield BlobTest(
-            f"uint8-{kind}-params", wide, ("wide",), channels, params=True, needs=("params",)
-        )
+        yield BlobTest(f"uint8-{kind}-params", wide, ("wide",), channels, params=True)
     nhwc = replace(plain, layout="NHWC", swapRB=True)
-    yield BlobTest("uint8-bgr-NHWC", nhwc, params=True, needs=("params",))
-    yield BlobTest(
-        "uint8-of_float32", plain, ("exact",), dtype="float32", needs=("float_to_uint8",)
-    )
+    yield BlobTest("uint8-bgr-NHWC", nhwc, params=True)
+    yield BlobTest("uint8-of_float32", plain, ("exact",), dtype="float32", also="float_to_uint8")
 
 
 def several_tests() -> Iterator[BlobTest]:
@@ -249,10 +224,8 @@ def several_tests() -> Iterator[BlobTest]:
         call = BlobCall(TARGET, 1 / 57.375, MEAN[:channels], channels > 1)
         yield BlobTest(f"{kind}-plain", call, images, channels)
         vector = replace(call, scalefactor=SCALES[:channels])
-        yield BlobTest(
-            f"{kind}-params-NCHW", vector, images, channels, params=True, needs=("params",)
-        )
+        yield BlobTest(f"{kind}-params-NCHW", vector, images, channels, params=True)
     yield BlobTest("crop", mode_call("torch", "crop_center"), images)
     yield BlobTest("no_size", replace(mode_call("caffe"), size=None), ("exact", "odd", "wide"))
     nhwc = replace(mode_call("tf"), scalefactor=SCALES[:3], layout="NHWC")
-    yield BlobTest("bgr-params-NHWC", nhwc, images, params=True, needs=("params",))
+    yield BlobTest("bgr-params-NHWC", nhwc, images, params=True)

@@ -8,8 +8,9 @@ from typing import Callable
 import pytest
 
 from conformance.candidate import RunConfig
-from conformance.pack.conversion import FORMATS, Conversion
+from conformance.pack.conversion import Conversion
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.session import Session
 from conformance.verdict.judge import Sides, judge_distance
 from conformance.verdict.judgement import Judgement, worst_of

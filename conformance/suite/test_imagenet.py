@@ -24,9 +24,9 @@ pytestmark = pytest.mark.imagenet
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Spread the test over the models, the engines that are asked for, and the checks."""
     session = session_of(metafunc.config)
-    models = marked(session, [name for name in session.models if name not in session.own])
+    models = marked(session, [name for name in session.models if name not in session.choices.own])
     # 50,000 images take hours: one engine, OpenCV's own choice, but where several are named.
-    engines = session.capability["engines"][-1:] if session.engines is None else session.engines
+    engines = session.engines if session.choices.engines else session.engines[-1:]
     metafunc.parametrize("pack", models, indirect=True, scope="session")
     metafunc.parametrize("engine", engines, indirect=True, scope="session")
     metafunc.parametrize("check", list(CHECKS))
@@ -47,7 +47,14 @@ def evaluation(
     session = conformance_session
     version = session.capability["version"]
     try:
-        plan = asked.plan(pack, asked.dataset(), version, engine, session.weights, session.timeout)
+        plan = asked.plan(
+            pack,
+            asked.dataset(),
+            version,
+            engine,
+            session.choices.weights,
+            session.choices.candidate_timeout,
+        )
         folder = asking.results_folder(request.config.getoption("--results"))
         return evaluated(asked, plan, folder)
     except FrameworkError as error:
@@ -65,6 +72,6 @@ def test_imagenet(
     request.node.user_properties += told.items()
     finding = CHECKS[check](evaluation, pack)
     if finding.passed is None:
-        pytest.skip(finding.told)
+        pytest.skip(finding.text)
     if not finding.passed:
-        pytest.fail(f"{pack.model} on OpenCV {evaluation.plan.opencv}: {finding.told}", False)
+        pytest.fail(f"{pack.model} on OpenCV {evaluation.plan.opencv}: {finding.text}", False)

@@ -9,7 +9,6 @@ import pytest
 from conformance.candidate import CandidateRun
 from conformance.pack.format import Pack
 from conformance.results.runs import run_line
-from conformance.session import switches
 from conformance.verdict.expectations import CHAIN
 
 
@@ -56,4 +55,4 @@ def test_forward(
 ) -> None:
     """The network answers every input."""
     check(reached, "forward")
-    record_line(run_line(pack, reached, switches(reached.config)))
+    record_line(run_line(pack, reached, reached.config.switches))

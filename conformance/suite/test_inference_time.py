@@ -17,10 +17,11 @@ from conformance.errors import ConformanceError
 from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
 from conformance.pack.format import Pack
 from conformance.pack.request import producer_versions
+from conformance.plugin.cases import known_failure
 from conformance.plugin.hooks import marked, session_of
 from conformance.processes.inference import Infer, repeated, warm_up
 from conformance.processes.machine import cpu_name
-from conformance.session import Session, switches
+from conformance.session import Session
 
 pytestmark = pytest.mark.inference_time
 
@@ -44,7 +45,7 @@ class Row:
         if self.variant is None:
             return self.framework
         engine = "" if alone else self.variant.engine
-        return "-".join(filter(None, (self.framework, engine, switches(self.variant))))
+        return "-".join(filter(None, (self.framework, engine, self.variant.switches)))
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Spread the test over the models, and over OpenCV's engines and TensorFlow's two ways."""
     session = session_of(metafunc.config)
     batch = metafunc.config.getoption("--batch")
-    threads = session.threads or session.capability["threads"]
+    threads = session.choices.threads or session.capability["threads"]
     # Of the importers only the usual one: they differ in the layers that they make, not in speed.
     usual = (v for v in session.variants() if v.importer == RunConfig().importer)
     variants = [replace(v, threads=threads, layers=False) for v in usual]
@@ -86,31 +87,31 @@ def inference(pack: Pack, row: Row, conformance_session: Session) -> Inference:
 def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Inference:
     failure = session.run(pack, variant).failure_before("batch" if row.batch > 1 else "forward")
     if failure is not None:
-        known = session.known_failure(pack.model, variant, "time", "test_inference_time")
+        known = known_failure(session, pack.model, variant, "time", "test_inference_time")
         if known is not None:
             pytest.skip(f"known failure: {known.reason}")
         raise ConformanceError(str(failure))
     # The run above did more than such inferences, so that its peak memory is none of theirs.
     inputs = str(pack.path / "inputs.npy")
     request = TimingRequest(str(pack.graph_path), inputs, variant, row.batch, seconds=0)
-    alone = time_in_child(request, f"{pack.model} in OpenCV", session.timeout)
+    alone = time_in_child(request, f"{pack.model} in OpenCV", session.choices.candidate_timeout)
     images = repeated(pack.load("inputs"), row.batch)
     _, infer = load_inference(pack.graph_path, images, variant)
     return Inference(infer, alone.peak_mib)
 
 
 def _tensorflow(pack: Pack, row: Row, session: Session) -> Inference:
-    if producer_versions(session.keras) is None:
+    if producer_versions(session.choices.keras) is None:
         pytest.skip("TensorFlow is not installed: only OpenCV is timed")
     from conformance.reference import timing  # TensorFlow is what is timed
 
     eager = row.framework == "tensorflow-eager"
-    own = session.own.get(pack.model)
+    own = session.choices.own.get(pack.model)
     if eager and own is not None and not str(own.path).endswith((".keras", ".h5", ".hdf5")):
         pytest.skip(f"{pack.model}: there is no Keras model to call")
-    weights = session.weights if own is None else str(own.path)
+    weights = session.choices.weights if own is None else str(own.path)
     request = timing.Request(str(pack.path), weights, eager, row.threads, row.batch)
-    peak = timing.peak_in_child(request, session.timeout)
+    peak = timing.peak_in_child(request, session.choices.candidate_timeout)
     return Inference(timing.load_inference(request), peak)
 
 
@@ -127,7 +128,9 @@ def test_inference_time(
         "model": pack.model,
         "framework": row.framework,
         "opencv": conformance_session.capability["version"],
-        "tensorflow": (producer_versions(conformance_session.keras) or {}).get("tensorflow"),
+        "tensorflow": (producer_versions(conformance_session.choices.keras) or {}).get(
+            "tensorflow"
+        ),
         "engine": row.variant.engine if row.variant else None,
         "threads": row.threads,
         "cpu": cpu_name(),

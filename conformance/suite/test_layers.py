@@ -8,7 +8,7 @@ import pytest
 
 from conformance.candidate import CandidateRun
 from conformance.pack.format import Pack
-from conformance.session import Session, switches
+from conformance.session import Session
 from conformance.verdict.judgement import Judgement
 from conformance.verdict.nodes import NodeDeviation, judge_layers, layers_line
 
@@ -32,5 +32,5 @@ def test_nodes_stay_in_the_noise(
     record_line: Callable[[dict[str, Any]], None],
 ) -> None:
     """Each node that computes something has a layer, which strays no farther than it may."""
-    record_line(layers_line(pack.model, switches(answered.config), nodes))
+    record_line(layers_line(pack.model, answered.config.switches, nodes))
     verify(judge_layers(nodes))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from conformance.inputs.modes import divide_by_std
-from conformance.inputs.own import preprocessing_from
-from conformance.opencv.run import BlobCase, run_blobs
+from conformance.inputs.preprocessing import preprocessing_from
+from conformance.opencv.blobs import BlobCase, run_blobs
 from conformance.pack.format import Pack
 
 pytestmark = [pytest.mark.stage("preprocessing"), pytest.mark.own]
@@ -22,18 +23,12 @@ def test_own_blob(pack: Pack) -> None:
     """
     assert pack.manifest.own is not None
     own = preprocessing_from(pack.manifest.own["preprocess"])
-    arguments = own.blob_arguments()
     image = np.random.default_rng(5).integers(0, 256, (48, 64, 3), np.uint8)
-    keywords = {
-        "scalefactor": arguments.scalefactor,
-        "size": (64, 48),
-        "mean": arguments.mean,
-        "swapRB": arguments.swapRB,
-    }
-    (given,) = run_blobs([BlobCase(image, keywords)])
+    call = replace(own, size=image.shape[:2], crop=False).call()
+    (given,) = run_blobs([BlobCase(image, call.keywords())])
     assert not isinstance(given, str), given
     expected = own.apply(image[None, ..., ::-1]).transpose(0, 3, 1, 2)
-    size = (255 + max(map(abs, arguments.mean))) * abs(arguments.scalefactor)
-    limit = 4 * EPS * size / min(map(abs, arguments.std or (1.0,)))
-    worst = float(np.abs(divide_by_std(given, arguments) - expected).max())
-    assert worst <= limit, f"strays by {worst:.3g}, allowed {limit:.3g} ({own})"
+    size = (255 + max(map(abs, own.mean))) * abs(own.scale)
+    limit = 4 * EPS * size / min(map(abs, own.std or (1.0,)))
+    worst = float(np.abs(own.divide(given) - expected).max())
+    assert worst <= limit, f"strays by {worst:.3g}, allowed {limit:.3g} ({own.mode or own})"

@@ -1,8 +1,8 @@
 """What OpenCV makes of an image is what the network expects: blobFromImage, NumPy and Keras agree.
 
-Links of a chain: Keras' preprocess_input equals the NumPy statement (conformance/inputs/modes.py),
-the NumPy statement of the blobFromImage functions (conformance/inputs/blob.py) equals what
-OpenCV does, resizing and cropping included, and both load an image as Keras does where they can.
+Links of a chain: Keras' preprocess_input equals the NumPy statement (inputs/preprocessing.py), the
+NumPy statement of the blobFromImage functions (inputs/blob.py) equals what OpenCV does, resizing
+and cropping included, and both load an image as Keras does where they can.
 blob_cases.py has the calls.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from conformance.fixtures import fixture_path
-from conformance.inputs.modes import MODES, blob_arguments, divide_by_std, preprocess
+from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
-from conformance.opencv.run import BlobCase, run_blobs
+from conformance.opencv.blobs import BlobCase, run_blobs
 from conformance.pack.format import Pack
 from conformance.session import Session
 from conformance.tables import release
@@ -73,7 +73,7 @@ def given(conformance_session: Session) -> Blobs:
             pytest.skip(f"{reason}; this is {version}")
         blob = blobs[case]
         if isinstance(blob, str):
-            pytest.fail(f"OpenCV {version} gives no blob for {case.opencv().told()}: {blob}", False)
+            pytest.fail(f"OpenCV {version} gives no blob for {case.opencv().text()}: {blob}", False)
         return blob
 
     return given
@@ -83,7 +83,7 @@ def check(given: Blobs, case: BlobTest) -> None:
     """Fail where the blob is not what NumPy states."""
     __tracebackhide__ = True
     expected = case.expected()
-    check_close(given(case), expected, case.allowed(expected), case.opencv().told())
+    check_close(given(case), expected, case.allowed(expected), case.opencv().text())
 
 
 @pytest.mark.parametrize("case", GROUPS["resize"], ids=str)
@@ -129,15 +129,15 @@ def test_blob_is_what_the_network_takes(given: Blobs, case: BlobTest) -> None:
     Keras divides, then subtracts; OpenCV subtracts, then scales: on values up to 2 the four
     roundings come to less than 2 eps, which the division by std then enlarges and rounds itself.
     """
-    mode = case.name.split("-")[0]
+    mode = get_mode(case.name.split("-")[0])
     blob = given(case)
     if not case.params:
-        blob = divide_by_std(blob, blob_arguments(mode))
+        blob = mode.divide(blob)
     if case.call.layout == "NCHW":
         blob = blob.transpose(0, 2, 3, 1)
-    expected = preprocess(case.arrays[0][None, ..., ::-1], mode)
-    limit = 2 * EPS / min(MODES[mode].std or (1.0,)) + np.spacing(np.abs(expected))
-    check_close(blob, expected, limit, case.opencv().told())
+    expected = mode.apply(case.arrays[0][None, ..., ::-1])
+    limit = 2 * EPS / min(mode.std or (1.0,)) + np.spacing(np.abs(expected))
+    check_close(blob, expected, limit, case.opencv().text())
 
 
 def test_float32_before_resizing(request: pytest.FixtureRequest) -> None:
@@ -186,7 +186,7 @@ def test_keras_loading(size: str, dtype: str) -> None:
     assert isinstance(blob, np.ndarray), blob
     expected = keras.transpose(2, 0, 1)[None].astype(np.float32)
     levels = 0.0 if size == "same" else 1 + 255 * 97 * EPS if dtype == "float32" else 2.0
-    check_close(blob, expected, np.full(expected.shape, levels), call.told())
+    check_close(blob, expected, np.full(expected.shape, levels), call.text())
 
 
 def test_keras_preprocessing(pack: Pack) -> None:
@@ -197,7 +197,7 @@ def test_keras_preprocessing(pack: Pack) -> None:
     image, keras = arrays["image"], arrays["keras"]
     own = pack.manifest.own
     mode = own["preprocess"]["mode"] if own else get_model(pack.model).mode
-    stated = preprocess(image, mode)
+    stated = get_mode(mode).apply(image)
     check_close(stated, keras, np.spacing(np.abs(keras)))
 
 

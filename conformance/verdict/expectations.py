@@ -53,17 +53,12 @@ NO_MODEL = "blobFromImage"
 
 @dataclass(frozen=True)
 class Case:
-    """One test of a run.
+    """One test of a run."""
 
-    model: NO_MODEL for a test of preprocessing alone. test: the function's name. opencv, python,
-    numpy: versions. switches: those of OpenCV that were set, such as "winograd_off-fusion_on",
-    empty where all are as the user gets them. parameters: what the test's id has in brackets.
-    """
-
-    model: str
+    model: str  # NO_MODEL for a test of preprocessing alone
     stage: str
-    test: str
-    opencv: str
+    test: str  # the function's name
+    opencv: str  # a version, as python and numpy
     importer: str
     engine: str
     backend: str
@@ -72,20 +67,21 @@ class Case:
     keras: str
     python: str
     numpy: str
+    # OpenCV's that were set, such as "winograd_off-fusion_on"; "" where all are as the user's.
     switches: str = ""
-    parameters: str = ""
+    parameters: str = ""  # the part of the test's id in brackets
 
 
 @dataclass(frozen=True)
 class KnownFailure:
-    """One entry of the file. axes: the exact values it asks for; test, case: globs, or None."""
+    """One entry of the file."""
 
     where: str
     models: tuple[str, ...]
-    axes: tuple[tuple[str, str], ...]
+    axes: tuple[tuple[str, str], ...]  # the exact values it asks for
     versions: tuple[tuple[str, SpecifierSet], ...]
     stage: str
-    test: Optional[str]
+    test: Optional[str]  # a glob, as case
     case: Optional[str]
     reason: str
     link: str

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Optional
 
 import numpy as np
 
-from conformance.errors import ConformanceError
-from conformance.fixtures import fixture_path
+from conformance.pack.labels import imagenet_labels
 
 from .judgement import Judgement, Top
-
-_LABELS = "labels/classification_classes_ILSVRC2012.txt"
 
 
 @dataclass(frozen=True)
@@ -41,20 +37,11 @@ def failure_message(judgement: Judgement, context: Context, diagnosis: Sequence[
 
     Several lines; the first is a summary. diagnosis: lines that say which node is to blame.
     """
-    names = labels() if context.labels is None else context.labels
+    names = imagenet_labels() if context.labels is None else context.labels
     lines = [_summary(judgement, context), _place(judgement, names, context.shape)]
     lines += [] if context.shape else _tops(judgement, names)
     lines += [_would_pass(judgement), *diagnosis, f"again: {context.command}"]
     return "\n  ".join(line for line in lines if line)
-
-
-@lru_cache(maxsize=1)
-def labels() -> tuple[str, ...]:
-    """Return the 1000 ImageNet class names, in the order of the networks' outputs."""
-    lines = fixture_path(_LABELS).read_text(encoding="utf-8").splitlines()
-    if len(lines) != 1000:
-        raise ConformanceError(f"{_LABELS}: {len(lines)} lines, expected 1000: reinstall")
-    return tuple(line.strip() for line in lines)
 
 
 def class_name(index: int, names: Sequence[str]) -> str:

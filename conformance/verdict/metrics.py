@@ -15,6 +15,12 @@ if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
     Indices = NDArray[np.int64]
 
 
+def apart(candidate: Array, reference: Array) -> Floats:
+    """Return |candidate - reference| in float64; NaN stays NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(candidate.astype(np.float64) - reference.astype(np.float64)))
+
+
 def deviation(candidate: Array, reference: Array) -> Floats:
     """Return |candidate - reference| in float64, shape [N, C]; inf where either is not finite.
 
@@ -22,8 +28,7 @@ def deviation(candidate: Array, reference: Array) -> Floats:
     """
     if candidate.shape != reference.shape:
         raise ValueError(f"shapes differ: {candidate.shape} and {reference.shape}")
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(candidate.astype(np.float64) - reference.astype(np.float64))
+    difference = apart(candidate, reference)
     difference[~np.isfinite(difference)] = np.inf
     return difference
 

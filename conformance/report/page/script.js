@@ -45,10 +45,10 @@ function applyFilter() {
   }
   const models = page.models.filter((model) => matches({ model })).length;
   const columns = page.columns.filter((column) => matches(column)).length;
-  const told = (count, of, name) =>
+  const part = (count, of, name) =>
     `${count === of ? of : `${count} of ${of}`} ${name}${of === 1 ? "" : "s"}`;
-  get("shown").textContent = told(models, page.models.length, "model") +
-    (page.columns.length ? ", " + told(columns, page.columns.length, "column") : "");
+  get("shown").textContent = part(models, page.models.length, "model") +
+    (page.columns.length ? ", " + part(columns, page.columns.length, "column") : "");
   drawAll();
 }
 
@@ -61,16 +61,13 @@ function drawBox(box) {
   const { chart, of, group } = box.dataset;
   const all = page.rows[chart].filter((row) =>
     (of === undefined || row.model === of) && (group === undefined || row.group === group));
-  const rows = all.filter(matches);
-  const drawn = chart !== "iterations" ? rows : rows.flatMap((row) =>
-    row.iterations.map((ms, place) => ({ who: row.who, iteration: place + 1, ms })));
-  return draw(box, chart, drawn, all);
+  return draw(box, chart, all.filter(matches), all);
 }
 
 // Colour and shape of a series come from its place among all of them: a filter does not change
 // them, and one legend tells both, which Vega-Lite merges for equal domains only.
 function nameSeries(spec, rows) {
-  for (const { encoding } of spec.layer ?? [spec]) {
+  for (const { encoding } of spec.layer) {
     for (const channel of [encoding.color, encoding.shape]) {
       if (channel?.field) channel.scale = { domain: [...new Set(rows.map((row) => row[channel.field]))] };
     }
@@ -87,9 +84,9 @@ async function draw(box, name, rows, all = rows) {
   const spec = { ...structuredClone(page.charts[name]), data: { values: rows } };
   nameSeries(spec, all);
   // Bars need room; Vega-Lite can't count them where the width is the page's.
-  if (["medians", "evaluations"].includes(name)) spec.height = 17 * rows.length;
+  if (spec.height.step) spec.height = 17 * rows.length;
   // One line needs no legend.
-  if (new Set(rows.map((row) => row.series ?? row.who)).size < 2 && name !== "layers")
+  if (new Set(rows.map((row) => row.series ?? row.who ?? row.node)).size < 2)
     spec.config = { ...spec.config, legend: { ...spec.config.legend, disable: true } };
   const options = { mode: "vega-lite", actions: false, renderer: "svg", tooltip: { theme: "custom" } };
   box.view = (await vegaEmbed(box, spec, options)).view;

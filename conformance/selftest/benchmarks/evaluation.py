@@ -11,7 +11,9 @@ import argparse
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -21,14 +23,15 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.cli import OK
-from conformance.cli.options import packs_option, weights_option
+from conformance.cli.options import add_options
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.imagenet.command import find_model_pack
 from conformance.imagenet.dataset import Dataset, Entry, read_dataset
 from conformance.imagenet.decoder import decode_all, require_pillow
-from conformance.imagenet.evaluation import Shard, make_job
+from conformance.imagenet.evaluation import make_job
 from conformance.imagenet.options import cores
+from conformance.imagenet.runner import Shard
 from conformance.imagenet.shards import Job, opencv_request, run_shard, tensorflow_request
 from conformance.opencv.capability import probe_in_child
 from conformance.processes.server import (
@@ -36,8 +39,8 @@ from conformance.processes.server import (
     TENSORFLOW,
     FrameworkError,
     Server,
+    close_servers,
     server,
-    servers_closed,
 )
 
 BATCH = 50
@@ -58,8 +61,7 @@ class Rates:
 def throughput_options(parser: argparse.ArgumentParser) -> None:
     """Add what `evaluation` takes."""
     parser.add_argument("model", nargs="?", default="mobilenet", metavar="MODEL")
-    packs_option(parser)
-    weights_option(parser)
+    add_options(parser.add_argument, "--packs", "--weights")
     parser.add_argument("--imagenet-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--imagenet-labels", type=Path, metavar="FILE")
     parser.add_argument("--images", type=int, default=200, metavar="N", help="default: 200")
@@ -84,6 +86,15 @@ def run_throughput(arguments: argparse.Namespace) -> int:
         raise ConformanceError(f"{job.model}: {error.message}") from error
     _print(job, rounds)
     return OK
+
+
+@contextmanager
+def servers_closed() -> Iterator[None]:
+    """End the frameworks' processes when the block ends, however it does."""
+    try:
+        yield
+    finally:
+        close_servers()
 
 
 def repeated(dataset: Dataset, count: int) -> tuple[Entry, ...]:

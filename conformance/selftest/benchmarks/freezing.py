@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +19,11 @@ from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import keras_flavour
-from conformance.reference.freeze import freeze, trace, write_frozen
+from conformance.processes.child import ask_module
+from conformance.processes.serve import answer_once
+from conformance.reference.freeze import trace
+from conformance.reference.graph import write_graph
+from conformance.reference.graph.passes import apply_passes
 from conformance.reference.weights import new_model
 
 MIB = 1 << 20
@@ -44,7 +46,7 @@ class Row:
 
 
 def _streamed(model: Any, path: Path) -> None:
-    write_frozen(path, freeze(trace(model)))
+    write_graph(path, apply_passes(trace(model).graph)[0])
 
 
 def _converted(model: Any, path: Path) -> None:
@@ -92,14 +94,8 @@ def table(model_name: str, rows: list[Row]) -> str:
 
 def measured_in_child(model_name: str, way: str) -> Row:
     """Return what `measure` finds in a process of its own; ConformanceError when that fails."""
-    command = [sys.executable, "-m", __name__, model_name, way]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        tail = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise ConformanceError(
-            f"freezing {model_name} with {way} ended with status {done.returncode}: {tail[0]}"
-        )
-    return Row(**json.loads(done.stdout.splitlines()[-1]))
+    failure = f"freezing {model_name} with {way}"
+    return Row(**ask_module(__name__, [model_name, way], None, failure))
 
 
 def measure(model_name: str, way: str) -> Row:
@@ -147,4 +143,4 @@ def run_benchmark(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(measure(*sys.argv[1:3]))))
+    answer_once(lambda: asdict(measure(*sys.argv[1:3])))

@@ -23,7 +23,7 @@ import pytest
 from conformance.bench import comparison as compared
 from conformance.bench.command import interval_text
 from conformance.cli import BAD, OK
-from conformance.cli.printing import print_rows
+from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.models import get_model
 from conformance.pack.store import default_packs
@@ -123,7 +123,7 @@ def run_overhead(arguments: argparse.Namespace) -> int:
     row = (f"{recorded:.3f}", f"{bare:.3f}", f"{found.value:.4f}", interval_text(found, "{:.4f}"))
     heads = ("recorded ms", "bare loop ms", "recorded / bare", "95 % interval")
     title = f"{arguments.model}, one inference in OpenCV, {len(pairs)} pairs side by side"
-    print_rows(title, heads, [row], "table")
+    print_table(title, heads, [row])
     if abs(found.value - 1) <= OVERHEAD_ALLOWED:
         return OK
     if found.low is None or found.high is None or found.low <= 1 <= found.high:

@@ -6,27 +6,27 @@ It builds the pack if it is missing, then runs both in turn and prints medians a
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import time
 
 from conformance.cli import OK
 from conformance.cli.options import packs_option
 from conformance.fixtures import fixture_path
+from conformance.processes.child import child_environment, run_child
 
 ROUNDS = 5
 
 
 def seconds(command: list[str], legacy: bool) -> float:
     """Return the wall time of one process; raise RuntimeError with its output if it fails."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["TF_USE_LEGACY_KERAS"] = "1" if legacy else "0"
+    environment = child_environment(
+        TF_CPP_MIN_LOG_LEVEL="3", TF_USE_LEGACY_KERAS="1" if legacy else "0"
+    )
     begin = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
+    ending = run_child(command, None, environment)
+    if ending.code != 0:
+        raise RuntimeError(f"{' '.join(command)} {ending.how}:\n{ending.output}\n{ending.log}")
     return time.perf_counter() - begin
 
 

@@ -1,0 +1,79 @@
+"""Common to the importers of a file that was converted from the frozen graph.
+
+The tensors of such a file are known to equal nodes of the graph (pack/conversion.py); here they are
+found again among OpenCV's layers. OpenCV 5's new engine hands out nothing but a model's outputs,
+and the readers take no list of further ones: so the file is given more outputs. What is added
+stands before or after the file's own bytes, which stay as they are.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+Entry = Mapping[str, Any]
+Tensor = Mapping[str, str]
+# Writes the file with these tensors as outputs to another path.
+WriteTapped = Callable[[Path, Sequence[str], Path], None]
+
+
+def read_with(
+    write_tapped: WriteTapped,
+    reader: Callable[..., Any],
+    path: Path,
+    engine: Sequence[int],
+    extra: Sequence[str],
+) -> Any:
+    """Return the net of the file, or of a copy with the tensors `extra` as outputs."""
+    if not extra:
+        return reader(str(path), *engine)
+    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
+        tapped = Path(folder, path.name)
+        write_tapped(path, extra, tapped)
+        return reader(str(tapped), *engine)
+
+
+def carriers_by(
+    layers_of: Callable[[Tensor], Sequence[str]],
+    names: Sequence[str],
+    tensors: Sequence[Tensor],
+    engine: str,
+) -> dict[str, str]:
+    """Return the carriers; `layers_of` gives the names that a tensor's layer may have, best first.
+
+    On the new engine the keys are the file's tensors: what it hands out goes by them.
+    """
+    if engine == "new":
+        return {entry["tensor"]: entry["node"] for entry in tensors}
+    known = set(names)
+    found = (([n for n in layers_of(entry) if n in known], entry["node"]) for entry in tensors)
+    return {layers[0]: node for layers, node in found if layers}
+
+
+def absent(
+    held: Mapping[str, str], entries: Sequence[Entry], tensors: Sequence[Tensor]
+) -> dict[str, str]:
+    """Return {node: reason} of the nodes that no layer holds.
+
+    Most have no tensor in the file: the converter folded them. One that has is lost in OpenCV,
+    unless the node after it, its only user, has a layer that stands for both.
+    """
+    there, converted = set(held.values()), {entry["node"] for entry in tensors}
+    users: dict[str, list[str]] = {}
+    for entry in entries:
+        for name in set(entry["inputs"]):
+            users.setdefault(name, []).append(entry["node"])
+    reasons = {}
+    for node, op in ((entry["node"], entry["op"]) for entry in entries):
+        if node in there:
+            continue
+        after = users.get(node, [])
+        if node not in converted:
+            reasons[node] = f"{op} is folded into another operation of the file"
+        elif len(after) == 1 and after[0] in there:
+            reasons[node] = f"{op} is folded into {after[0]}"
+        else:
+            reasons[node] = f"OpenCV makes no layer of this {op}"
+    return reasons

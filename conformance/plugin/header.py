@@ -1,0 +1,77 @@
+"""What heads a run on the terminal, and a results file: versions, CPU, threads, packs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from conformance import __version__
+from conformance.candidate import RunConfig
+from conformance.pack.conversion import question, takes_batches
+from conformance.pack.store import locate_pack
+from conformance.processes.machine import cpu_name
+from conformance.session import Session
+
+
+def results_header(session: Session, config: RunConfig) -> dict[str, Any]:
+    """Return the header of a results file of the session's cases on `config`'s engine."""
+    found, asked = session.capability, session.choices
+    return {
+        "kind": "header",
+        "conformance": __version__,
+        "opencv": {"version": found["version"], "distribution": found["distribution"]},
+        "engine": config.engine,
+        "importer": config.importer,
+        "backend": config.backend,
+        "target": config.target,
+        "keras": asked.keras,
+        "graph": asked.graph,
+        "weights": asked.weights,
+        "environment": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "cpu": found["cpu_features"],
+            "processor": cpu_name(),
+            "threads": asked.threads or found["threads"],
+        },
+        "packs": _pack_digests(session, config.importer),
+    }
+
+
+def _pack_digests(session: Session, importer: str) -> dict[str, str]:
+    packs = session.choices.packs
+    located = {m: locate_pack(packs, session.request(m)) for m in session.models}
+    return {m: question(path, importer) for m, path in located.items() if path}
+
+
+def header(session: Session) -> Iterator[str]:
+    """Yield the lines at the top of the run."""
+    found, asked = session.capability, session.choices
+    for name in asked.importers:
+        if name not in session.importers:
+            yield f"conformance: OpenCV {found['version']} has no importer {name}: left out"
+    for name in session.importers:
+        if not takes_batches(name):
+            yield f"conformance: files for the importer {name} take one image: no batch is judged"
+    yield (
+        f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
+        f"{', '.join(session.engines)}, importer {', '.join(session.importers)}, "
+        f"target {asked.target}, {asked.threads or found['threads']} threads"
+    )
+    yield (
+        f"conformance: TensorFlow {_version('tensorflow')}, Keras {_version('keras')}, "
+        f"NumPy {np.__version__}, Python {platform.python_version()}"
+    )
+    yield f"conformance: CPU {found['cpu_features']}"
+    yield f"conformance: packs {asked.packs} (weights {asked.weights}, graph {asked.graph})"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
