@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import sys
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -59,7 +61,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Optional[int]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep each model on one xdist worker, so that no candidate runs twice."""
+    """Declare the markers, and check what is asked for before anything is collected."""
     config.addinivalue_line("markers", "stage(name): the stage that a test of the suite judges")
     config.addinivalue_line("markers", f"{OWN}: judges models of your own only")
     # Not in pytest.ini, which pytest misses from elsewhere and with a path among the options.
@@ -67,8 +69,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for optional in (recording, selecting):
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
     _check_models(config)
-    if getattr(config.option, "dist", "no") == "load":
-        config.option.dist = "loadgroup"
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder(Path(results), session_of(config)))
@@ -80,6 +80,26 @@ def pytest_configure(config: pytest.Config) -> None:
         if results:
             version = session_of(config).capability["version"]
             recording.write_to(config, Path(results), version)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any]:
+    """Keep each model on one worker of pytest-xdist, so that no candidate runs twice."""
+    if config.getoption("dist") != "load" or not _is_suite_run(config):
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    # Not xdist_group: workers heed it only with --dist loadgroup, and not with every pytest.
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = functools.partial(_model_or_test, session_of(config).models)
+    return scheduling
+
+
+def _model_or_test(models: Sequence[str], test: str) -> str:
+    """Return the model that a test's id names, or the id itself where it names none."""
+    parameters = test.partition("[")[2]
+    named = [m for m in models if re.search(rf"(?:^|-){re.escape(m)}(?:-|]$)", parameters)]
+    return max(named, key=len, default=test)
 
 
 def _check_models(config: pytest.Config) -> None:
@@ -165,7 +185,7 @@ def _leave_out(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group the items by model for xdist, name their case, and mark the known failures."""
+    """Leave out what is not asked for, name each item's case, and mark the known failures."""
     if not recording.asked(config):
         _deselect(config, items, recording.MARK)
     if not selecting.is_asked(config):
@@ -178,13 +198,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if own and not any(model_of(item) in session_of(config).choices.own for item in own):
         _deselect(config, items, OWN)  # there is no model of the user's to judge
     for item in items:
-        if item.get_closest_marker(selecting.MARK):
-            item.add_marker(pytest.mark.xdist_group(model_of(item)))
         if not item.get_closest_marker("stage"):
             continue
         model, variant = parameters_of(item)
-        if model is not None:
-            item.add_marker(pytest.mark.xdist_group(model))
         name_case(item, session_of(config), model or NO_MODEL, variant)
         mark_known_failure(session_of(config), item, model or NO_MODEL, variant)
 

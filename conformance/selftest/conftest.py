@@ -1,13 +1,13 @@
-"""What self-tests share: an order for two processes, Ctrl-C, mobilenet's pack, a sample of images.
+"""What self-tests share: Ctrl-C, mobilenet's pack, a sample of images and its answers.
 
-Two processes of pytest-xdist (``-n 2``) make each of the costly things once.
+Two processes of pytest-xdist (``-n 2 --dist loadfile``) make each of the costly things once.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -22,19 +22,12 @@ from conformance.pack.request import PackRequest
 if TYPE_CHECKING:
     from conformance.imagenet.evaluation import Evaluation, Plan
 
-HERE = Path(__file__).parent
 
-
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Keep the tests that share a fixture of their file on one process."""
-    for item in items:
-        if HERE in item.path.parents and _shares_a_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
-def _shares_a_fixture(item: pytest.Item) -> bool:
-    found = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009  (pytest's own)
-    return any(fixture.scope == "module" for many in found.values() for fixture in many)
+@pytest.fixture(autouse=True, scope="session")
+def _children_are_no_workers() -> None:
+    """pytest-benchmark, in a pytest that a test starts, times nothing if it finds these."""
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+        del os.environ[name]
 
 
 @pytest.fixture
@@ -46,10 +39,10 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the processes of this run share."""
     own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return own.parent if hasattr(request.config, "workerinput") else own
 
 
 def once(folder: Path, make: Callable[[Path], object]) -> Path:

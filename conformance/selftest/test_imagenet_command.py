@@ -83,7 +83,7 @@ def test_results_do_not_depend_on_their_chart(
 ) -> None:
     """Where what draws the chart is missing, that is told, and everything else is there."""
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    assert main(command(home, tmp_path, "--subset=8")) == 0
+    assert main(command(home, tmp_path, "--subset=8", "--jobs=1")) == 0
     told = capsys.readouterr()
     assert "no chart: " in told.err
     (path,) = (tmp_path / "imagenet").glob("*.jsonl")
@@ -171,7 +171,7 @@ def test_pytest_judges_when_asked(home: Path, evaluated: Path, tmp_path: Path) -
 def test_each_engine_has_results_of_its_own(home: Path, tmp_path: Path) -> None:
     """Engines named together are evaluated one by one, and none writes over the other's results."""
     engines = probe_in_child()["engines"]
-    asked = [*options(home), "--subset=8", f"--engine={','.join(engines)}"]
+    asked = [*options(home), "--subset=8", "--jobs=1", f"--engine={','.join(engines)}"]
     done = run_suite(home / "packs", "-m", "imagenet", *asked, f"--results={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     found = [read_results(path) for path in (tmp_path / "imagenet").glob("*.jsonl")]

@@ -87,7 +87,7 @@ def test_accuracy_is_known_in_every_layout(
     """Folders by synset and the development kit give the accuracy that val.txt gives."""
     dataset = layout(tmp_path / "data", plan.dataset)
     job = replace(plan.job, folder=str(dataset.folder))
-    found = evaluate(replace(plan, dataset=dataset, job=job), tmp_path / "run", in_threads(2))
+    found = evaluate(replace(plan, dataset=dataset, job=job), tmp_path / "run", in_threads(1))
     for name in ("opencv", "tensorflow"):
         assert found.summary[name]["top1"] == whole.summary[name]["top1"]
 

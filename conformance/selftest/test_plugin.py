@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from conformance.plugin import INI
+from conformance.plugin.hooks import _model_or_test
 from conformance.results.cases import read_results
 from conformance.verdict.expectations import NO_MODEL
 
@@ -119,6 +121,31 @@ def test_xdist_runs_the_same_cases(packs: Path, tmp_path: Path) -> None:
     for file in alone.glob("*.jsonl"):
         one, two = read_results(file), read_results(together / file.name)
         assert sorted(map(json.dumps, one.cases)) == sorted(map(json.dumps, two.cases))
+
+
+def test_a_model_stays_on_one_worker(tmp_path: Path) -> None:
+    """With -n 2 all tests of a model run in one process, so that no candidate runs twice."""
+    models = (MODEL, "resnet50")
+    for model in models:
+        tiny_pack(tmp_path, model)
+    keyword = f"({MODEL} and not mobilenetv2 or resnet50) and test_agreement"
+    done = run_suite(tmp_path, "-n", "2", "-v", keyword=keyword)
+    for model in models:
+        ran = re.findall(rf"\[(gw\d)\].* PASSED .*\[{model}-", done.stdout)
+        assert len(ran) > 10, done.stdout
+        assert len(set(ran)) == 1
+
+
+def test_a_test_stays_with_its_model() -> None:
+    """A test's id gives its model, also one whose name begins another's or holds a dash."""
+    models = ["mobilenet", "mobilenetv2", "two-new.keras", "keras"]
+    for test, model in (
+        ("test_a.py::test_top1[mobilenet-new]", "mobilenet"),
+        ("test_a.py::test_parse[new-mobilenetv2]", "mobilenetv2"),
+        ("test_a.py::test_layers[two-new.keras]", "two-new.keras"),
+        ("test_a.py::test_blob[even]", "test_a.py::test_blob[even]"),
+    ):
+        assert _model_or_test(models, test) == model
 
 
 def test_known_failure_is_expected(bad_packs: Path, tmp_path: Path) -> None:
