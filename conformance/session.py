@@ -49,6 +49,8 @@ class Choices:
     own: Mapping[str, OwnModel] = field(default_factory=dict)  # the user's models, by name
     chosen: Sequence[str] = ()  # the models to judge, all where none is named
     extended: bool = False  # judge those of the extended registry, too
+    generated: Optional[int] = None  # how many generated models
+    generated_seed: int = 0
 
 
 def choices_of(options: Mapping[str, Any], models: Chosen = Chosen(), **more: Any) -> Choices:  # noqa: B008  (frozen)

@@ -31,6 +31,7 @@ class Later:
 
 tolerances = Later("commands.tolerances")
 options = Later("cli.options")
+findings = Later("commands.findings")
 models = Later("commands.models")
 packs = Later("commands.packs")
 localize = Later("localize.command")
@@ -96,6 +97,12 @@ COMMANDS = (
         "a matrix of results files: at which version did something change?",
         results.history_options,
         results.run_history,
+    ),
+    Command(
+        "findings",
+        "what generated models have found: distinct defects, with the versions they are in",
+        findings.findings_options,
+        findings.run_findings,
     ),
     Command(
         "localize",

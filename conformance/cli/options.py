@@ -128,6 +128,17 @@ OPTIONS: dict[str, Mapping[str, Any]] = {
         "metavar": "N",
         "help": "images in one inference, where times are taken (default: 1)",
     },
+    "--generated": {
+        "type": count,
+        "metavar": "N",
+        "help": "how many generated models (default: 1000); -m generated judges them",
+    },
+    "--generated-seed": {
+        "type": int,
+        "default": 0,
+        "metavar": "S",
+        "help": "draws other ones (default: 0)",
+    },
     **own_models.OPTIONS,
 }
 ENGINE: dict[str, Any] = {
@@ -141,7 +152,7 @@ OWN = tuple(own_models.OPTIONS)
 # Those that decide an answer: the command that is printed with a failure repeats them.
 DECIDING = (
     *("--engine", "--packs", "--weights", "--graph", "--importer", "--target", "--threads"),
-    *("--winograd", "--fusion"),
+    *("--winograd", "--fusion", "--generated", "--generated-seed"),
 )
 
 

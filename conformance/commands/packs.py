@@ -9,12 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from pathlib import Path
 
 from conformance.cli import BAD, OK
 from conformance.cli.options import OWN, Arguments, add_option, add_options, chosen
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
+from conformance.generated.drawing import coverage_text
+from conformance.generated.outcomes import MODEL
+from conformance.generated.store import COUNT, Request, find_generated
 from conformance.own_models import Chosen, by_name, own_from
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.conversion import open_conversion, require_converter
@@ -23,7 +27,7 @@ from conformance.pack.formats import FORMATS
 from conformance.pack.request import PackRequest, keras_flavour, weights_identity
 from conformance.pack.schedule import Convert, build_packs
 from conformance.pack.store import list_packs
-from conformance.processes.progress import STYLES, reporter
+from conformance.processes.progress import STYLES, Event, reporter
 from conformance.session import Session, choices_of
 
 
@@ -33,6 +37,8 @@ def build_options(parser: argparse.ArgumentParser) -> None:
     add_options(add, "models", "--packs", "--weights", "--graph", *OWN)
     to_make = f"also make the files of these importers: {','.join(FORMATS)} (default: none)"
     add_option(add, "--importer", help=to_make)
+    add_option(add, "--generated", nargs="?", const=COUNT, help="small generated models instead")
+    add_option(add, "--generated-seed")
     add("--force", action="store_true", help="build even what is there")
     add("--progress", choices=STYLES, default="auto", help="default: %(default)s")
     add("-v", "--verbose", action="store_true", help="let TensorFlow log")
@@ -42,6 +48,8 @@ def build_options(parser: argparse.ArgumentParser) -> None:
 
 def run_pack_build(arguments: Arguments) -> int:
     """Build packs; raise ConformanceError naming the models that were not built."""
+    if arguments.generated is not None:
+        return _build_generated(arguments)
     flavour = keras_flavour()
     requests = _build_requests(arguments)
     for request in requests:
@@ -73,6 +81,30 @@ def _converter() -> Convert:
     from conformance.reference.formats import build_conversion  # this is the building process
 
     return build_conversion
+
+
+def _build_generated(arguments: Arguments) -> int:
+    if arguments.models:
+        raise ConformanceError("pack build: give either models or --generated")
+    request = Request(arguments.generated, arguments.generated_seed, tuple(arguments.importers))
+    require_tensorflow("keras3")
+    for name in request.importers[1:]:
+        require_converter(name, "keras3")
+    started = time.monotonic()
+    with reporter(arguments.progress, 1) as report:
+
+        def say(step: str, state: str = "working") -> None:
+            report(Event(MODEL, step, time.monotonic() - started, state))
+
+        if not arguments.force and find_generated(arguments.packs, request):
+            say("already there", "found")
+            return OK
+        from conformance.reference.generated_pack import build_generated_pack
+
+        pack = build_generated_pack(request, arguments.packs, say)
+        left = request.count - len(pack.models)
+        say(f"built, {coverage_text(list(pack.recipes.values()))}; {left} left out", "built")
+    return OK
 
 
 def _build_requests(arguments: Arguments) -> list[PackRequest]:

@@ -101,32 +101,3 @@ def expected_defect(
         ):
             return defect
     return None
-
-
-def known_defect(
-    defects: Sequence[Defect],
-    importer: str,
-    engine: str,
-    versions: Sequence[str],
-    symptom: str,
-    pattern: Pattern,
-) -> Optional[Defect]:
-    """Return the known defect that a finding's pattern has on all of its versions, or None."""
-    for defect in defects:
-        if all(defect.covers(importer, engine, version, symptom) for version in versions) and any(
-            _within(one, pattern) for one in defect.patterns
-        ):
-            return defect
-    return None
-
-
-def _within(part: Pattern, whole: Pattern) -> bool:
-    """Return whether every model that has `whole` has `part`."""
-    length = len(part.tokens)
-    return any(
-        all(
-            a[0] == b[0] and set(a[1]) <= set(b[1])
-            for a, b in zip(part.tokens, whole.tokens[start : start + length])
-        )
-        for start in range(len(whole.tokens) - length + 1)
-    )

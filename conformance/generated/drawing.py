@@ -10,7 +10,7 @@ each version. Hypothesis, which makes no such promise, holds the recipes to Kera
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product, zip_longest
@@ -71,6 +71,21 @@ def all_pairs() -> list[Pair]:
     """Return the pairs of families that fit each other, the registry's most used first."""
     fitting = {(family(a), family(b)) for a, b in product(OPERATIONS, OPERATIONS) if _fits(a, b)}
     return sorted(fitting, key=lambda p: (-min(_use(p[0]), _use(p[1])), p))
+
+
+def coverage_text(recipes: Sequence[Recipe]) -> str:
+    """Return in words which share of values and of pairs the recipes cover."""
+    covered = Coverage()
+    for recipe in recipes:
+        covered.add(recipe)
+    values, pairs = all_values(), all_pairs()
+    shares = [
+        sum(value in covered.values for value in values) / len(values),
+        sum(pair in covered.pairs for pair in pairs) / len(pairs),
+    ]
+    return "{} models: {:.0%} of attribute values, {:.0%} of {} pairs of operations".format(
+        len(recipes), *shares, len(pairs)
+    )
 
 
 def members(name: str) -> list[str]:

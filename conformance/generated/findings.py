@@ -9,25 +9,27 @@ from typing import Any, Optional
 
 from conformance.tables import release
 
-from .defects import Defect, known_defect
+from .defects import Defect
 from .outcomes import RIGHT, SILENT, SYMPTOMS
-from .patterns import Pattern, patterns_of
+from .patterns import Pattern, has, layers_as, patterns_of
 from .recipes import Recipe
 from .vocabulary import REGISTRY
 
 Line = dict[str, Any]
-# By version and key, the line of one importer and engine.
+# By version and key, the line of one importer, engine and way to run.
 Observed = dict[str, dict[str, Line]]
+Axes = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One cause, as far as the models tell causes apart."""
 
-    id: str  # of importer, engine, symptom and pattern: the same in every run
+    id: str  # of all that tells it from others, and so the same in every run
     symptom: str
     importer: str
     engine: str
+    run: str  # of single images, or of a batch where single images are right
     bad: list[str]  # versions on which every model that has the pattern fails
     good: list[str]  # versions on which all of them are right
     operations: list[str]  # of the file of the plainest model, those of the pattern's layers
@@ -52,25 +54,73 @@ class Finding:
 
 
 def find(
-    observed: Mapping[tuple[str, str], Observed],
+    observed: Mapping[Axes, Observed],
     recipes: Mapping[str, Recipe],
     defects: Sequence[Defect] = (),
 ) -> list[Finding]:
-    """Return the findings of each importer and engine, the most harmful first.
+    """Return the findings, the most harmful first: each known defect once, then the unknown ones.
 
-    observed: by importer and engine. recipes: by key.
+    observed: by importer, engine and way to run. recipes: by key.
     """
     patterns = {key: patterns_of(recipe) for key, recipe in recipes.items()}
     found: list[Finding] = []
-    for (importer, engine), versions in observed.items():
-        table = {v: {k: x["symptom"] for k, x in lines.items()} for v, lines in versions.items()}
-        for symptom in SYMPTOMS:
-            if symptom == RIGHT:
-                continue
-            for pattern, bad in _causes(symptom, table, patterns).items():
-                source = _Source(importer, engine, versions, table, recipes, patterns)
-                found.append(_finding(source, symptom, pattern, bad, defects))
+    for axes, versions in observed.items():
+        source = _Source(axes, versions, recipes, patterns)
+        left = source.failing()
+        for defect in defects:
+            some = {place for place in left if source.is_of(defect, place)}
+            if some:
+                left -= some
+                found.append(_finding(source, _plainest(defect, some, source), some, defect))
+        for symptom in SYMPTOMS[: SYMPTOMS.index(RIGHT)]:
+            places = {place for place in left if source.symptom(place) == symptom}
+            for pattern, some in _causes(places, source).items():
+                found.append(_finding(source, pattern, some, None))
     return sorted(found, key=_harm)
+
+
+Place = tuple[str, str]  # version and key
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where findings of one importer, engine and way to run come from."""
+
+    axes: Axes
+    versions: Observed
+    recipes: Mapping[str, Recipe]
+    patterns: Mapping[str, Mapping[Pattern, tuple[int, ...]]]
+
+    def symptom(self, place: Place) -> str:
+        version, key = place
+        return str(self.versions[version][key]["symptom"])
+
+    def failing(self) -> set[Place]:
+        places = {(version, key) for version, lines in self.versions.items() for key in lines}
+        return {place for place in places if self.symptom(place) != RIGHT}
+
+    def is_of(self, defect: Defect, place: Place) -> bool:
+        importer, engine, _ = self.axes
+        return defect.covers(importer, engine, place[0], self.symptom(place)) and any(
+            has(self.recipes[place[1]], pattern) for pattern in defect.patterns
+        )
+
+    def innocent(self, version: str) -> set[Pattern]:
+        """Return the patterns of which some model is right on a version."""
+        return {
+            pattern
+            for key, line in self.versions[version].items()
+            if line["symptom"] == RIGHT
+            for pattern in self.patterns[key]
+        }
+
+
+def _plainest(defect: Defect, places: Iterable[Place], source: _Source) -> Pattern:
+    """Return the defect's pattern that most of the models have."""
+    keys = {key for _, key in places}
+    return max(
+        defect.patterns, key=lambda pattern: sum(has(source.recipes[key], pattern) for key in keys)
+    )
 
 
 def _harm(finding: Finding) -> tuple[Any, ...]:
@@ -81,118 +131,80 @@ def _harm(finding: Finding) -> tuple[Any, ...]:
     return (not finding.silent, -common, -len(finding.cases), symptom, finding.id)
 
 
-def _causes(
-    symptom: str,
-    table: Mapping[str, Mapping[str, str]],
-    patterns: Mapping[str, Mapping[Pattern, Any]],
-) -> dict[Pattern, list[str]]:
-    """Return the fewest plain patterns that account for a symptom, with their bad versions.
+def _causes(failing: set[Place], source: _Source) -> dict[Pattern, set[Place]]:
+    """Return the fewest plain patterns that account for all places, each with its places.
 
     A pattern is to blame on a version where no model that has it is right. The plainest ones come
     first, of these the one that accounts for most of what is not accounted for yet.
     """
-    failing = {
-        (version, key)
-        for version, symptoms in table.items()
-        for key, found in symptoms.items()
-        if found == symptom
-    }
-    suspects = _suspects(failing, table, patterns)
-    chosen: dict[Pattern, list[str]] = {}
+    innocent = {version: source.innocent(version) for version in {v for v, _ in failing}}
+    suspects: dict[Pattern, set[Place]] = {}
+    for version, key in failing:
+        for pattern in source.patterns[key]:
+            if pattern not in innocent[version]:
+                suspects.setdefault(pattern, set()).add((version, key))
+    chosen: dict[Pattern, set[Place]] = {}
     left = set(failing)
     for cost in sorted({pattern.cost for pattern in suspects}):
         rows = {p: places for p, places in suspects.items() if p.cost == cost}
         while rows:
             best = min(rows, key=lambda p: (-len(rows[p] & left), p))
-            places = rows.pop(best)
-            if not places & left:
+            if not rows[best] & left:
                 break
-            left -= places
-            versions = {version for version, _ in places}
-            chosen[best] = sorted(versions, key=release)
+            chosen[best] = rows.pop(best)
+            left -= chosen[best]
     return chosen
 
 
-def _suspects(
-    failing: Iterable[tuple[str, str]],
-    table: Mapping[str, Mapping[str, str]],
-    patterns: Mapping[str, Mapping[Pattern, Any]],
-) -> dict[Pattern, set[tuple[str, str]]]:
-    innocent = {
-        version: {
-            pattern
-            for key, found in symptoms.items()
-            if found == RIGHT
-            for pattern in patterns[key]
-        }
-        for version, symptoms in table.items()
-    }
-    suspects: dict[Pattern, set[tuple[str, str]]] = {}
-    for version, key in failing:
-        for pattern in patterns[key]:
-            if pattern not in innocent[version]:
-                suspects.setdefault(pattern, set()).add((version, key))
-    return suspects
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where findings of one importer and engine come from."""
-
-    importer: str
-    engine: str
-    versions: Observed
-    table: Mapping[str, Mapping[str, str]]
-    recipes: Mapping[str, Recipe]
-    patterns: Mapping[str, Mapping[Pattern, tuple[int, ...]]]
-
-
 def _finding(
-    source: _Source, symptom: str, pattern: Pattern, bad: list[str], defects: Sequence[Defect]
+    source: _Source, pattern: Pattern, places: set[Place], defect: Optional[Defect]
 ) -> Finding:
-    keys = sorted(
-        (key for key, found in source.patterns.items() if pattern in found),
-        key=lambda key: (len(source.recipes[key].layers), key),
-    )
-    lines = [
-        (source.versions[version][key], key)
-        for key in keys
-        for version in bad
-        if source.table[version].get(key) == symptom
-    ]
-    line, plainest = lines[0]
-    chain = source.patterns[plainest][pattern]
+    importer, engine, run = source.axes
+    ordered = sorted(places, key=lambda place: (len(source.recipes[place[1]].layers), place[1]))
+    lines = [source.versions[version][key] for version, key in ordered]
+    first, plainest = lines[0], ordered[0][1]
+    worst = max(lines, key=lambda line: line.get("deviation") or 0.0)
+    symptom = min((line["symptom"] for line in lines), key=SYMPTOMS.index)
     recipe = source.recipes[plainest]
-    worst = max((x for x, _ in lines), key=lambda x: x.get("deviation") or 0.0)
-    axes = f"{source.importer}|{source.engine}|{symptom}|{pattern}"
-    defect = known_defect(defects, source.importer, source.engine, bad, symptom, pattern)
+    chain = _chain(source, plainest, pattern)
     height, width, channels = recipe.input
     sides = (None, None) if recipe.any_size else (height, width)
+    axes = "|".join([*source.axes, symptom, str(pattern)])
     return Finding(
         id=hashlib.sha256(axes.encode()).hexdigest()[:8],
         symptom=symptom,
-        importer=source.importer,
-        engine=source.engine,
-        bad=bad,
-        good=_good(source, keys),
-        operations=[operation for operation, layer in line["operations"] if layer in chain],
+        importer=importer,
+        engine=engine,
+        run=run,
+        bad=sorted({version for version, _ in places}, key=release),
+        good=_good(source, pattern),
+        operations=[operation for operation, layer in first["operations"] if layer in chain],
         layers=[recipe.layers[number - 1].words() for number in chain],
         input=[None, *sides, channels],
         deviation=worst.get("deviation"),
         allowed=worst.get("allowed"),
-        cases=list(dict.fromkeys(key for _, key in lines)),
+        cases=list(dict.fromkeys(key for _, key in ordered)),
         known=defect.name if defect else None,
         reproducer=None,
         pattern=str(pattern),
-        detail=line.get("detail", ""),
+        detail=first.get("detail", ""),
     )
 
 
-def _good(source: _Source, keys: Sequence[str]) -> list[str]:
-    """Return the versions on which every model of `keys` that was judged is right."""
+def _chain(source: _Source, key: str, pattern: Pattern) -> tuple[int, ...]:
+    """Return the numbers of a model's layers that are as the pattern asks, all of them for "*"."""
+    recipe = source.recipes[key]
+    everything = tuple(range(1, len(recipe.layers) + 1))
+    found = source.patterns[key].get(pattern)
+    return found or next(layers_as(recipe, pattern), everything)
+
+
+def _good(source: _Source, pattern: Pattern) -> list[str]:
+    """Return the versions on which every judged model that has the pattern is right."""
+    keys = [key for key, recipe in source.recipes.items() if has(recipe, pattern)]
     found = []
-    for version, symptoms in source.table.items():
-        judged = [symptoms[key] for key in keys if key in symptoms]
+    for version, lines in source.versions.items():
+        judged = [lines[key]["symptom"] for key in keys if key in lines]
         if judged and all(symptom == RIGHT for symptom in judged):
             found.append(version)
     return sorted(found, key=release)
@@ -202,7 +214,7 @@ def in_words(finding: Finding) -> Iterator[str]:
     """Yield the cells of a finding's row: what, where, since and until when, how often."""
     yield finding.id
     yield finding.symptom
-    yield f"{finding.importer}, {finding.engine}"
+    yield f"{finding.importer}, {finding.engine}, {finding.run}"
     yield finding.pattern
     yield ", ".join(finding.operations) or "-"
     yield versions_text(finding.bad)

@@ -37,6 +37,7 @@ class Outcome:
     allowed: Optional[float] = None
     detail: str = ""  # OpenCV's reason, or how a shape or answer differs
     position: Optional[tuple[int, int]] = None  # worst input and value
+    values: Optional[tuple[float, float]] = None  # OpenCV's there, and float64's
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -70,7 +71,7 @@ class Judge:
         strayed = None if runtime is None else self._strays(arrays, runtime)
         if strayed is not None:
             detail = "the file's own runtime strays from float64 itself: not judged"
-            return Outcome(key, SINGLE, "converter", "convert", *strayed[:2], detail, strayed[2])
+            return Outcome(key, SINGLE, "converter", "convert", *strayed[:2], detail, *strayed[2:])
         error, outputs = answers.get("error"), answers.get("outputs")
         if outputs is None:
             return _refused(key, SINGLE, error)
@@ -103,12 +104,13 @@ class Judge:
         strayed = self._strays(arrays, given)
         if strayed is None:
             return Outcome(key, run, RIGHT)
-        return Outcome(key, run, "wrong", stage, *strayed[:2], position=strayed[2])
+        observed, allowed, position, values = strayed
+        return Outcome(key, run, "wrong", stage, observed, allowed, "", position, values)
 
     def _strays(
         self, arrays: dict[str, Array], given: Array
-    ) -> Optional[tuple[float, float, tuple[int, int]]]:
-        """Return (observed, allowed, worst place) where values stray farther than they may."""
+    ) -> Optional[tuple[float, float, tuple[int, int], tuple[float, float]]]:
+        """Return observed, allowed, worst place and the values there, where they stray too far."""
         truth, single = arrays["f64"][: len(given)], arrays["f32"][: len(given)]
         allowance = allow(
             self.tolerances,
@@ -125,7 +127,8 @@ class Judge:
             return None
         worst = int(np.argmax(np.where(np.isnan(observed), np.inf, observed / allowance.values)))
         place = int(np.argmax(np.nan_to_num(np.abs(given - truth)[worst], nan=np.inf)))
-        return float(observed[worst]), float(allowance.values[worst]), (worst, place)
+        values = float(given[worst, place]), float(truth[worst, place])
+        return float(observed[worst]), float(allowance.values[worst]), (worst, place), values
 
 
 def _refused(key: str, run: str, error: Optional[Array]) -> Outcome:

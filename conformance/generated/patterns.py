@@ -14,20 +14,22 @@ from .vocabulary import OPERATIONS
 
 # One layer of a pattern: its operation, and values that some of its attributes must have.
 Token = tuple[str, tuple[tuple[str, str], ...]]
+ANY = "*"
 _TOKEN = re.compile(r"(\w+)=(\([^=]*\)|[^\s]+)")
 
 
 @dataclass(frozen=True, order=True)
 class Pattern:
-    """Layers of which each takes what the one before gives, in that order."""
+    """Layers of which each takes what the one before gives, in that order; "*" is any model."""
 
     tokens: tuple[Token, ...]
 
     def __str__(self) -> str:
-        return " -> ".join(
+        texts = [
             " ".join([operation, *(f"{name}={value}" for name, value in given)])
             for operation, given in self.tokens
-        )
+        ]
+        return " -> ".join(texts) or ANY
 
     @property
     def cost(self) -> tuple[int, int]:
@@ -41,7 +43,7 @@ def parse_pattern(where: str, text: str) -> Pattern:
     Raises ConformanceError naming `where` for an unknown operation or attribute.
     """
     tokens = []
-    for part in text.split("->"):
+    for part in [] if text.strip() == ANY else text.split("->"):
         operation, _, rest = part.strip().partition(" ")
         if operation not in OPERATIONS:
             raise ConformanceError(f"{where}: unknown operation {operation!r} in {text!r}")
@@ -91,12 +93,16 @@ def _frozen(value: Any) -> Any:
 
 def has(recipe: Recipe, pattern: Pattern) -> bool:
     """Return whether some layers of a recipe are as the pattern asks."""
-    for chain in chains(recipe, len(pattern.tokens)):
-        if len(chain) == len(pattern.tokens) and all(
-            _is(recipe.layers[number - 1], token) for number, token in zip(chain, pattern.tokens)
-        ):
-            return True
-    return False
+    return not pattern.tokens or next(layers_as(recipe, pattern), None) is not None
+
+
+def layers_as(recipe: Recipe, pattern: Pattern) -> Iterator[tuple[int, ...]]:
+    """Yield the numbers of layers that are as the pattern asks."""
+    length = len(pattern.tokens)
+    for chain in chains(recipe, length):
+        tokens = zip(chain, pattern.tokens)
+        if len(chain) == length and all(_is(recipe.layers[n - 1], token) for n, token in tokens):
+            yield chain
 
 
 def _is(layer: Any, token: Token) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from conformance.errors import ConformanceError, install
 from conformance.processes.child import Child, child_environment, last_lines
@@ -91,7 +91,9 @@ def run_builder(
         )
     for options, group in groupby(sorted(requests, key=_options), key=_options):
         require_tensorflow(options[2])
-        yield from _run_group(list(group), root, command, verbose)
+        pending = {request.model: request for request in group}
+        legacy = options[2] == "legacy"
+        yield from run_children(pending, lambda asked: command(asked, root), legacy, verbose)
 
 
 def _options(request: PackRequest) -> tuple[str, str, str, str]:
@@ -99,16 +101,18 @@ def _options(request: PackRequest) -> tuple[str, str, str, str]:
     return request.weights, request.graph, request.keras, own
 
 
-def _run_group(
-    requests: list[PackRequest], root: Path, command: Command, verbose: bool
+def run_children(
+    pending: dict[str, Any], command: Callable[[list[Any]], list[str]], legacy: bool, verbose: bool
 ) -> Iterator[Event]:
-    pending = {request.model: request for request in requests}
+    """Build what is pending, by name, in one child after the other, as run_builder says.
+
+    command: returns the command line that builds some of it. legacy: with tf_keras.
+    """
+    environment = child_environment(TF_USE_LEGACY_KERAS=str(int(legacy)))
     while pending:
         last: Optional[Event] = None
         asked = list(pending.values())
-        legacy = str(int(asked[0].keras == "legacy"))
-        environment = child_environment(TF_USE_LEGACY_KERAS=legacy)
-        with closing(Child(command(asked, root), environment, piped=True, shown=verbose)) as child:
+        with closing(Child(command(asked), environment, piped=True, shown=verbose)) as child:
             for event in _events(child):
                 last = event
                 if event.final:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conformance.candidate import RunConfig
+from conformance.generated.outcomes import MODEL
 from conformance.pack.conversion import takes_batches
 from conformance.session import Session
 from conformance.verdict.expectations import Case, KnownFailure, match_known_failure
@@ -26,7 +27,8 @@ def parameters_of(item: pytest.Item) -> tuple[Optional[str], Optional[RunConfig]
     if item.get_closest_marker("stage") is None:
         return None, None
     params = getattr(getattr(item, "callspec", None), "params", {})
-    return params.get("pack"), params.get("variant")
+    model = MODEL if "generated_key" in params else params.get("pack")
+    return model, params.get("variant")
 
 
 def model_of(item: pytest.Item) -> Optional[str]:
@@ -40,7 +42,8 @@ def model_of(item: pytest.Item) -> Optional[str]:
 def is_batch_of_one(item: pytest.Item) -> bool:
     """Return whether a test runs a batch through a file that is made for one image."""
     _, variant = parameters_of(item)
-    return variant is not None and stage_of(item) == "batch" and not takes_batches(variant.importer)
+    batch = item.name.startswith("test_batch") or stage_of(item) == "batch"
+    return variant is not None and batch and not takes_batches(variant.importer)
 
 
 def findings(item: pytest.Item) -> dict[str, Any]:

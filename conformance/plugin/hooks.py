@@ -26,10 +26,11 @@ from conformance.verdict.judgement import Judgement
 from conformance.verdict.message import Context, failure_message
 from conformance.verdict.tolerance import Allowance, Tolerances
 
-from . import INI, SELFTEST, asks_for_suite
+from . import INI, SELFTEST, asks_for_suite, generated_runs
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
 from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
+from .generated_runs import Generated
 from .header import header
 from .options import add_options, asked_models, new_session, rerun_command
 from .recorder import Recorder
@@ -39,6 +40,7 @@ from .table import verdict_table
 OWN = "own"
 _EXTENDED = "models of the extended registry; run only when asked for"
 _SESSION = pytest.StashKey[Session]()
+_GENERATED = pytest.StashKey[Generated]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,12 +68,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{OWN}: judges models of your own only")
     # Not in pytest.ini, which pytest misses from elsewhere and with a path among the options.
     config.addinivalue_line("markers", f"extended: {_EXTENDED}")
-    for optional in (recording, selecting):
+    for optional in (recording, selecting, generated_runs):
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
     _check_models(config)
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Recorder(Path(results), session_of(config)))
+        drawn = generated_of(config) if generated_runs.is_asked(config) else None
+        config.pluginmanager.register(Recorder(Path(results), session_of(config), drawn))
     if selecting.is_asked(config):
         selecting.check(config)
         _check_evaluated(config)
@@ -98,6 +101,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any
 def _model_or_test(models: Sequence[str], test: str) -> str:
     """Return the model that a test's id names, or the id itself where it names none."""
     parameters = test.partition("[")[2]
+    if "test_generated.py::" in test:
+        # All models of an importer and engine are run in one process.
+        return f"generated {parameters.partition('-')[2]}"
     named = [m for m in models if re.search(rf"(?:^|-){re.escape(m)}(?:-|]$)", parameters)]
     return max(named, key=len, default=test)
 
@@ -153,6 +159,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "conversion" in metafunc.fixturenames:
         formats = _formats(metafunc.config)
         metafunc.parametrize("conversion", formats, indirect=True, scope="session")
+    if "generated_key" in metafunc.fixturenames:
+        asked = generated_runs.is_asked(metafunc.config)
+        keys = list(generated_of(metafunc.config).recipes) if asked else []
+        metafunc.parametrize("generated_key", keys, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
         ids = ["-".join(filter(None, (v.variant, v.switches))) for v in variants]
@@ -180,7 +190,7 @@ def _leave_out(
     unwanted = [item for item in items if which(item)]
     if unwanted:
         config.hook.pytest_deselected(items=unwanted)
-        items[:] = [item for item in items if item not in unwanted]
+        items[:] = [item for item in items if not which(item)]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -190,6 +200,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _deselect(config, items, recording.MARK)
     if not selecting.is_asked(config):
         _deselect(config, items, selecting.MARK)
+    if not generated_runs.is_asked(config):
+        _deselect(config, items, generated_runs.MARK)
     _leave_out(config, items, is_batch_of_one)
     if not _formats(config):
         # pytest would keep a test without parameters, and tell that it was skipped.
@@ -220,11 +232,14 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     """Build the missing packs before the first test, so that progress garbles no test's line."""
     config = session.config
     models = sorted({m for m in map(model_of, session.items) if m}, key=model_order)
-    if config.option.collectonly or not models:
+    small = any(item.get_closest_marker(generated_runs.MARK) for item in session.items)
+    if config.option.collectonly or not (models or small):
         return
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         session_of(config).build_missing(models, _announcer(config))
+        if small:
+            generated_of(config).build(_announcer(config))
 
 
 def _announcer(config: pytest.Config) -> Callable[[Event], None]:
@@ -239,6 +254,34 @@ def _announcer(config: pytest.Config) -> Callable[[Event], None]:
 def conformance_session(request: pytest.FixtureRequest) -> Session:
     """What this session knows of OpenCV, packs and runs."""
     return session_of(request.config)
+
+
+def generated_of(config: pytest.Config) -> Generated:
+    """Return the session's generated models, found on first use."""
+    if _GENERATED not in config.stash:
+        known = config.getoption("--known-defects")
+        config.stash[_GENERATED] = Generated(session_of(config), Path(known) if known else None)
+    return config.stash[_GENERATED]
+
+
+@pytest.fixture(scope="session")
+def generated(request: pytest.FixtureRequest) -> Generated:
+    """The generated models, their pack, and what came of them."""
+    found = generated_of(request.config)
+    try:
+        found.pack  # noqa: B018  # one error for all that want it
+        found.defects  # noqa: B018
+    except ConformanceError as error:
+        message = str(error)
+    else:
+        return found
+    pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture
+def rerun(request: pytest.FixtureRequest) -> str:
+    """The command that runs just this case again."""
+    return rerun_command(request.node, request.config, None)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,10 @@ _FURTHER: dict[str, dict[str, Any]] = {
         "metavar": "FILE",
         "help": "TOML file used instead of the suite's own",
     },
+    "--known-defects": {
+        "metavar": "FILE",
+        "help": "the same of generated models",
+    },
     "--model": {
         "action": "append",
         "default": [],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -14,6 +14,7 @@ from conformance.results.cases import writing
 from conformance.results.lines import Line, Writer
 from conformance.session import Session
 
+from .generated_runs import Generated
 from .header import results_header
 from .table import worst_outcome
 
@@ -24,9 +25,10 @@ class Recorder:
     Under pytest-xdist only the controller has one.
     """
 
-    def __init__(self, folder: Path, session: Session) -> None:
+    def __init__(self, folder: Path, session: Session, generated: Optional[Generated]) -> None:
         self._folder = folder
         self._session = session
+        self._generated = generated
         self._stack = ExitStack()
         self._writers: dict[RunConfig, Writer] = {}
         self._outcomes: dict[str, list[Any]] = {}
@@ -44,7 +46,7 @@ class Recorder:
             return
         properties: dict[str, Any] = dict(report.user_properties)
         lines = [_case_line(findings, properties["command"], phases)]
-        lines += [findings[kind] for kind in ("run", "layers") if kind in findings]
+        lines += [findings[kind] for kind in ("run", "layers", "generated") if kind in findings]
         del self._outcomes[report.nodeid]
         for config, writer in self._writers.items():
             if belongs(properties, config):
@@ -55,6 +57,8 @@ class Recorder:
         for config in self._session.variants():
             if config.variant not in {given.variant for given in self._writers}:
                 header = results_header(self._session, config)
+                if self._generated is not None:
+                    header["generated"] = self._generated.header()
                 name = f"{header['opencv']['version']}-{config.variant}.jsonl"
                 manager = writing(self._folder / name, header)
                 self._writers[config] = self._stack.enter_context(manager)

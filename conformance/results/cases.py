@@ -1,6 +1,7 @@
 """The results of a run of the suite: a line a case, a line a candidate run, and more.
 
-A line of kind "layers" holds what each node of a model's graph strayed, where that was recorded.
+A line of kind "layers" holds what each node of a model's graph strayed, where that was recorded;
+one of kind "generated" what came of a generated model.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from .lines import CASES, Line, Writer, read_lines, writing_lines
 
 @dataclass(frozen=True)
 class Results:
-    """A complete results file. cases, runs, layers: the lines of these kinds, in file order."""
+    """A complete results file; of each kind the lines, in file order."""
 
     path: Path
     header: Line
     cases: list[Line]
     runs: list[Line]
     layers: list[Line]
+    generated: list[Line]
     counts: dict[str, int]
 
     @property
@@ -68,10 +70,11 @@ def writing(path: Path, header: Line) -> Iterator[Writer]:
 def read_results(path: Path) -> Results:
     """Return the results in `path`, every line checked; see read_lines."""
     lines = read_lines(path, CASES)
-    cases, runs, layers = (
-        [line for line in lines if line["kind"] == kind] for kind in ("case", "run", "layers")
+    cases, runs, layers, generated = (
+        [line for line in lines if line["kind"] == kind]
+        for kind in ("case", "run", "layers", "generated")
     )
-    return Results(path, lines[0], cases, runs, layers, lines[-1]["counts"])
+    return Results(path, lines[0], cases, runs, layers, generated, lines[-1]["counts"])
 
 
 def results_files(paths: Sequence[Path]) -> list[Path]:

@@ -1,0 +1,71 @@
+"""``python -m conformance findings``: what the generated models have found, on many versions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from conformance.cli import BAD, OK
+from conformance.cli.printing import print_table
+from conformance.errors import ConformanceError
+from conformance.generated.defects import load_defects
+from conformance.generated.drawing import draw
+from conformance.generated.findings import Axes, Observed, find, in_words
+from conformance.results.cases import Results, read_results, results_files
+
+HEADS = (
+    *("id", "symptom", "importer, engine", "layers", "operations of the file"),
+    *("bad on", "right on", "cases", "known as"),
+)
+
+
+def findings_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `findings` takes."""
+    add = parser.add_argument
+    add("results", type=Path, nargs="+", metavar="RESULTS", help="results files or folders of them")
+    add("--known-defects", type=Path, metavar="FILE", help="instead of the suite's own")
+    add("--format", choices=("table", "md", "json"), default="table", help="default: table")
+
+
+def run_findings(arguments: argparse.Namespace) -> int:
+    """Print each finding once; return BAD where one is not known."""
+    results = [read_results(path) for path in results_files(arguments.results)]
+    some = [one for one in results if one.generated]
+    if not some:
+        raise ConformanceError(
+            "findings: none of the results has generated models: run pytest -m generated --results "
+            "DIR on each OpenCV version first"
+        )
+    recipes = {recipe.key(): recipe for recipe in draw(*_drawn(some))}
+    observed: dict[Axes, Observed] = {}
+    for one in some:
+        version = one.header["opencv"]["version"]
+        for line in one.generated:
+            axes = one.header["importer"], one.header["engine"], line["run"]
+            lines = observed.setdefault(axes, {}).setdefault(version, {})
+            if line["key"] in lines:
+                raise ConformanceError(f"{one.path}: a second run of OpenCV {version}; give one")
+            lines[line["key"]] = line
+    found = find(observed, recipes, load_defects(arguments.known_defects))
+    if arguments.format == "json":
+        print(json.dumps([finding.as_dict() for finding in found], indent=1))
+    else:
+        new = sum(finding.known is None for finding in found)
+        silent = sum(finding.silent for finding in found)
+        title = f"{len(found)} findings, {silent} silent, {new} not known"
+        print_table(title, HEADS, [tuple(in_words(one)) for one in found], arguments.format)
+    return BAD if any(finding.known is None for finding in found) else OK
+
+
+def _drawn(results: list[Results]) -> tuple[int, int]:
+    """Return number and seed of the models; raise ConformanceError where runs differ in them."""
+    first = results[0]
+    for one in results[1:]:
+        if one.header["generated"] != first.header["generated"]:
+            raise ConformanceError(
+                f"{one.path} is of other generated models than {first.path}: judge all versions by "
+                "one pack, with the same --generated and --generated-seed"
+            )
+    drawn = first.header["generated"]
+    return int(drawn["count"]), int(drawn["seed"])

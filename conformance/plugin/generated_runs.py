@@ -1,0 +1,192 @@
+"""The generated models of a pytest run: asked for by marker, judged many in a process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+
+from conformance.candidate import RunConfig
+from conformance.errors import ConformanceError
+from conformance.generated.defects import Defect, expected_defect, load_defects
+from conformance.generated.drawing import draw
+from conformance.generated.outcomes import MODEL, SINGLE, Judge, Outcome
+from conformance.generated.recipes import Recipe
+from conformance.generated.run import outcomes_of
+from conformance.generated.store import (
+    COUNT,
+    GeneratedPack,
+    Request,
+    find_generated,
+    producer_of,
+    require_generated,
+)
+from conformance.pack.builder import run_children
+from conformance.processes.progress import Event
+from conformance.results.lines import Line
+from conformance.session import Session
+
+MARK = "generated"
+WHAT = "judges small generated models; runs only when asked for with -m"
+
+
+def is_asked(config: pytest.Config) -> bool:
+    """Return whether generated models were asked for."""
+    expression = config.option.markexpr or ""
+    return MARK in expression and f"not {MARK}" not in expression
+
+
+@dataclass
+class Generated:
+    """The generated models of a session: their recipes, pack, outcomes and known defects."""
+
+    session: Session
+    known: Optional[Path] = None  # a file of known defects instead of the suite's own
+    failure: str = ""  # why the pack could not be built
+    _outcomes: dict[RunConfig, dict[tuple[str, str], Outcome]] = field(default_factory=dict)
+
+    @cached_property
+    def request(self) -> Request:
+        """What is judged."""
+        asked = self.session.choices
+        count = COUNT if asked.generated is None else asked.generated
+        return Request(count, asked.generated_seed, tuple(self.session.importers))
+
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipes, by key; drawn, as the pack may not be there yet."""
+        drawn = draw(self.request.count, self.request.seed)
+        return {recipe.key(): recipe for recipe in drawn}
+
+    @cached_property
+    def pack(self) -> GeneratedPack:
+        """The pack; raises ConformanceError saying how to get one."""
+        return require_generated(self.session.choices.packs, self.request, self.failure)
+
+    @cached_property
+    def defects(self) -> Sequence[Defect]:
+        """The known defects."""
+        return load_defects(self.known)
+
+    def header(self) -> dict[str, Any]:
+        """Return what a results file says of the models."""
+        asked, drawn = self.request, {"count": self.request.count, "seed": self.request.seed}
+        found = find_generated(self.session.choices.packs, asked)
+        return {**drawn, "digest": "" if found is None else found.digest()}
+
+    def build(self, report: Callable[[Event], None]) -> None:
+        """Build the pack where it is missing and TensorFlow is installed."""
+        packs = self.session.choices.packs
+        if producer_of(self.request.importers) is None or find_generated(packs, self.request):
+            return
+        command = [sys.executable, "-m", "conformance", "pack", "build", "--packs", str(packs)]
+        command += ["--generated", str(self.request.count), "--progress", "json"]
+        command += ["--generated-seed", str(self.request.seed)]
+        command += ["--importer", ",".join(self.request.importers)]
+        for event in run_children({MODEL: None}, lambda _: command, False, False):
+            report(event)
+            if event.state == "failed":
+                self.failure = event.step
+
+    def outcomes(self, config: RunConfig) -> dict[tuple[str, str], Outcome]:
+        """Return what came of each model and way to run, computed once a session."""
+        if config not in self._outcomes:
+            tolerances = self.session.limits.tolerances
+            judge = Judge(tolerances, self.session.capability["version"], config.engine)
+            found = outcomes_of(self.pack, config.importer, config.engine, judge)
+            self._outcomes[config] = {(one.key, one.run): one for one in found}
+        return self._outcomes[config]
+
+    def defect(self, config: RunConfig, outcome: Outcome) -> Optional[Defect]:
+        """Return the known defect that an outcome is, or None."""
+        version = self.session.capability["version"]
+        recipe = self.recipes[outcome.key]
+        return expected_defect(
+            self.defects, recipe, config.importer, config.engine, version, outcome
+        )
+
+    def line(self, config: RunConfig, outcome: Outcome) -> Line:
+        """Return the line of the results file."""
+        defect = self.defect(config, outcome)
+        return {
+            "kind": "generated",
+            "key": outcome.key,
+            "run": outcome.run,
+            "symptom": outcome.symptom,
+            "stage": outcome.stage,
+            "deviation": outcome.deviation,
+            "allowed": outcome.allowed,
+            "detail": outcome.detail,
+            "layers": self.recipes[outcome.key].words(),
+            "operations": self.pack.models[outcome.key]["operations"].get(config.importer, []),
+            "known": defect.name if defect else None,
+        }
+
+    def message(self, config: RunConfig, outcome: Outcome, command: str) -> str:
+        """Return what is wrong with a model, so that one can see it again."""
+        recipe = self.recipes[outcome.key]
+        operations = self.pack.models[outcome.key]["operations"].get(config.importer, [])
+        own = [operation for operation, layer in operations if layer]
+        version = self.session.capability["version"]
+        many = "a batch of 2" if outcome.run != SINGLE else "single images"
+        lines = [
+            f"generated model {outcome.key} on OpenCV {version}, {config.title}, {many}: "
+            f"{outcome.symptom} at {outcome.stage}",
+            f"layers: input {list(recipe.input)}, stem, {', '.join(recipe.words())}, {recipe.head}",
+            f"operations of the file: {', '.join(own) or 'none but those of stem and head'}",
+            *_figures(outcome),
+            f"again: {command}",
+        ]
+        return "\n  ".join(lines)
+
+
+def _figures(outcome: Outcome) -> Iterable[str]:
+    if outcome.values is not None and outcome.position is not None:
+        image, place = outcome.position
+        got, expected = outcome.values
+        yield (
+            f"strays by {outcome.deviation:.3g}, allowed {outcome.allowed:.3g}; worst at image "
+            f"{image}, value {place}: {got:.9g}, should be {expected:.9g}"
+        )
+    if outcome.detail:
+        yield outcome.detail
+
+
+def unmet(generated: Generated, config: RunConfig) -> list[Defect]:
+    """Return the known defects that no model met, though they are about this run.
+
+    Only a whole run can say so: one of the default number of models, or more.
+    """
+    version = generated.session.capability["version"]
+    if generated.request.count < COUNT or generated.request.seed != 0:
+        return []
+    outcomes = list(generated.outcomes(config).values())
+    met = {d.name for d in (generated.defect(config, one) for one in outcomes) if d}
+    return [
+        defect
+        for defect in generated.defects
+        if defect.name not in met
+        and any(
+            defect.covers(config.importer, config.engine, version, symptom)
+            for symptom in defect.symptoms
+        )
+    ]
+
+
+def judged(generated: Generated, config: RunConfig, key: str, run: str) -> Optional[Outcome]:
+    """Return a model's outcome, None for a batch where single images are not right.
+
+    Raises ConformanceError where the pack has no such model or no file of it.
+    """
+    entry: Any = generated.pack.models.get(key)
+    if entry is None:
+        raise ConformanceError("left out: no rounding can be judged by it")
+    reason = entry["refused"].get(config.importer)
+    if reason is not None:
+        raise ConformanceError(f"the converter refuses it: {reason}")
+    return generated.outcomes(config).get((key, run))
