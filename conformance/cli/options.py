@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -58,6 +59,22 @@ def importers(text: str) -> list[str]:
         if name not in IMPORTERS:
             raise ValueError(f"{name!r} is none of {', '.join(IMPORTERS)}")
     return names(text)
+
+
+def versions(text: str) -> list[str]:
+    """Return OpenCV versions: of a comma-separated list, or those of a tox.ini's environments."""
+    if not text.endswith(".ini"):
+        return [version.strip() for version in text.split(",") if version.strip()]
+    try:
+        found = _ENVIRONMENTS.search(Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"can't be read ({error.strerror})") from None
+    if found is None:
+        raise ValueError("it has no section [testenv:cv{…}] that names versions")
+    return names(found[1])
+
+
+_ENVIRONMENTS = re.compile(r"^\[testenv:cv\{([^}]*)\}\]$", re.MULTILINE)
 
 
 def switch(text: str) -> list[Optional[bool]]:
@@ -122,6 +139,12 @@ OPTIONS: dict[str, Mapping[str, Any]] = {
     },
     "--timeout": {"type": positive, "default": 600.0, "metavar": "SECONDS"},
     "--results": {"type": folder, "metavar": "DIR"},
+    "--expect": {
+        "type": versions,
+        "default": [],
+        "metavar": "VERSIONS",
+        "help": "versions that should be there, comma-separated, or the tox.ini that names them",
+    },
     "--batch": {
         "type": count,
         "default": 1,

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from conformance.cli import BAD, OK
+from conformance.cli.options import add_option
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.results.cases import Results, read_results, results_files, writing
@@ -82,9 +83,7 @@ def history_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--strict", action="store_true", help="fail on known failures never seen")
     parser.add_argument("--known-failures", type=Path, metavar="FILE")
-    parser.add_argument(
-        "--expect", metavar="VERSIONS", help="comma-separated versions that should be there"
-    )
+    add_option(parser.add_argument, "--expect")
     parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
 
 
@@ -130,8 +129,7 @@ def _run_rows(matrix: Sequence[Results]) -> list[tuple[str, ...]]:
 
 
 def _problems(matrix: Sequence[Results], arguments: argparse.Namespace) -> list[str]:
-    expected = arguments.expect.split(",") if arguments.expect else []
-    problems = [f"not run: OpenCV {version}" for version in not_run(expected, matrix)]
+    problems = [f"not run: OpenCV {version}" for version in not_run(arguments.expect, matrix)]
     if arguments.strict:
         entries = load_known_failures(arguments.known_failures)
         problems += [

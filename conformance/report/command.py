@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from conformance.cli import OK
+from conformance.cli.options import add_option
 from conformance.errors import ConformanceError
 from conformance.models import model_order
 from conformance.results.cases import read_results, results_files
@@ -44,11 +45,7 @@ def report_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=("html", "md"), default="html", help="default: html")
     parser.add_argument("--png", type=Path, metavar="DIR", help="write the charts as pictures, too")
-    parser.add_argument(
-        "--expect",
-        metavar="VERSIONS",
-        help="comma-separated versions; missing ones show as not run",
-    )
+    add_option(parser.add_argument, "--expect")
     parser.add_argument(
         "--strict",
         action="store_true",
@@ -76,9 +73,8 @@ def make_report(arguments: argparse.Namespace) -> Report:
     """Return what the command's arguments ask to be reported."""
     if not arguments.results and not arguments.bench:
         raise ConformanceError("report: give results files (results/*.jsonl) or --bench FILE")
-    expected = [version.strip() for version in (arguments.expect or "").split(",") if version]
     verdicts, evaluations = _divided(arguments.results)
-    matrix = build_matrix(map(read_results, verdicts), expected)
+    matrix = build_matrix(map(read_results, verdicts), arguments.expect)
     times = read_benchmarks(arguments.bench, arguments.strict)
     found = sorted(read_all(evaluations), key=_order)
     notes = [*matrix.notes, *times.notes]

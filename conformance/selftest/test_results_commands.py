@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conformance.cli.main import main
+from conformance.cli.options import versions
 from conformance.results.cases import read_results
 from conformance.verdict.expectations import load_known_failures
 
@@ -114,15 +115,19 @@ def test_ready_entry_expects_the_failure(
     assert (entry.models, entry.reason) == (("mobilenet",), "top1 is 0.3")
 
 
-def test_tox_expects_the_versions_it_runs() -> None:
+def test_tox_expects_the_versions_it_runs(tmp_path: Path) -> None:
     """The report of tox's matrix expects exactly the versions that have an environment."""
     tox = Path(__file__).resolve().parent.parent.parent / "tox.ini"
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(tox)
     (section,) = (s for s in parser.sections() if s.startswith("testenv:cv{"))
-    versions = re.findall(r"[\d.]+", section)
+    expected = re.findall(r"[\d.]+", section)
+    assert versions(str(tox)) == expected
     report = parser["testenv:matrix-report"]
-    assert report["set_env"].split() == ["EXPECTED", "=", ",".join(versions)]
-    assert report["commands"].count("--expect {env:EXPECTED}") == 2
-    assert re.findall(r"[\d.]+", report["depends"]) == versions
-    assert [v for v in versions if f"cv{v}: opencv" not in parser[section]["deps"]] == []
+    assert report["commands"].count("--expect {tox_root}/tox.ini") == 2
+    assert report["depends"] == "cv*"
+    assert [v for v in expected if f"cv{v}: opencv" not in parser[section]["deps"]] == []
+    (tmp_path / "other.ini").write_text("[testenv]\n")
+    for bad in ("other.ini", "none.ini"):
+        with pytest.raises(ValueError, match=r"names versions|can't be read"):
+            versions(str(tmp_path / bad))
