@@ -72,9 +72,9 @@ def chains(recipe: Recipe, longest: int = 3) -> Iterator[tuple[int, ...]]:
 def patterns_of(recipe: Recipe, longest: int = 3) -> dict[Pattern, tuple[int, ...]]:
     """Return each pattern that a recipe has, with the numbers of the layers that show it.
 
-    Every chain of layers without values, and with one value of one of its layers.
+    Any model's, every chain of layers without values, and with one value of one of its layers.
     """
-    found: dict[Pattern, tuple[int, ...]] = {}
+    found: dict[Pattern, tuple[int, ...]] = {Pattern(()): tuple(range(1, len(recipe.layers) + 1))}
     for chain in chains(recipe, longest):
         layers = [recipe.layers[number - 1] for number in chain]
         bare: list[Token] = [(layer.operation, ()) for layer in layers]

@@ -20,6 +20,8 @@ from .store import ARRAYS, FILES, GeneratedPack
 # What one model may take before it counts as hung; the slowest takes a tenth of a second.
 SECONDS = 20.0
 HUNG = "SIGALRM"
+# What runs them; self-tests put another in its place.
+CHILD = "conformance.opencv.generated"
 
 
 def outcomes_of(pack: GeneratedPack, importer: str, engine: str, judge: Judge) -> Iterator[Outcome]:
@@ -83,7 +85,7 @@ def _run(
     file = folder / "request.json"
     file.write_text(json.dumps(request), encoding="utf-8")
     limit = 60 + SECONDS * len(keys)
-    command = [sys.executable, "-m", "conformance.opencv.generated", str(file)]
+    command = [sys.executable, "-m", CHILD, str(file)]
     return run_child(command, limit, child_environment())
 
 

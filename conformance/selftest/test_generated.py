@@ -1,0 +1,352 @@
+"""Generated models: recipes, their shapes and drawing, the judging of many in one process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance.cli.main import main
+from conformance.errors import ConformanceError
+from conformance.generated import run as generated_run
+from conformance.generated.defects import load_defects
+from conformance.generated.drawing import Coverage, all_pairs, all_values, draw, pairs_of, plain
+from conformance.generated.findings import find
+from conformance.generated.outcomes import RIGHT, Judge
+from conformance.generated.patterns import has, parse_pattern
+from conformance.generated.recipes import Layer, Recipe, recipe_from, shapes_of, without
+from conformance.generated.store import GeneratedPack, Request, find_generated, require_generated
+from conformance.generated.vocabulary import OPERATIONS, REGISTRY
+from conformance.results.cases import writing
+from conformance.verdict.tolerance import load_tolerances
+
+tf = pytest.importorskip("tensorflow")
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> GeneratedPack:
+    """A pack of the first models, for the importers whose converters TensorFlow brings along."""
+    from conformance.reference.generated_pack import build_generated_pack
+
+    root = tmp_path_factory.mktemp("packs")
+    return build_generated_pack(Request(COUNT, 0, ("tensorflow", "tflite")), root, workers=1)
+
+
+def judge_of(engine: str) -> Judge:
+    """Return the judge of an OpenCV 5.0.0."""
+    return Judge(load_tolerances(), "5.0.0", engine)
+
+
+def test_a_seed_gives_the_same_models() -> None:
+    """The same seed gives the same models, and a greater number of them begins with those."""
+    few, many = draw(40, 3), draw(80, 3)
+    assert [recipe.key() for recipe in few] == [recipe.key() for recipe in many[:40]]
+    assert len({recipe.key() for recipe in many}) == 80
+    assert [recipe.key() for recipe in draw(40, 4)] != [recipe.key() for recipe in few]
+
+
+def test_a_thousand_models_cover_what_is_promised() -> None:
+    """1,000 models have every attribute value and 60 % of the pairs, all of the registry's."""
+    covered = Coverage()
+    for recipe in draw(1000, 0):
+        covered.add(recipe)
+    assert set(all_values()) <= covered.values
+    pairs = all_pairs()
+    assert len(covered.pairs & set(pairs)) >= 0.6 * len(pairs)
+    often = [pair for pair in pairs if set(pair) <= set(REGISTRY)]
+    assert len(set(often) - covered.pairs) <= 1
+
+
+def test_small_runs_have_every_operation() -> None:
+    """The first models have each operation of the vocabulary."""
+    operations = {
+        layer.operation for recipe in draw(len(OPERATIONS) + 40, 0) for layer in recipe.layers
+    }
+    assert operations == set(OPERATIONS)
+
+
+def test_a_recipe_is_read_back() -> None:
+    """What a recipe writes as JSON is read back as the same recipe, of the same key and words."""
+    for recipe in draw(60, 1):
+        again = recipe_from(json.loads(json.dumps(recipe.as_dict())), "here")
+        assert (again.key(), again.words()) == (recipe.key(), recipe.words())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"schema": 2}, "schema 2"),
+        ({"layers": [{"operation": "Conv9D", "attributes": {}, "inputs": [0]}]}, "Conv9D"),
+        ({"layers": [{"operation": "relu", "attributes": {"x": 1}, "inputs": [0]}]}, "attributes"),
+        ({"layers": [{"operation": "relu", "attributes": {}, "inputs": [1]}]}, "before it"),
+        ({"head": "none"}, "head 'none'"),
+        ({"input": [3]}, "no recipe"),
+    ],
+    ids=["schema", "operation", "attribute", "wiring", "head", "input"],
+)
+def test_bad_recipe_is_refused(change: dict[str, Any], says: str) -> None:
+    """A recipe of a newer schema, or one that means nothing, is refused by name."""
+    values = {**draw(1, 0)[0].as_dict(), **change}
+    with pytest.raises(ConformanceError, match=f"file: m.*{says}|file.*{says}"):
+        recipe_from(values, "file: m")
+
+
+def test_a_layer_less_keeps_the_wiring() -> None:
+    """A recipe without one of its layers takes that layer's input in its place, or is refused."""
+    conv = Layer("Conv2D", plain("Conv2D"), (0,))
+    recipe = Recipe((14, 14, 3), (conv, Layer("relu", {}, (1,)), Layer("Add", {}, (1, 2))))
+    shorter = without(recipe, 2)
+    assert shorter is not None
+    assert [layer.inputs for layer in shorter.layers] == [(0,), (1, 1)]
+
+
+def test_shapes_are_keras_own() -> None:
+    """Each operation, with each value of each attribute, gives the shape that Keras gives."""
+    from conformance.reference.generated import apply
+
+    checked = 0
+    image = (14, 14, 8)
+    for name, operation in OPERATIONS.items():
+        values = [(a, v) for a, options in operation.attributes.items() for v in options]
+        for change in [{}, *({a: v} for a, v in values)]:
+            layer = Layer(name, plain(name, **change), (0, 0) if operation.merges else (0,))
+            recipe = Recipe((14, 14, 3), (layer,))
+            known = shapes_of(recipe)
+            if known is None:
+                continue
+            x = tf.keras.Input(image)
+            given = [x] * len(layer.inputs)
+            assert tuple(apply(layer, given, f"n{checked}", known, 1).shape[1:]) == known[1], layer
+            checked += 1
+    assert checked > 300
+
+
+def test_float64_without_a_kernel() -> None:
+    """What TensorFlow has no float64 kernel for is written out, and agrees with its float32."""
+    from conformance.reference.graph.precision import _weights
+
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 7, 9, 5)).astype(np.float32)
+    for half, corners in ((True, False), (False, False), (False, True)):
+        resized = tf.compat.v1.image.resize_bilinear(
+            x, (12, 5), align_corners=corners, half_pixel_centers=half
+        )
+        rows, columns = _weights(7, 12, half, corners), _weights(9, 5, half, corners)
+        stated = np.einsum("ih,bhwc,jw->bijc", rows, x.astype(np.float64), columns)
+        np.testing.assert_allclose(stated, resized.numpy(), atol=2e-6)
+
+
+def test_models_are_judged_in_one_process(pack: GeneratedPack) -> None:
+    """Every model of the pack gets an outcome; ordinary operations are right on each importer."""
+    for importer in ("tensorflow", "tflite"):
+        found = list(generated_run.outcomes_of(pack, importer, "classic", judge_of("classic")))
+        assert {outcome.key for outcome in found} == set(pack.judged(importer))
+        right = {o.key for o in found if o.run == "single" and o.symptom == RIGHT}
+        plain_ones = {
+            key
+            for key, recipe in pack.recipes.items()
+            if {layer.operation for layer in recipe.layers} <= {"relu", "Conv2D", "Add"}
+        }
+        assert plain_ones <= right
+
+
+def test_a_wrong_answer_is_told(pack: GeneratedPack, tmp_path: Path) -> None:
+    """Where the truth is another than OpenCV's answer, a model is wrong, at a place with values."""
+    (tmp_path / "files.npz").write_bytes((pack.path / "files.npz").read_bytes())
+    with np.load(pack.path / "arrays.npz") as arrays:
+        changed = {n: v * 1.01 if n.endswith("/f64") else v for n, v in arrays.items()}
+    np.savez(tmp_path / "arrays.npz", **changed)
+    bad = replace(pack, path=tmp_path)
+    found = list(generated_run.outcomes_of(bad, "tensorflow", "classic", judge_of("classic")))
+    wrong = [outcome for outcome in found if outcome.symptom == "wrong"]
+    assert len(wrong) >= COUNT // 2
+    for one in wrong:
+        assert one.deviation is not None
+        assert one.allowed is not None
+        assert one.deviation > one.allowed > 0
+        assert one.values is not None
+
+
+def test_a_crash_costs_one_model(pack: GeneratedPack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies while it reads a model takes that model alone along."""
+    keys = pack.judged("tensorflow")
+    victim = keys[3]
+    monkeypatch.setattr(generated_run, "CHILD", "conformance.selftest.sabotaged_generated")
+    monkeypatch.setenv("SABOTAGED_MODEL", victim)
+    found = list(generated_run.outcomes_of(pack, "tensorflow", "classic", judge_of("classic")))
+    dead = [outcome for outcome in found if outcome.symptom == "crash"]
+    assert [(one.key, one.stage, one.detail) for one in dead] == [(victim, "parse", "SIGSEGV")]
+    assert {outcome.key for outcome in found} == set(keys)
+
+
+def test_a_model_that_hangs_is_ended(pack: GeneratedPack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that goes on for ever is ended by its own time limit, and the rest is judged."""
+    victim = pack.judged("tensorflow")[2]
+    monkeypatch.setattr(generated_run, "CHILD", "conformance.selftest.sabotaged_generated")
+    monkeypatch.setattr(generated_run, "SECONDS", 1.0)
+    monkeypatch.setenv("SABOTAGED_MODEL", victim)
+    monkeypatch.setenv("SABOTAGE", "hang")
+    found = list(generated_run.outcomes_of(pack, "tensorflow", "classic", judge_of("classic")))
+    assert [one.key for one in found if one.symptom == "hang"] == [victim]
+
+
+def test_a_pack_is_found_for_fewer_models(pack: GeneratedPack) -> None:
+    """A pack serves a request for its first models and for fewer importers, and no greater one."""
+    root = pack.path.parent.parent
+    fewer = find_generated(root, Request(5, 0))
+    assert fewer is not None
+    assert list(fewer.models) == list(pack.models)[:5]
+    for greater in (Request(COUNT + 1, 0), Request(5, 1), Request(5, 0, ("tensorflow", "onnx"))):
+        with pytest.raises(ConformanceError, match="no pack of generated models"):
+            require_generated(root, greater)
+
+
+def line(key: str, symptom: str, recipe: Recipe, run: str = "single") -> dict[str, Any]:
+    """Return a line of a results file."""
+    return {
+        "kind": "generated",
+        "key": key,
+        "run": run,
+        "symptom": symptom,
+        "deviation": 0.5 if symptom == "wrong" else None,
+        "allowed": 1e-5 if symptom == "wrong" else None,
+        "layers": recipe.words(),
+        "operations": [["Op", 1]],
+    }
+
+
+def test_one_cause_is_one_finding() -> None:
+    """Models that fail for one attribute make one finding, with the versions on either side."""
+    recipes = {recipe.key(): recipe for recipe in draw(300, 0)}
+    pattern = parse_pattern("here", "Softmax axis=1")
+    guilty = {key for key, recipe in recipes.items() if has(recipe, pattern)}
+    assert len(guilty) > 1
+    lines = {
+        version: {
+            key: line(key, "wrong" if key in guilty and version != "4.9.0" else RIGHT, recipe)
+            for key, recipe in recipes.items()
+        }
+        for version in ("4.9.0", "4.10.0", "5.0.0")
+    }
+    (found,) = find({("tensorflow", "classic", "single"): lines}, recipes)
+    assert (found.pattern, found.symptom, found.silent) == ("Softmax axis=1", "wrong", True)
+    assert (found.bad, found.good) == (["4.10.0", "5.0.0"], ["4.9.0"])
+    assert set(found.cases) == guilty
+    assert (found.deviation, found.known) == (0.5, None)
+
+
+def test_known_defects_are_matched(tmp_path: Path) -> None:
+    """A finding that an entry describes is known by its name, whatever symptoms it takes."""
+    file = tmp_path / "defects.toml"
+    file.write_text(
+        'schema = 1\n[[defect]]\nname = "any"\nimporter = "onnx"\nopencv = ">=5"\n'
+        'symptom = ["shape", "crash"]\npattern = "*"\nreason = "a batch keeps an axis"\n'
+    )
+    recipes = {recipe.key(): recipe for recipe in draw(10, 0)}
+    symptoms = ("shape", "crash")
+    lines = {
+        key: line(key, symptoms[n % 2], recipe, "batch")
+        for n, (key, recipe) in enumerate(recipes.items())
+    }
+    (found,) = find({("onnx", "classic", "batch"): {"5.0.0": lines}}, recipes, load_defects(file))
+    assert (found.known, found.symptom, len(found.cases)) == ("any", "crash", 10)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ('symptom = "odd"\npattern = "relu"', "unknown symptom 'odd'"),
+        ('symptom = "wrong"\npattern = "reluu"', "unknown operation 'reluu'"),
+        ('symptom = "wrong"\npattern = "Conv2D colour=1"', "no attribute 'colour'"),
+        ('symptom = "wrong"', "'pattern' is missing"),
+    ],
+    ids=["symptom", "operation", "attribute", "missing"],
+)
+def test_bad_defect_is_refused(tmp_path: Path, entry: str, says: str) -> None:
+    """An entry that can match nothing is refused with its place."""
+    file = tmp_path / "defects.toml"
+    file.write_text(
+        f'schema = 1\n[[defect]]\nname = "x"\nimporter = "onnx"\nreason = "r"\n{entry}\n'
+    )
+    with pytest.raises(ConformanceError, match=r"\[\[defect\]\] 1.*" + says):
+        load_defects(file)
+
+
+def results(path: Path, version: str, seed: int, symptom: str) -> Path:
+    """Write a results file of ten generated models, all of one outcome."""
+    header = {
+        "opencv": {"version": version, "distribution": "opencv"},
+        "conformance": "0",
+        "engine": "classic",
+        "importer": "tensorflow",
+        "backend": "default",
+        "target": "cpu",
+        "keras": "keras3",
+        "graph": "opencv",
+        "weights": "synthetic",
+        "environment": {"python": "3.11", "numpy": "2", "cpu": "x", "threads": 1},
+        "packs": {},
+        "generated": {"count": 10, "seed": seed, "digest": "d"},
+    }
+    with writing(path, header) as writer:
+        for recipe in draw(10, seed):
+            writer.write(line(recipe.key(), symptom, recipe))
+    return path
+
+
+def test_findings_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """findings prints each finding as JSON; the status is 1 where one is not known, else 0."""
+    good = results(tmp_path / "a.jsonl", "4.9.0", 0, RIGHT)
+    assert main(["findings", str(good)]) == 0
+    capsys.readouterr()
+    bad = results(tmp_path / "b.jsonl", "5.0.0", 0, "wrong")
+    assert main(["findings", str(good), str(bad), "--format", "json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert {"id", "bad", "good", "operations", "layers", "input", "cases", "known"} <= set(found)
+    assert (found["bad"], found["good"], found["pattern"]) == (["5.0.0"], ["4.9.0"], "*")
+
+
+def test_findings_of_different_models_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Results of another seed are refused by name, and so are results without generated models."""
+    first = results(tmp_path / "a.jsonl", "4.9.0", 0, RIGHT)
+    other = results(tmp_path / "b.jsonl", "5.0.0", 1, RIGHT)
+    assert main(["findings", str(first), str(other)]) == 2
+    assert f"{other} is of other generated models" in capsys.readouterr().err
+    baseline = Path(__file__).parents[2] / "fixtures" / "baselines" / "4.14.0-classic.jsonl"
+    assert main(["findings", str(baseline)]) == 2
+    assert "none of the results has generated models" in capsys.readouterr().err
+
+
+def test_no_models_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """--generated 0 is a usage error with one message."""
+    assert main(["pack", "build", "--generated", "0"]) == 2
+    assert "--generated 0: give 1 or more" in capsys.readouterr().err
+
+
+def test_pytest_judges_a_pack(pack: GeneratedPack, tmp_path: Path) -> None:
+    """pytest -m generated judges a pack's models; a known defect is expected, a new one fails."""
+    root = pack.path.parent.parent
+    options = ["--pyargs", "conformance.suite", "-p", "no:cacheprovider", "-m", "generated"]
+    options += [f"--packs={root}", "--generated", str(COUNT), "--engine", "default", "-q"]
+    options += ["--results", "results"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    (file,) = (tmp_path / "results").glob("*.jsonl")
+    found = [json.loads(text) for text in file.read_text().splitlines()]
+    assert len([x for x in found if x["kind"] == "generated"]) >= COUNT
+
+
+def test_pairs_are_of_neighbours() -> None:
+    """A pair is of a layer and one that it takes, not of the input."""
+    recipe = Recipe((14, 14, 3), (Layer("relu", {}, (0,)), Layer("Flatten", {}, (1,))))
+    assert list(pairs_of(recipe)) == [("relu", "Flatten")]
