@@ -42,8 +42,9 @@ def model_of(item: pytest.Item) -> Optional[str]:
 def is_batch_of_one(item: pytest.Item) -> bool:
     """Return whether a test runs a batch through a file that is made for one image."""
     _, variant = parameters_of(item)
-    batch = item.name.startswith("test_batch") or stage_of(item) == "batch"
-    return variant is not None and batch and not takes_batches(variant.importer)
+    if variant is None or takes_batches(variant.importer):
+        return False
+    return item.name.startswith("test_batch") or stage_of(item) == "batch"
 
 
 def findings(item: pytest.Item) -> dict[str, Any]:
