@@ -1,6 +1,6 @@
 """What self-tests share: Ctrl-C, mobilenet's pack, a sample of images and its answers.
 
-Two processes of pytest-xdist (``-n 2 --dist loadfile``) make each of the costly things once.
+Two processes of pytest-xdist (``-n 2``) make each of the costly things once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import pytest
 from filelock import FileLock
@@ -21,6 +21,27 @@ from conformance.pack.request import PackRequest
 # The evaluation needs Pillow, which few self-tests do: it is imported where it is used.
 if TYPE_CHECKING:
     from conformance.imagenet.evaluation import Evaluation, Plan
+
+HOW_TO = "test_docs.py::test_commands_run"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the how-tos, which take longest: two processes then end together."""
+    items.sort(key=lambda item: HOW_TO not in item.nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any]:
+    """Keep the tests of a file, which share fixtures, in one process; each how-to is by itself."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = lambda test: test if HOW_TO in test else test.split("::")[0]
+    return scheduling
 
 
 @pytest.fixture(autouse=True, scope="session")
