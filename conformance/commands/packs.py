@@ -11,6 +11,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Callable
 
 from conformance.cli import BAD, OK
 from conformance.cli.options import OWN, Arguments, add_option, add_options, chosen
@@ -22,7 +23,7 @@ from conformance.generated.store import COUNT, Request, find_generated
 from conformance.own_models import Chosen, by_name, own_from
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.conversion import open_conversion, require_converter
-from conformance.pack.format import open_pack, read_manifest
+from conformance.pack.format import Pack, open_pack, read_manifest
 from conformance.pack.formats import FORMATS
 from conformance.pack.request import PackRequest, keras_flavour, weights_identity
 from conformance.pack.schedule import Convert, build_packs
@@ -61,12 +62,10 @@ def run_pack_build(arguments: Arguments) -> int:
     if arguments.verbose:
         os.environ["CONFORMANCE_VERBOSE"] = "1"
     with reporter(arguments.progress, len(requests)) as report:
-        from conformance.reference.build import build_pack  # this is the building process
-
         failed = build_packs(
             requests,
             arguments.packs,
-            build_pack,
+            _build,
             report,
             arguments.force,
             importers,
@@ -75,6 +74,13 @@ def run_pack_build(arguments: Arguments) -> int:
     if failed:
         raise ConformanceError(f"not built: {', '.join(failed)} (see above)")
     return OK
+
+
+def _build(request: PackRequest, root: Path, progress: Callable[[str], None]) -> Pack:
+    # TensorFlow takes seconds to import, and a pack that is there needs none.
+    from conformance.reference.build import build_pack  # this is the building process
+
+    return build_pack(request, root, progress)
 
 
 def _converter() -> Convert:

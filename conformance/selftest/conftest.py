@@ -1,6 +1,6 @@
 """What self-tests share: Ctrl-C, mobilenet's pack, a sample of images and its answers.
 
-Two processes of pytest-xdist (``-n 2 --dist loadfile``) make each of the costly things once.
+Two processes of pytest-xdist (``-n 2``) make each of the costly things once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import pytest
 from filelock import FileLock
@@ -21,6 +21,37 @@ from conformance.pack.request import PackRequest
 # The evaluation needs Pillow, which few self-tests do: it is imported where it is used.
 if TYPE_CHECKING:
     from conformance.imagenet.evaluation import Evaluation, Plan
+
+# Tests of a minute that share no fixture of their file, the longest first.
+LONG = (
+    "test_faults.py::test_quick_faults_are_all_caught",
+    "test_docs.py::test_commands_run",
+    "test_freeze.py::test_all_of_this_holds_for_the_other_keras",
+    "test_freeze.py::test_freezing_takes_less_than_half_the_memory",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: two processes then end together."""
+    items.sort(key=lambda item: _rank(item.nodeid))
+
+
+def _rank(test: str) -> int:
+    return next((rank for rank, name in enumerate(LONG) if name in test), len(LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any]:
+    """Keep the tests of a file, which share fixtures, in one process; the long ones are free."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = lambda test: test if _rank(test) < len(LONG) else test.split("::")[0]
+    return scheduling
 
 
 @pytest.fixture(autouse=True, scope="session")

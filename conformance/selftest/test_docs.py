@@ -24,6 +24,8 @@ LINKED = ("conformance", "fixtures", "conftest.py", "pytest.ini")
 RUN = {"sh": ("sh", "-ec"), "python": (sys.executable, "-c")}
 # A block that is shown only: commands that need a network, data or much time.
 SHOWN = "console"
+# A drawing: nothing to run.
+DRAWN = "mermaid"
 WHY = re.compile(r"<!-- not run: .+ -->")
 FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*(\S*)", re.MULTILINE)
 SECONDS = 300
@@ -96,7 +98,7 @@ def test_no_block_is_left_out_silently(path: Path) -> None:
     opened, closed = fences[::2], fences[1::2]
     assert len(opened) == len(closed)
     languages = [fence[1] for fence in opened]
-    assert set(languages) <= {*RUN, SHOWN}, f"{path.name}: a block in an unknown language"
+    assert set(languages) <= {*RUN, SHOWN, DRAWN}, f"{path.name}: a block in an unknown language"
     ran = [str(example.region.lexemes["arguments"]) for example in parse(path).examples()]
     assert ran == [language for language in languages if language in RUN]
     for fence in opened:
