@@ -22,25 +22,35 @@ from conformance.pack.request import PackRequest
 if TYPE_CHECKING:
     from conformance.imagenet.evaluation import Evaluation, Plan
 
-HOW_TO = "test_docs.py::test_commands_run"
+# Tests of a minute that share no fixture of their file, the longest first.
+LONG = (
+    "test_faults.py::test_quick_faults_are_all_caught",
+    "test_docs.py::test_commands_run",
+    "test_freeze.py::test_all_of_this_holds_for_the_other_keras",
+    "test_freeze.py::test_freezing_takes_less_than_half_the_memory",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the how-tos, which take longest: two processes then end together."""
-    items.sort(key=lambda item: HOW_TO not in item.nodeid)
+    """Begin with what takes longest: two processes then end together."""
+    items.sort(key=lambda item: _rank(item.nodeid))
+
+
+def _rank(test: str) -> int:
+    return next((rank for rank, name in enumerate(LONG) if name in test), len(LONG))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any]:
-    """Keep the tests of a file, which share fixtures, in one process; each how-to is by itself."""
+    """Keep the tests of a file, which share fixtures, in one process; the long ones are free."""
     if config.getoption("dist") != "load":
         return None
     from xdist.scheduler import LoadScopeScheduling
 
     config.option.loadscopereorder = False
     scheduling = LoadScopeScheduling(config, log)
-    scheduling._split_scope = lambda test: test if HOW_TO in test else test.split("::")[0]
+    scheduling._split_scope = lambda test: test if _rank(test) < len(LONG) else test.split("::")[0]
     return scheduling
 
 

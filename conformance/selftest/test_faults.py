@@ -184,9 +184,10 @@ def test_unwritable_outcomes_are_told_first(
     assert "o.jsonl: can't be written" in capsys.readouterr().err
 
 
-def test_quick_faults_are_all_caught(tmp_path: Path) -> None:
+def test_quick_faults_are_all_caught(mobilenet_packs: Path) -> None:
     """`faults --quick` catches and localises one fault of each kind on two real models."""
-    command = [sys.executable, "-m", "conformance", "faults", "--quick", "--packs", str(tmp_path)]
+    packs = str(mobilenet_packs)
+    command = [sys.executable, "-m", "conformance", "faults", "--quick", "--packs", packs]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "ours 0" in done.stdout
