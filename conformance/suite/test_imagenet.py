@@ -68,8 +68,8 @@ def test_imagenet(
     request: pytest.FixtureRequest, evaluation: Evaluation, pack: Pack, engine: str, check: str
 ) -> None:
     """OpenCV's accuracy is TensorFlow's within chance, its L1 within tolerance."""
-    told = {"model": pack.model, "opencv": evaluation.plan.opencv, "engine": engine}
-    request.node.user_properties += told.items()
+    properties = {"model": pack.model, "opencv": evaluation.plan.opencv, "engine": engine}
+    request.node.user_properties += properties.items()
     finding = CHECKS[check](evaluation, pack)
     if finding.passed is None:
         pytest.skip(finding.text)

@@ -139,8 +139,8 @@ def test_inference_time(
         "peak_mib": inference.peak_mib,
     }
     # Not by record_property, which warns of each test where JUnit XML is asked for.
-    told = ("model", "framework", "opencv", "tensorflow", "engine")
-    request.node.user_properties += [(name, info[name]) for name in told if info[name] is not None]
+    shown = ("model", "framework", "opencv", "tensorflow", "engine")
+    request.node.user_properties += [(name, info[name]) for name in shown if info[name] is not None]
     benchmark.group = pack.model
     benchmark.extra_info.update(info)
     assert len(warm_up(inference.infer)) == row.batch

@@ -188,15 +188,15 @@ def first_bad(nodes: Iterable[NodeDeviation]) -> Optional[NodeDeviation]:
 def judge_layers(nodes: Sequence[NodeDeviation]) -> Judgement:
     """No node strays farther than it may; tells the first that does, else the nearest to it."""
     first = first_bad(nodes)
-    told = first or max(nodes, key=lambda node: node.used)
+    shown = first or max(nodes, key=lambda node: node.used)
     return Judgement(
         METRIC,
         first is None,
-        float("inf") if told.observed is None else told.observed,
-        told.allowed,
-        reason=f"{told.op} {told.node!r}",
-        noise=told.noise,
-        multiple=told.multiple or None,
+        float("inf") if shown.observed is None else shown.observed,
+        shown.allowed,
+        reason=f"{shown.op} {shown.node!r}",
+        noise=shown.noise,
+        multiple=shown.multiple or None,
         required=_required(nodes),
     )
 
