@@ -11,6 +11,7 @@ from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.generated.defects import load_defects
 from conformance.generated.drawing import draw
+from conformance.generated.entries import ready_entries
 from conformance.generated.findings import Axes, Observed, find, in_words
 from conformance.results.cases import Results, read_results, results_files
 
@@ -25,7 +26,12 @@ def findings_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("results", type=Path, nargs="+", metavar="RESULTS", help="results files or folders of them")
     add("--known-defects", type=Path, metavar="FILE", help="instead of the suite's own")
-    add("--format", choices=("table", "md", "json"), default="table", help="default: table")
+    add(
+        "--format",
+        choices=("table", "md", "json", "toml"),
+        default="table",
+        help="toml: entries of what is new, for known_defects.toml (default: table)",
+    )
 
 
 def run_findings(arguments: argparse.Namespace) -> int:
@@ -50,6 +56,9 @@ def run_findings(arguments: argparse.Namespace) -> int:
     found = find(observed, recipes, load_defects(arguments.known_defects))
     if arguments.format == "json":
         print(json.dumps([finding.as_dict() for finding in found], indent=1))
+    elif arguments.format == "toml":
+        judged = [one.header["opencv"]["version"] for one in some]
+        print("\n".join(ready_entries(found, judged)))
     else:
         new = sum(finding.known is None for finding in found)
         silent = sum(finding.silent for finding in found)
