@@ -108,6 +108,10 @@ def build_part(recipes: list[Recipe], importers: list[str]) -> Part:
             except IllConditioned as error:
                 entry["left_out"] = str(error)
                 continue
+            except Exception as error:  # one model that Keras can't build must not cost the others
+                reason = str(error).strip().splitlines()[:1]
+                entry["left_out"] = f"TensorFlow can't build or run it: {' '.join(reason)}"
+                continue
             entry.update(operations=built.operations, refused=built.refused)
             for importer in built.operations:
                 data = np.fromfile(folder / FILE_OF[importer], np.uint8)
