@@ -41,7 +41,10 @@ def _table(number: int, entry: _Entry, findings: Sequence[Finding]) -> str:
     engines = {finding.engine for finding in findings}
     first = findings[0]
     operations = ", ".join(first.operations)
-    reason = first.detail or f"strays by {first.deviation:.2g}, allowed {first.allowed:.2g}"
+    reason = (
+        first.detail
+        or f"strays by {float(first.deviation or 0):.2g}, allowed {first.allowed or 0:.2g}"
+    )
     fields = {
         "name": f"{_slug(entry.pattern)}-{entry.symptom}-{number}",
         "importer": importers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from conformance.tables import release
 
@@ -35,7 +35,7 @@ class Finding:
     operations: list[str]  # of the file of the plainest model, those of the pattern's layers
     layers: list[str]  # the same layers in Keras' words
     input: list[Optional[int]]  # of that model, NHWC
-    deviation: Optional[float]  # the greatest
+    deviation: Union[float, str, None]  # the greatest; "inf" where a value is not finite
     allowed: Optional[float]  # beside it
     cases: list[str]  # keys of the models, the plainest first
     known: Optional[str]  # the entry of the known defects that it is
@@ -163,7 +163,7 @@ def _finding(
     ordered = sorted(places, key=lambda place: (len(source.recipes[place[1]].layers), place[1]))
     lines = [source.versions[version][key] for version, key in ordered]
     first, plainest = lines[0], ordered[0][1]
-    worst = max(lines, key=lambda line: line.get("deviation") or 0.0)
+    worst = max(lines, key=lambda line: float(line.get("deviation") or 0.0))
     symptom = min((line["symptom"] for line in lines), key=SYMPTOMS.index)
     recipe = source.recipes[plainest]
     chain = _chain(source, plainest, pattern)

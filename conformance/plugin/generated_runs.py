@@ -28,7 +28,7 @@ from conformance.generated.store import (
 )
 from conformance.pack.builder import run_children
 from conformance.processes.progress import Event
-from conformance.results.lines import Line
+from conformance.results.lines import Line, json_number
 from conformance.session import Session
 
 MARK = "generated"
@@ -119,7 +119,7 @@ class Generated:
             "run": outcome.run,
             "symptom": outcome.symptom,
             "stage": outcome.stage,
-            "deviation": outcome.deviation,
+            "deviation": json_number(outcome.deviation),  # infinite where a value is not finite
             "allowed": outcome.allowed,
             "detail": outcome.detail,
             "layers": self.recipes[outcome.key].words(),
