@@ -60,9 +60,8 @@ def read_manifest(kind: Kind, folder: Path) -> Any:
     if schema > kind.schema:
         raise ConformanceError(
             f"{file}: written in schema {schema}, but this version of opencv-dnn-conformance "
-            f"reads up to schema {kind.schema}; upgrade it: python -m pip install -U "
-            f"opencv-dnn-conformance (or make the {kind.noun} with this version: "
-            f"{kind.command(folder)})"
+            f"reads up to schema {kind.schema}; upgrade it: git pull in its checkout (or make the "
+            f"{kind.noun} with this version: {kind.command(folder)})"
         )
     if data.pop("digest", None) != json_digest(data):
         raise kind.damaged(file, "differs from the digest it carries")
