@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
-
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import converter_versions
 from conformance.pack.formats import FORMATS
@@ -151,8 +149,3 @@ def require_generated(root: Path, request: Request, why: str = "") -> GeneratedP
             f"python -m conformance pack build {request.words()} --packs {root}"
         )
     return found
-
-
-def read_file(files: Any, key: str, importer: str) -> bytes:
-    """Return a model's file from the opened files.npz."""
-    return np.asarray(files[f"{key}/{importer}"], np.uint8).tobytes()
