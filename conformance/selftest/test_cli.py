@@ -184,7 +184,8 @@ def test_deciding_options_are_repeated() -> None:
     words = ["--packs=p", "--weights=imagenet", "--graph=raw", "--importer=onnx", "--engine=new"]
     words += ["--target=cpu_fp16", "--threads=2", "--winograd=on,off", "--fusion=off"]
     values = vars(parser.parse_args(words))
-    by_option = {option: values[OPTIONS[option].get("dest", option[2:])] for option in DECIDING}
+    names = {option: option[2:].replace("-", "_") for option in DECIDING}
+    by_option = {o: values[OPTIONS[o].get("dest", name)] for o, name in names.items()}
     assert sorted(f"{name}={value}" for name, value in repeated(by_option)) == sorted(words)
     assert list(repeated({**dict.fromkeys(DECIDING), "--target": "cpu"})) == []
 

@@ -165,7 +165,7 @@ _BAD_GRAPHS: dict[str, tuple[Callable[[], Any], str]] = {
     "batch": (lambda: _pooled(_images([4, 8, 8, 3])), "takes exactly 4 images at once"),
     "no_output": (lambda: tf.argmax(_pooled(_images()), 1), "the graph has no output"),
     "no_double": (
-        lambda: tf.nn.local_response_normalization(_images(), name="lrn"),
+        lambda: tf.raw_ops.AdjustContrastv2(images=_images(), contrast_factor=2.0),
         "TensorFlow can't run it in float64",
     ),
     "training": (
