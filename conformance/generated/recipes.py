@@ -18,7 +18,8 @@ from .vocabulary import OPERATIONS
 SCHEMA = 1
 # Of Keras' layers, arguments that a reader writes without their names, in this order.
 _POSITIONAL = ("filters", "units", "pool_size", "kernel_size", "size", "cropping", "dims")
-_HEADS = ("gap", "flatten")
+# Each head, with how many values it gives.
+HEADS = {"gap": 5, "flatten": 6}
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ def problem_of(recipe: Recipe) -> str:
             )
         if any(not 0 <= source < number for source in layer.inputs):
             return f"layer {number}: takes a layer that does not come before it"
-    if recipe.head not in _HEADS:
-        return f"head {recipe.head!r}: use one of {', '.join(_HEADS)}"
+    if recipe.head not in HEADS:
+        return f"head {recipe.head!r}: use one of {', '.join(HEADS)}"
     return "" if shapes_of(recipe) else "its shapes do not fit each other"
 
 
