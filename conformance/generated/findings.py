@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Optional, Union
 
 from conformance.tables import release
@@ -117,16 +118,20 @@ class _Source:
     def is_of(self, defect: Defect, place: Place) -> bool:
         importer, engine, run = self.axes
         covers = defect.covers(importer, engine, place[0], run, self.symptom(place))
-        return covers and defect.describes(self.shown[place[1]], self.line(place)["detail"])
+        return covers and defect.describes(self.shown[place[1]], self.line(place).get("detail", ""))
 
-    def right(self, version: str) -> Counter[Pattern]:
-        """Return how many models that are right on a version have each pattern."""
-        return Counter(
-            pattern
-            for key, line in self.versions[version].items()
-            if line["symptom"] == RIGHT
-            for pattern in self.patterns[key]
-        )
+    @cached_property
+    def right(self) -> dict[str, Counter[Pattern]]:
+        """By version, how many models that are right on it have each pattern."""
+        return {
+            version: Counter(
+                pattern
+                for key, line in lines.items()
+                if line["symptom"] == RIGHT
+                for pattern in self.patterns[key]
+            )
+            for version, lines in self.versions.items()
+        }
 
     def has(self, key: str, pattern: Pattern) -> bool:
         plain = len(pattern.tokens) <= LONGEST and pattern.cost[1] <= 1
@@ -190,21 +195,28 @@ def _refusals(failing: set[Place], source: _Source) -> Iterator[tuple[Pattern, s
     """
     alike: dict[str, set[Place]] = {}
     for place in failing:
-        alike.setdefault(reason_kind(source.line(place)["detail"]), set()).add(place)
+        alike.setdefault(reason_kind(source.line(place).get("detail", "")), set()).add(place)
     for _, places in sorted(alike.items()):
         named = [_named(place, source) for place in places]
         common = set.intersection(*named)
         if common:
             yield min(common), places
         else:
-            counts = Counter(p for _, key in places for p in source.patterns[key] if str(p) != ANY)
-            right = sum(map(source.right, {version for version, _ in places}), Counter())
-            yield min(counts, key=lambda p: (right[p] > 0, -counts[p], right[p], p.cost, p)), places
+            yield _commonest(places, source), places
+
+
+def _commonest(places: set[Place], source: _Source) -> Pattern:
+    """Return what accounts for most of the places, something that no right model has if it can."""
+    counts = Counter(p for _, key in places for p in source.patterns[key] if str(p) != ANY)
+    right: Counter[Pattern] = Counter()
+    for version in {version for version, _ in places}:
+        right.update({pattern: source.right[version][pattern] for pattern in counts})
+    return min(counts, key=lambda p: (right[p] > 0, -counts[p], right[p], p.cost, p))
 
 
 def _named(place: Place, source: _Source) -> set[Pattern]:
     """Return those of the file's operations that OpenCV's reason names as the type to blame."""
-    detail = source.line(place)["detail"]
+    detail = source.line(place).get("detail", "")
     words = re.findall(r"type \"?(\w+)|Node \[(\w+)", detail)
     named = {Pattern(file=word) for pair in words for word in pair if word}
     return named & set(source.patterns[place[1]])
@@ -222,7 +234,7 @@ def _causes(failing: set[Place], source: _Source) -> Iterator[tuple[Pattern, set
     """
     suspects: dict[Pattern, set[Place]] = {}
     for version in {version for version, _ in failing}:
-        right = source.right(version)
+        right = source.right[version]
         keys = [key for v, key in failing if v == version]
         counts = Counter(pattern for key in keys for pattern in source.patterns[key])
         for key in keys:
