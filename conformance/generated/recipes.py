@@ -18,6 +18,12 @@ from .vocabulary import OPERATIONS
 SCHEMA = 1
 # Of Keras' layers, arguments that a reader writes without their names, in this order.
 _POSITIONAL = ("filters", "units", "pool_size", "kernel_size", "size", "cropping", "dims")
+# Attributes that a reader must see though they are plain: Keras has another default, or none.
+_SAID = {
+    *(("MaxPooling2D", "strides"), ("AveragePooling2D", "strides"), ("PReLU", "shared_axes")),
+    *(("Resizing", "height"), ("Resizing", "width"), ("Rescaling", "scale")),
+    ("GroupNormalization", "groups"),
+}
 _HEADS = ("gap", "flatten")
 
 
@@ -43,7 +49,12 @@ class Layer:
         named = [
             f"{name}={value!r}"
             for name, value in shown.items()
-            if name not in _POSITIONAL and (name not in default or value != _short(default[name]))
+            if name not in _POSITIONAL
+            and (
+                (self.operation, name) in _SAID
+                or name not in default
+                or value != _short(default[name])
+            )
         ]
         return f"{self.operation}({', '.join(positional + named)})"
 
