@@ -13,7 +13,7 @@ from typing import Any, Optional, Union
 from conformance.tables import release
 
 from .defects import Defect
-from .outcomes import RIGHT, SILENT, SYMPTOMS
+from .outcomes import RIGHT, SILENT, SYMPTOMS, reason_kind
 from .patterns import (
     ANY,
     LONGEST,
@@ -158,26 +158,6 @@ def _plainest(defect: Defect, places: Iterable[Place], source: _Source) -> Patte
     """Return the defect's pattern that most of the models have."""
     keys = {key for _, key in places}
     return max(defect.patterns, key=lambda pattern: sum(source.has(key, pattern) for key in keys))
-
-
-def reason_kind(detail: str) -> str:
-    """Return OpenCV's reason without what is of one model or one build alone.
-
-    That is node names, numbers, and the place in OpenCV's source.
-    """
-    for pattern, text in _OF_ONE_MODEL:
-        detail = re.sub(pattern, text, detail, flags=re.DOTALL)
-    return detail.strip()
-
-
-_OF_ONE_MODEL = (
-    (r" \(node '[^']*'\)$", ""),
-    (r" ?\(-\d+:[^()]*\)", ""),
-    (r"OpenCV\([^)]*\) \S+", ""),
-    (r"in function '.*?' > |cv::dnn::dnn\w+::|const ", ""),
-    (r"[\"']?[\w.]+[/!][^\s\"',]*?([A-Za-z]\w*)?(/\d+)?(:\d+)?[\"']?(?=[\s,)]|$)", r"…/\1"),
-    (r"\d+", "#"),
-)
 
 
 def _harm(finding: Finding) -> tuple[Any, ...]:

@@ -20,6 +20,12 @@ SCHEMA = 1
 _POSITIONAL = ("filters", "units", "pool_size", "kernel_size", "size", "cropping", "dims")
 # Each head, with how many values it gives.
 HEADS = {"gap": 5, "flatten": 6}
+# Attributes that a reader must see though they are plain: Keras has another default, or none.
+_SAID = {
+    *(("MaxPooling2D", "strides"), ("AveragePooling2D", "strides"), ("PReLU", "shared_axes")),
+    *(("Resizing", "height"), ("Resizing", "width"), ("Rescaling", "scale")),
+    ("GroupNormalization", "groups"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,12 @@ class Layer:
         named = [
             f"{name}={value!r}"
             for name, value in shown.items()
-            if name not in _POSITIONAL and (name not in default or value != _short(default[name]))
+            if name not in _POSITIONAL
+            and (
+                (self.operation, name) in _SAID
+                or name not in default
+                or value != _short(default[name])
+            )
         ]
         return f"{self.operation}({', '.join(positional + named)})"
 
