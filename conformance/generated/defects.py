@@ -35,7 +35,7 @@ class Defect:
     run: Optional[str]  # SINGLE or AT_ONCE; None: both
     symptoms: tuple[str, ...]
     patterns: tuple[Pattern, ...]  # a model that has one of them meets the defect
-    says: str  # what OpenCV's reason has in it; "": whatever it says
+    says: tuple[str, ...]  # one of them is in OpenCV's reason; empty: whatever it says
     reason: str
     link: str
     instead: str  # what avoids it
@@ -52,7 +52,8 @@ class Defect:
 
     def describes(self, shown: Shown, detail: str) -> bool:
         """Return whether a model that fails, with OpenCV's reason, is as it says."""
-        return self.says in detail and any(has(shown, pattern) for pattern in self.patterns)
+        said = not self.says or any(text in detail for text in self.says)
+        return said and any(has(shown, pattern) for pattern in self.patterns)
 
 
 def load_defects(path: Optional[Path] = None) -> tuple[Defect, ...]:
@@ -92,7 +93,7 @@ def _defect(where: str, table: Table) -> Defect:
         run=run,
         symptoms=symptoms,
         patterns=tuple(parse_pattern(where, one) for one in texts(where, table, "pattern")),
-        says=text(where, table, "says") or "",
+        says=texts(where, table, "says") if "says" in table else (),
         reason=text(where, table, "reason") or "",
         link=text(where, table, "link") or "",
         instead=text(where, table, "instead") or "",
