@@ -20,12 +20,12 @@ from conformance.cli.main import main
 from conformance.commands.reduction import Laboratory
 from conformance.commands.reproducers import Bench, Shown, write_folder
 from conformance.errors import ConformanceError
-from conformance.generated.code import VALUES, code_of
+from conformance.generated.code import code_of
 from conformance.generated.drawing import draw, plain
 from conformance.generated.findings import Finding
 from conformance.generated.outcomes import RIGHT, SINGLE, Outcome
 from conformance.generated.patterns import parse_pattern
-from conformance.generated.recipes import Layer, Recipe, shapes_of
+from conformance.generated.recipes import HEADS, Layer, Recipe, shapes_of
 from conformance.generated.reduced import (
     Reduced,
     attached,
@@ -151,13 +151,13 @@ def test_the_code_makes_the_model() -> None:
     for name, operation in OPERATIONS.items():
         others = {attribute: values[-1] for attribute, values in operation.attributes.items()}
         for given in [{}, others] if others else [{}]:
-            for head in VALUES:
+            for head in HEADS:
                 recipe = Recipe((12, 14, 3), (layer(name, 0, **given),), head)
                 if shapes_of(recipe) is None:
                     continue
                 with contextlib.redirect_stdout(io.StringIO()) as printed:
                     exec(code_of(recipe, "a model"), {})
-                assert printed.getvalue().strip() == str((None, VALUES[head])), recipe.words()
+                assert printed.getvalue().strip() == str((None, HEADS[head])), recipe.words()
                 checked += 1
                 if head == "flatten" and not given:
                     break
