@@ -10,10 +10,10 @@ from conformance.cli import BAD, OK
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.generated.defects import load_defects
-from conformance.generated.drawing import draw
 from conformance.generated.entries import ready_entries
-from conformance.generated.findings import Axes, Observed, find, in_words
-from conformance.results.cases import Results, read_results, results_files
+from conformance.generated.findings import find, in_words
+from conformance.results.cases import read_results, results_files
+from conformance.results.generated import outcomes_in
 
 HEADS = (
     *("id", "symptom", "importer, engine", "layers", "operations of the file"),
@@ -43,17 +43,9 @@ def run_findings(arguments: argparse.Namespace) -> int:
             "findings: none of the results has generated models: run pytest -m generated --results "
             "DIR on each OpenCV version first"
         )
-    recipes = {recipe.key(): recipe for recipe in draw(*_drawn(some))}
-    observed: dict[Axes, Observed] = {}
-    for one in some:
-        version = one.header["opencv"]["version"]
-        for line in one.generated:
-            axes = one.header["importer"], one.header["engine"], line["run"]
-            lines = observed.setdefault(axes, {}).setdefault(version, {})
-            if line["key"] in lines:
-                raise ConformanceError(f"{one.path}: a second run of OpenCV {version}; give one")
-            lines[line["key"]] = line
-    found = find(observed, recipes, load_defects(arguments.known_defects))
+    outcomes = outcomes_in(some)
+    defects = load_defects(arguments.known_defects)
+    found = find(outcomes.observed, outcomes.recipes, defects)
     if arguments.format == "json":
         print(json.dumps([finding.as_dict() for finding in found], indent=1))
     elif arguments.format == "toml":
@@ -65,16 +57,3 @@ def run_findings(arguments: argparse.Namespace) -> int:
         title = f"{len(found)} findings, {silent} silent, {new} not known"
         print_table(title, HEADS, [tuple(in_words(one)) for one in found], arguments.format)
     return BAD if any(finding.known is None for finding in found) else OK
-
-
-def _drawn(results: list[Results]) -> tuple[int, int]:
-    """Return number and seed of the models; raise ConformanceError where runs differ in them."""
-    first = results[0]
-    for one in results[1:]:
-        if one.header["generated"] != first.header["generated"]:
-            raise ConformanceError(
-                f"{one.path} is of other generated models than {first.path}: judge all versions by "
-                "one pack, with the same --generated and --generated-seed"
-            )
-    drawn = first.header["generated"]
-    return int(drawn["count"]), int(drawn["seed"])

@@ -1,0 +1,53 @@
+"""What results files say of generated models, in the form that findings are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from conformance.errors import ConformanceError
+from conformance.generated.drawing import draw
+from conformance.generated.findings import Axes, Observed
+from conformance.generated.outcomes import MODEL
+from conformance.generated.recipes import Recipe
+
+from .cases import Results
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The generated models of some results files, all judged by the same ones."""
+
+    recipes: dict[str, Recipe]  # by key, all that were drawn
+    observed: dict[Axes, Observed]  # by importer, engine and way to run; see findings
+
+
+def outcomes_in(results: Sequence[Results]) -> Outcomes:
+    """Return the outcomes in results files, of which each has generated models.
+
+    Raises ConformanceError where two are of other models, or of the same OpenCV, importer and
+    engine.
+    """
+    observed: dict[Axes, Observed] = {}
+    for one in results:
+        version = one.header["opencv"]["version"]
+        for line in one.generated:
+            axes = one.header["importer"], one.header["engine"], line["run"]
+            lines = observed.setdefault(axes, {}).setdefault(version, {})
+            if line["key"] in lines:
+                raise ConformanceError(f"{one.path}: a second run of OpenCV {version}; give one")
+            lines[line["key"]] = line
+    recipes = {recipe.key(): recipe for recipe in draw(*_drawn(results))} if results else {}
+    return Outcomes(recipes, observed)
+
+
+def _drawn(results: Sequence[Results]) -> tuple[int, int]:
+    """Return number and seed of the models; raise ConformanceError where runs differ in them."""
+    drawn = results[0].header[MODEL]
+    for one in results[1:]:
+        if one.header[MODEL] != drawn:
+            raise ConformanceError(
+                f"{one.path} is of other generated models than {results[0].path}: judge all "
+                "versions by one pack, with the same --generated and --generated-seed"
+            )
+    return int(drawn["count"]), int(drawn["seed"])
