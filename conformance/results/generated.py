@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Optional
 
 from conformance.errors import ConformanceError
 from conformance.generated.drawing import draw
@@ -51,3 +52,13 @@ def _drawn(results: Sequence[Results]) -> tuple[int, int]:
                 "versions by one pack, with the same --generated and --generated-seed"
             )
     return int(drawn["count"]), int(drawn["seed"])
+
+
+def divided(results: Results) -> tuple[Optional[Results], Optional[Results]]:
+    """Return a file's part about whole models and its part about generated ones, None: has none."""
+    if MODEL not in results.header:
+        return results, None
+    cases = [case for case in results.cases if case["stage"] != MODEL]
+    small = [case for case in results.cases if case["stage"] == MODEL]
+    whole = replace(results, cases=cases, generated=[]) if cases or results.runs else None
+    return whole, replace(results, cases=small, runs=[], layers=[])
