@@ -39,8 +39,8 @@ class Generated:
         new = [finding for finding in self.findings if finding.known is None]
         silent = sum(finding.silent for finding in new)
         return (
-            f"{self.right:,} of {self.judged:,} runs right; {len(self.findings):,} findings: "
-            f"{len(self.findings) - len(new)} known defects, {len(new):,} new"
+            f"{self.right:,} of {self.judged:,} runs right; findings: "
+            f"{len(self.findings) - len(new):,} of known defects, {len(new):,} new"
             + (f" ({silent:,} of them silent)" if silent else "")
         )
 

@@ -122,8 +122,8 @@ def cell_of(
 
     right, judged: how many models with the operation are right on single images, of how many that
     OpenCV was given. named: the findings on this version that name it, in whatever pattern, of
-    single images or of a batch. blamed: of these, those of single images whose pattern has no other
-    operation, be it with a value of an attribute.
+    single images or of a batch (which is judged where single images are right). blamed: of these,
+    those whose pattern has no other operation, be it with a value of an attribute.
 
     - no model judged: "not run"
     - some model right: "right" where no finding names it, else "partly"
@@ -159,11 +159,10 @@ class _Blame:
 def _blame(finding: Finding, defects: Mapping[str, Defect]) -> _Blame:
     defect = defects.get(finding.known or "")
     patterns = defect.patterns if defect else (parse_pattern(finding.id, finding.pattern),)
-    single = finding.run == SINGLE
     return _Blame(
         finding,
         frozenset(operation for pattern in patterns for operation, _ in pattern.tokens),
-        frozenset(p.tokens[0][0] for p in patterns if single and len(p.tokens) == 1),
+        frozenset(p.tokens[0][0] for p in patterns if len(p.tokens) == 1),
     )
 
 
