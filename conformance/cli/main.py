@@ -33,6 +33,7 @@ tolerances = Later("commands.tolerances")
 options = Later("cli.options")
 findings = Later("commands.findings")
 models = Later("commands.models")
+diversity = Later("commands.diversity")
 packs = Later("commands.packs")
 localize = Later("localize.command")
 faults = Later("faults.command")
@@ -60,11 +61,15 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
 
+def no_options(parser: argparse.ArgumentParser) -> None:
+    """Add nothing."""
+
+
 COMMANDS = (
     Command(
         "list",
         "the models, with input, preprocessing and accuracy",
-        options.no_options,
+        no_options,
         models.run_list,
     ),
     Command(
@@ -83,8 +88,8 @@ COMMANDS = (
     Command(
         "diversity",
         "how many classes each model tells apart (needs TensorFlow)",
-        models.diversity_options,
-        models.run_diversity,
+        diversity.diversity_options,
+        diversity.run_diversity,
     ),
     Command(
         "compare",

@@ -238,10 +238,6 @@ def _typed(value: Any) -> str:
     return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
-def no_options(parser: argparse.ArgumentParser) -> None:
-    """Add nothing."""
-
-
 def packs_option(parser: argparse.ArgumentParser) -> None:
     """Add --packs alone."""
     add_option(parser.add_argument, "--packs")

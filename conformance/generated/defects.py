@@ -13,11 +13,13 @@ from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.tables import Table, check_keys, holds, read_toml, specifier, text, texts
 
-from .outcomes import SYMPTOMS, Outcome
-from .patterns import Pattern, has, parse_pattern
-from .recipes import Recipe
+from .outcomes import AT_ONCE, SINGLE, SYMPTOMS, Outcome
+from .patterns import Pattern, Shown, has, parse_pattern
 
-_KEYS = ("name", "importer", "engine", "opencv", "symptom", "pattern", "reason", "link", "instead")
+_KEYS = (
+    *("name", "importer", "engine", "opencv", "run", "symptom", "pattern", "says", "reason"),
+    *("link", "instead"),
+)
 _REQUIRED = ("name", "importer", "symptom", "pattern", "reason")
 
 
@@ -30,20 +32,28 @@ class Defect:
     importers: tuple[str, ...]
     engine: Optional[str]  # None: any
     opencv: SpecifierSet
+    run: Optional[str]  # SINGLE or AT_ONCE; None: both
     symptoms: tuple[str, ...]
     patterns: tuple[Pattern, ...]  # a model that has one of them meets the defect
+    says: tuple[str, ...]  # one of them is in OpenCV's reason; empty: whatever it says
     reason: str
     link: str
     instead: str  # what avoids it
 
-    def covers(self, importer: str, engine: str, version: str, symptom: str) -> bool:
-        """Return whether it is about this importer, engine, version and symptom."""
+    def covers(self, importer: str, engine: str, version: str, run: str, symptom: str) -> bool:
+        """Return whether it is about this importer, engine, version, way to run and symptom."""
         return (
             importer in self.importers
             and self.engine in (None, engine)
             and holds(self.opencv, version)
+            and self.run in (None, run)
             and symptom in self.symptoms
         )
+
+    def describes(self, shown: Shown, detail: str) -> bool:
+        """Return whether a model that fails, with OpenCV's reason, is as it says."""
+        said = not self.says or any(text in detail for text in self.says)
+        return said and any(has(shown, pattern) for pattern in self.patterns)
 
 
 def load_defects(path: Optional[Path] = None) -> tuple[Defect, ...]:
@@ -66,7 +76,9 @@ def load_defects(path: Optional[Path] = None) -> tuple[Defect, ...]:
 
 def _defect(where: str, table: Table) -> Defect:
     check_keys(where, table, _KEYS, _REQUIRED)
-    symptoms = texts(where, table, "symptom")
+    symptoms, run = texts(where, table, "symptom"), text(where, table, "run")
+    if run not in (None, SINGLE, AT_ONCE):
+        raise ConformanceError(f"{where}: run = {run!r}; use {SINGLE!r} or {AT_ONCE!r}")
     for symptom in symptoms:
         if symptom not in SYMPTOMS[:-1]:
             raise ConformanceError(
@@ -78,8 +90,10 @@ def _defect(where: str, table: Table) -> Defect:
         importers=texts(where, table, "importer"),
         engine=text(where, table, "engine"),
         opencv=specifier(where, table, "opencv"),
+        run=run,
         symptoms=symptoms,
         patterns=tuple(parse_pattern(where, one) for one in texts(where, table, "pattern")),
+        says=texts(where, table, "says") if "says" in table else (),
         reason=text(where, table, "reason") or "",
         link=text(where, table, "link") or "",
         instead=text(where, table, "instead") or "",
@@ -88,7 +102,7 @@ def _defect(where: str, table: Table) -> Defect:
 
 def expected_defect(
     defects: Sequence[Defect],
-    recipe: Recipe,
+    shown: Shown,
     importer: str,
     engine: str,
     version: str,
@@ -96,8 +110,8 @@ def expected_defect(
 ) -> Optional[Defect]:
     """Return the known defect that an outcome is, or None."""
     for defect in defects:
-        if defect.covers(importer, engine, version, outcome.symptom) and any(
-            has(recipe, pattern) for pattern in defect.patterns
-        ):
+        if defect.covers(
+            importer, engine, version, outcome.run, outcome.symptom
+        ) and defect.describes(shown, outcome.detail):
             return defect
     return None

@@ -38,7 +38,7 @@ def ready_entries(found: Iterable[Finding], judged: Sequence[str]) -> Iterator[s
 
 def _table(number: int, entry: _Entry, findings: Sequence[Finding]) -> str:
     importers = list(dict.fromkeys(finding.importer for finding in findings))
-    engines = {finding.engine for finding in findings}
+    engines = {engine for finding in findings for engine in finding.engine.split(", ")}
     first = findings[0]
     operations = ", ".join(first.operations)
     reason = (

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Optional, Union
 
 from conformance.tables import release
 
 from .defects import Defect
-from .outcomes import RIGHT, SILENT, SYMPTOMS
-from .patterns import Pattern, has, layers_as, patterns_of
+from .outcomes import RIGHT, SILENT, SYMPTOMS, reason_kind
+from .patterns import (
+    ANY,
+    LONGEST,
+    Pattern,
+    Shown,
+    file_patterns,
+    has,
+    layer_patterns,
+    layers_as,
+)
 from .recipes import Recipe
 from .vocabulary import REGISTRY
 
@@ -62,10 +74,10 @@ def find(
 
     observed: by importer, engine and way to run. recipes: by key.
     """
-    patterns = {key: patterns_of(recipe) for key, recipe in recipes.items()}
     found: list[Finding] = []
+    patterns = {key: layer_patterns(Shown(recipe)) for key, recipe in recipes.items()}
     for axes, versions in observed.items():
-        source = _Source(axes, versions, recipes, patterns)
+        source = _source(axes, versions, recipes, patterns)
         left = source.failing()
         for defect in defects:
             some = {place for place in left if source.is_of(defect, place)}
@@ -74,7 +86,8 @@ def find(
                 found.append(_finding(source, _plainest(defect, some, source), some, defect))
         for symptom in SYMPTOMS[: SYMPTOMS.index(RIGHT)]:
             places = {place for place in left if source.symptom(place) == symptom}
-            for pattern, some in _causes(places, source).items():
+            causes = _refusals if symptom == "refused" else _causes
+            for pattern, some in causes(places, source):
                 found.append(_finding(source, pattern, some, None))
     return sorted(found, key=_harm)
 
@@ -88,39 +101,63 @@ class _Source:
 
     axes: Axes
     versions: Observed
-    recipes: Mapping[str, Recipe]
+    shown: Mapping[str, Shown]
     patterns: Mapping[str, Mapping[Pattern, tuple[int, ...]]]
 
-    def symptom(self, place: Place) -> str:
+    def line(self, place: Place) -> Line:
         version, key = place
-        return str(self.versions[version][key]["symptom"])
+        return self.versions[version][key]
+
+    def symptom(self, place: Place) -> str:
+        return str(self.line(place)["symptom"])
 
     def failing(self) -> set[Place]:
         places = {(version, key) for version, lines in self.versions.items() for key in lines}
         return {place for place in places if self.symptom(place) != RIGHT}
 
     def is_of(self, defect: Defect, place: Place) -> bool:
-        importer, engine, _ = self.axes
-        return defect.covers(importer, engine, place[0], self.symptom(place)) and any(
-            has(self.recipes[place[1]], pattern) for pattern in defect.patterns
-        )
+        importer, engine, run = self.axes
+        covers = defect.covers(importer, engine, place[0], run, self.symptom(place))
+        return covers and defect.describes(self.shown[place[1]], self.line(place).get("detail", ""))
 
-    def innocent(self, version: str) -> set[Pattern]:
-        """Return the patterns of which some model is right on a version."""
+    @cached_property
+    def right(self) -> dict[str, Counter[Pattern]]:
+        """By version, how many models that are right on it have each pattern."""
         return {
-            pattern
-            for key, line in self.versions[version].items()
-            if line["symptom"] == RIGHT
-            for pattern in self.patterns[key]
+            version: Counter(
+                pattern
+                for key, line in lines.items()
+                if line["symptom"] == RIGHT
+                for pattern in self.patterns[key]
+            )
+            for version, lines in self.versions.items()
         }
+
+    def has(self, key: str, pattern: Pattern) -> bool:
+        plain = len(pattern.tokens) <= LONGEST and pattern.cost[1] <= 1
+        return pattern in self.patterns[key] if plain else has(self.shown[key], pattern)
+
+
+def _source(
+    axes: Axes,
+    versions: Observed,
+    recipes: Mapping[str, Recipe],
+    of_layers: Mapping[str, Mapping[Pattern, tuple[int, ...]]],
+) -> _Source:
+    operations = {
+        key: tuple(dict.fromkeys(kind for kind, layer in line["operations"] if layer))
+        for lines in versions.values()
+        for key, line in lines.items()
+    }
+    shown = {key: Shown(recipes[key], own) for key, own in operations.items()}
+    patterns = {key: {**of_layers[key], **file_patterns(model)} for key, model in shown.items()}
+    return _Source(axes, versions, shown, patterns)
 
 
 def _plainest(defect: Defect, places: Iterable[Place], source: _Source) -> Pattern:
     """Return the defect's pattern that most of the models have."""
     keys = {key for _, key in places}
-    return max(
-        defect.patterns, key=lambda pattern: sum(has(source.recipes[key], pattern) for key in keys)
-    )
+    return max(defect.patterns, key=lambda pattern: sum(source.has(key, pattern) for key in keys))
 
 
 def _harm(finding: Finding) -> tuple[Any, ...]:
@@ -131,19 +168,59 @@ def _harm(finding: Finding) -> tuple[Any, ...]:
     return (not finding.silent, -common, -len(finding.cases), symptom, finding.id)
 
 
-def _causes(failing: set[Place], source: _Source) -> dict[Pattern, set[Place]]:
-    """Return the fewest plain patterns that account for all places, each with its places.
+def _refusals(failing: set[Place], source: _Source) -> Iterator[tuple[Pattern, set[Place]]]:
+    """Yield one pattern for each reason that OpenCV gives, with the places where it gives it.
 
-    A pattern is to blame on a version where no model that has it is right. The plainest ones come
-    first, of these the one that accounts for most of what is not accounted for yet.
+    It is the operation that the reason names; else the one that accounts for most of the places.
     """
-    innocent = {version: source.innocent(version) for version in {v for v, _ in failing}}
+    alike: dict[str, set[Place]] = {}
+    for place in failing:
+        alike.setdefault(reason_kind(source.line(place).get("detail", "")), set()).add(place)
+    for _, places in sorted(alike.items()):
+        named = [_named(place, source) for place in places]
+        common = set.intersection(*named)
+        if common:
+            yield min(common), places
+        else:
+            yield _commonest(places, source), places
+
+
+def _commonest(places: set[Place], source: _Source) -> Pattern:
+    """Return what accounts for most of the places, something that no right model has if it can."""
+    counts = Counter(p for _, key in places for p in source.patterns[key] if str(p) != ANY)
+    right: Counter[Pattern] = Counter()
+    for version in {version for version, _ in places}:
+        right.update({pattern: source.right[version][pattern] for pattern in counts})
+    return min(counts, key=lambda p: (right[p] > 0, -counts[p], right[p], p.cost, p))
+
+
+def _named(place: Place, source: _Source) -> set[Pattern]:
+    """Return those of the file's operations that OpenCV's reason names as the type to blame."""
+    detail = source.line(place).get("detail", "")
+    words = re.findall(r"type \"?(\w+)|Node \[(\w+)", detail)
+    named = {Pattern(file=word) for pair in words for word in pair if word}
+    return named & set(source.patterns[place[1]])
+
+
+# So many models that fail make a pattern a suspect though a third as many that have it are right.
+_MANY = 20
+
+
+def _causes(failing: set[Place], source: _Source) -> Iterator[tuple[Pattern, set[Place]]]:
+    """Yield the fewest plain patterns that account for all places, each with its places.
+
+    A pattern is to blame on a version where no model that has it is right, or few of many. The
+    plainest ones come first, of these the one that accounts for most of what is not accounted for.
+    """
     suspects: dict[Pattern, set[Place]] = {}
-    for version, key in failing:
-        for pattern in source.patterns[key]:
-            if pattern not in innocent[version]:
-                suspects.setdefault(pattern, set()).add((version, key))
-    chosen: dict[Pattern, set[Place]] = {}
+    for version in {version for version, _ in failing}:
+        right = source.right[version]
+        keys = [key for v, key in failing if v == version]
+        counts = Counter(pattern for key in keys for pattern in source.patterns[key])
+        for key in keys:
+            for pattern in source.patterns[key]:
+                if not right[pattern] or counts[pattern] >= max(_MANY, 3 * right[pattern]):
+                    suspects.setdefault(pattern, set()).add((version, key))
     left = set(failing)
     for cost in sorted({pattern.cost for pattern in suspects}):
         rows = {p: places for p, places in suspects.items() if p.cost == cost}
@@ -151,22 +228,23 @@ def _causes(failing: set[Place], source: _Source) -> dict[Pattern, set[Place]]:
             best = min(rows, key=lambda p: (-len(rows[p] & left), p))
             if not rows[best] & left:
                 break
-            chosen[best] = rows.pop(best)
-            left -= chosen[best]
-    return chosen
+            places = rows.pop(best)
+            left -= places
+            yield best, places
 
 
 def _finding(
     source: _Source, pattern: Pattern, places: set[Place], defect: Optional[Defect]
 ) -> Finding:
     importer, engine, run = source.axes
-    ordered = sorted(places, key=lambda place: (len(source.recipes[place[1]].layers), place[1]))
-    lines = [source.versions[version][key] for version, key in ordered]
+    size = {key: len(model.recipe.layers) for key, model in source.shown.items()}
+    ordered = sorted(places, key=lambda place: (size[place[1]], place[1], release(place[0])))
+    lines = [source.line(place) for place in ordered]
     first, plainest = lines[0], ordered[0][1]
     worst = max(lines, key=lambda line: float(line.get("deviation") or 0.0))
     symptom = min((line["symptom"] for line in lines), key=SYMPTOMS.index)
-    recipe = source.recipes[plainest]
-    chain = _chain(source, plainest, pattern)
+    shown = source.shown[plainest]
+    recipe, chain = shown.recipe, _chain(source, plainest, pattern)
     height, width, channels = recipe.input
     sides = (None, None) if recipe.any_size else (height, width)
     axes = "|".join([*source.axes, symptom, str(pattern)])
@@ -178,8 +256,8 @@ def _finding(
         run=run,
         bad=sorted({version for version, _ in places}, key=release),
         good=_good(source, pattern),
-        operations=[operation for operation, layer in first["operations"] if layer in chain],
-        layers=[recipe.layers[number - 1].words() for number in chain],
+        operations=_operations(first, pattern, chain, len(recipe.layers)),
+        layers=[shown.layers[number].words() for number in chain],
         input=[None, *sides, channels],
         deviation=worst.get("deviation"),
         allowed=worst.get("allowed"),
@@ -191,17 +269,23 @@ def _finding(
     )
 
 
+def _operations(line: Line, pattern: Pattern, chain: Sequence[int], last: int) -> list[str]:
+    """Return the file's operations of the layers to blame, those of the head being numbered 0."""
+    if pattern.file:
+        return [pattern.file]
+    numbers = {number if number <= last else 0 for number in chain}
+    return [operation for operation, layer in line["operations"] if layer in numbers]
+
+
 def _chain(source: _Source, key: str, pattern: Pattern) -> tuple[int, ...]:
     """Return the numbers of a model's layers that are as the pattern asks, all of them for "*"."""
-    recipe = source.recipes[key]
-    everything = tuple(range(1, len(recipe.layers) + 1))
     found = source.patterns[key].get(pattern)
-    return found or next(layers_as(recipe, pattern), everything)
+    return found or next(layers_as(source.shown[key], pattern), ())
 
 
 def _good(source: _Source, pattern: Pattern) -> list[str]:
     """Return the versions on which every judged model that has the pattern is right."""
-    keys = [key for key, recipe in source.recipes.items() if has(recipe, pattern)]
+    keys = [key for key in source.shown if source.has(key, pattern)]
     found = []
     for version, lines in source.versions.items():
         judged = [lines[key]["symptom"] for key in keys if key in lines]

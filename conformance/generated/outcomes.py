@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
@@ -140,3 +141,23 @@ def _refused(key: str, run: str, error: Optional[Array]) -> Outcome:
 def _gap(first: Array, second: Array) -> float:
     same = first.shape == second.shape
     return float(np.abs(first.astype(np.float64) - second).max()) if same else float("inf")
+
+
+def reason_kind(detail: str) -> str:
+    """Return OpenCV's reason without what is of one model or one build alone.
+
+    That is node names, numbers, and the place in OpenCV's source.
+    """
+    for pattern, text in _OF_ONE_MODEL:
+        detail = re.sub(pattern, text, detail, flags=re.DOTALL)
+    return detail.strip()
+
+
+_OF_ONE_MODEL = (
+    (r" \(node '[^']*'\)$", ""),
+    (r" ?\(-\d+:[^()]*\)", ""),
+    (r"OpenCV\([^)]*\) \S+", ""),
+    (r"in function '.*?' > |cv::dnn::dnn\w+::|const ", ""),
+    (r"[\"']?[\w.]+[/!][^\s\"',]*?([A-Za-z]\w*)?(/\d+)?(:\d+)?[\"']?(?=[\s,)]|$)", r"…/\1"),
+    (r"\d+", "#"),
+)

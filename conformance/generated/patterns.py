@@ -1,30 +1,44 @@
-"""Patterns of layers: what models that fail have in common, and models that pass have not."""
+"""Patterns: what models that fail have in common, and models that pass have not.
+
+A pattern is of layers, in Keras' words and with the values of attributes that matter, or of one
+operation of the file, in brackets. Stem and head count: a classifier's Dense can be to blame.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from conformance.errors import ConformanceError
 
-from .recipes import Recipe
+from .drawing import plain
+from .recipes import HEADS, Layer, Recipe, shapes_of
 from .vocabulary import OPERATIONS
 
 # One layer of a pattern: its operation, and values that some of its attributes must have.
 Token = tuple[str, tuple[tuple[str, str], ...]]
 ANY = "*"
+LONGEST = 3
 _TOKEN = re.compile(r"(\w+)=(\([^=]*\)|[^\s]+)")
+_FILE = re.compile(r"\[(\w+)\]")
 
 
 @dataclass(frozen=True, order=True)
 class Pattern:
-    """Layers of which each takes what the one before gives, in that order; "*" is any model."""
+    """Layers of which each takes what the one before gives, in that order; "*" is any model.
 
-    tokens: tuple[Token, ...]
+    Or, with `file`, an operation that the file has.
+    """
+
+    tokens: tuple[Token, ...] = ()
+    file: str = ""
 
     def __str__(self) -> str:
+        if self.file:
+            return f"[{self.file}]"
         texts = [
             " ".join([operation, *(f"{name}={value}" for name, value in given)])
             for operation, given in self.tokens
@@ -34,7 +48,30 @@ class Pattern:
     @property
     def cost(self) -> tuple[int, int]:
         """What makes a pattern less plain: its layers, and the values that it asks for."""
-        return len(self.tokens), sum(len(given) for _, given in self.tokens)
+        return len(self.tokens) or len(self.file[:1]), sum(len(given) for _, given in self.tokens)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A model as patterns see it: its recipe, and the operations of one importer's file."""
+
+    recipe: Recipe
+    operations: Collection[str] = ()
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The stem, whose number is 0, the recipe's layers and those of the head."""
+        recipe, shapes = self.recipe, shapes_of(self.recipe) or [(0, 0, 0)]
+        ends: list[tuple[str, dict[str, Any]]] = [("Dense", {"units": HEADS[recipe.head]})]
+        if len(shapes[-1]) == 3:
+            ends.insert(0, ("GlobalAveragePooling2D" if recipe.head == "gap" else "Flatten", {}))
+        if recipe.head == "gap":
+            ends.append(("Softmax", {}))
+        stem = Layer("Conv2D", plain("Conv2D", padding="same"), ())
+        found = [stem, *recipe.layers]
+        for operation, given in ends:
+            found.append(Layer(operation, plain(operation, **given), (len(found) - 1,)))
+        return found
 
 
 def parse_pattern(where: str, text: str) -> Pattern:
@@ -42,6 +79,9 @@ def parse_pattern(where: str, text: str) -> Pattern:
 
     Raises ConformanceError naming `where` for an unknown operation or attribute.
     """
+    of_file = _FILE.fullmatch(text.strip())
+    if of_file:
+        return Pattern(file=of_file[1])
     tokens = []
     for part in [] if text.strip() == ANY else text.split("->"):
         operation, _, rest = part.strip().partition(" ")
@@ -58,25 +98,33 @@ def parse_pattern(where: str, text: str) -> Pattern:
     return Pattern(tuple(tokens))
 
 
-def chains(recipe: Recipe, longest: int = 3) -> Iterator[tuple[int, ...]]:
+def chains(layers: Collection[Layer], longest: int = LONGEST) -> Iterator[tuple[int, ...]]:
     """Yield the numbers of layers one after the other, up to `longest` of them."""
-    ending: dict[int, list[tuple[int, ...]]] = {0: [()]}
-    for number, layer in enumerate(recipe.layers, 1):
+    ending: list[list[tuple[int, ...]]] = []
+    for number, layer in enumerate(layers):
         before = [chain for source in layer.inputs for chain in ending[source]]
-        ending[number] = [(number,)] + [
-            (*chain, number) for chain in dict.fromkeys(before) if 0 < len(chain) < longest
-        ]
+        ending.append(
+            [(number,), *((*c, number) for c in dict.fromkeys(before) if len(c) < longest)]
+        )
         yield from ending[number]
 
 
-def patterns_of(recipe: Recipe, longest: int = 3) -> dict[Pattern, tuple[int, ...]]:
-    """Return each pattern that a recipe has, with the numbers of the layers that show it.
+def file_patterns(shown: Shown) -> dict[Pattern, tuple[int, ...]]:
+    """Return a pattern for each operation of the file, with the numbers of the recipe's layers."""
+    own = tuple(range(1, len(shown.recipe.layers) + 1))
+    return {Pattern(file=operation): own for operation in shown.operations}
 
-    Any model's, every chain of layers without values, and with one value of one of its layers.
+
+def layer_patterns(shown: Shown) -> dict[Pattern, tuple[int, ...]]:
+    """Return each pattern of layers that a model has, with the numbers of the layers that show it.
+
+    Any model's, every chain of up to LONGEST layers without values, and with one value of one of
+    its layers.
     """
-    found: dict[Pattern, tuple[int, ...]] = {Pattern(()): tuple(range(1, len(recipe.layers) + 1))}
-    for chain in chains(recipe, longest):
-        layers = [recipe.layers[number - 1] for number in chain]
+    own = tuple(range(1, len(shown.recipe.layers) + 1))
+    found: dict[Pattern, tuple[int, ...]] = {Pattern(): own}
+    for chain in chains(shown.layers):
+        layers = [shown.layers[number] for number in chain]
         bare: list[Token] = [(layer.operation, ()) for layer in layers]
         found.setdefault(Pattern(tuple(bare)), chain)
         for place, layer in enumerate(layers):
@@ -91,17 +139,19 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
-def has(recipe: Recipe, pattern: Pattern) -> bool:
-    """Return whether some layers of a recipe are as the pattern asks."""
-    return not pattern.tokens or next(layers_as(recipe, pattern), None) is not None
+def has(shown: Shown, pattern: Pattern) -> bool:
+    """Return whether a model is as the pattern asks."""
+    if pattern.file:
+        return pattern.file in shown.operations
+    return not pattern.tokens or next(layers_as(shown, pattern), None) is not None
 
 
-def layers_as(recipe: Recipe, pattern: Pattern) -> Iterator[tuple[int, ...]]:
+def layers_as(shown: Shown, pattern: Pattern) -> Iterator[tuple[int, ...]]:
     """Yield the numbers of layers that are as the pattern asks."""
     length = len(pattern.tokens)
-    for chain in chains(recipe, length):
+    for chain in chains(shown.layers, length):
         tokens = zip(chain, pattern.tokens)
-        if len(chain) == length and all(_is(recipe.layers[n - 1], token) for n, token in tokens):
+        if len(chain) == length and all(_is(shown.layers[n], token) for n, token in tokens):
             yield chain
 
 

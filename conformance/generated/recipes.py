@@ -18,7 +18,14 @@ from .vocabulary import OPERATIONS
 SCHEMA = 1
 # Of Keras' layers, arguments that a reader writes without their names, in this order.
 _POSITIONAL = ("filters", "units", "pool_size", "kernel_size", "size", "cropping", "dims")
-_HEADS = ("gap", "flatten")
+# Each head, with how many values it gives.
+HEADS = {"gap": 5, "flatten": 6}
+# Attributes that a reader must see though they are plain: Keras has another default, or none.
+_SAID = {
+    *(("MaxPooling2D", "strides"), ("AveragePooling2D", "strides"), ("PReLU", "shared_axes")),
+    *(("Resizing", "height"), ("Resizing", "width"), ("Rescaling", "scale")),
+    ("GroupNormalization", "groups"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,12 @@ class Layer:
         named = [
             f"{name}={value!r}"
             for name, value in shown.items()
-            if name not in _POSITIONAL and (name not in default or value != _short(default[name]))
+            if name not in _POSITIONAL
+            and (
+                (self.operation, name) in _SAID
+                or name not in default
+                or value != _short(default[name])
+            )
         ]
         return f"{self.operation}({', '.join(positional + named)})"
 
@@ -161,8 +173,8 @@ def problem_of(recipe: Recipe) -> str:
             )
         if any(not 0 <= source < number for source in layer.inputs):
             return f"layer {number}: takes a layer that does not come before it"
-    if recipe.head not in _HEADS:
-        return f"head {recipe.head!r}: use one of {', '.join(_HEADS)}"
+    if recipe.head not in HEADS:
+        return f"head {recipe.head!r}: use one of {', '.join(HEADS)}"
     return "" if shapes_of(recipe) else "its shapes do not fit each other"
 
 

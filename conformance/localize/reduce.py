@@ -7,9 +7,6 @@ the failure is asked of the script itself, in a process of its own.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +16,13 @@ import numpy as np
 
 from conformance.candidate import BATCH, DOING, CandidateRun, RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.capability import ENGINES
-from conformance.opencv.importers import IMPORTERS
+from conformance.opencv.scripts import failing_output, quoted, read_call
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.conversion import require_conversion
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
 from conformance.pack.request import keras_flavour
 from conformance.pack.sampling import SAMPLED
-from conformance.processes.child import run_child
 from conformance.session import Session
 from conformance.tables import release
 from conformance.verdict.checks import judge_run
@@ -39,7 +34,6 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 20
 _CHANNELS = (64, 16, 4)
-_TIMEOUT = 120.0  # seconds for one part
 _DEVIATION = "root mean square deviation"  # what the script prints where OpenCV answers
 
 _SCRIPT = '''"""{title}. Needs cv2 and NumPy only."""
@@ -54,7 +48,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 image = np.load(os.path.join(here, "input.npy"))  # NHWC
 expected = np.load(os.path.join(here, "expected.npy"))  # NHWC, TensorFlow in float64
 print("OpenCV", cv2.__version__, flush=True)
-net = cv2.dnn.{reader}(os.path.join(here, "{file}"){engine})
+net = {read}
 {switches}net.setInput(np.ascontiguousarray(np.moveaxis(image, -1, 1)))
 output = net.forward()
 expected = np.moveaxis(expected, -1, 1)
@@ -236,7 +230,7 @@ def _attempt(case: _Case, part: Part) -> Optional[str]:
     title = f"{case.target.op} on OpenCV {case.session.capability['version']}, {case.config.title}"
     script = case.folder / "reproduce.py"
     script.write_text(_script(case, allowance, title), encoding="utf-8")
-    return _failing_output(script)
+    return failing_output(script)
 
 
 def _allowance(case: _Case, part: Part) -> Allowance:
@@ -245,9 +239,7 @@ def _allowance(case: _Case, part: Part) -> Allowance:
 
 
 def _script(case: _Case, allowance: Allowance, title: str) -> str:
-    engines = case.session.capability["engines"]
-    importer = IMPORTERS[case.config.importer]
-    engine = [*map(json.dumps, importer.BEFORE_ENGINE), f"cv2.dnn.{ENGINES[case.config.engine]}"]
+    engines, config = case.session.capability["engines"], case.config
     shape = "shape" if case.batch else "size"  # of one image axes of size 1 may be missing
     return _SCRIPT.format(
         title=title,
@@ -255,9 +247,7 @@ def _script(case: _Case, allowance: Allowance, title: str) -> str:
         differs=f"output.{shape} != expected.{shape}",
         limit=float(allowance.values[0]),
         why=_why(allowance),
-        reader=importer.READER,
-        file=case.file.name,
-        engine="".join(f", {argument}" for argument in engine) if len(engines) > 1 else "",
+        read=read_call(config.importer, config.engine, engines, case.file.name),
         switches="".join(line + "\n" for line in _switches(case)),
     )
 
@@ -273,17 +263,6 @@ def _switches(case: _Case) -> Iterator[str]:
 
 def _why(allowance: Allowance) -> str:
     return f"{allowance.multiple:g} x TensorFlow's own float32 rounding, {allowance.reason}"
-
-
-def _failing_output(script: Path) -> Optional[str]:
-    """Return what the script printed if it shows a deviation, an error of OpenCV or a crash."""
-    ending = run_child([sys.executable, str(script.resolve())], _TIMEOUT)
-    if ending.code == 0:
-        return None
-    if ending.code is not None and "OpenCV" not in ending.output:
-        raise ConformanceError(f"{script} could not be run: its process {ending}")
-    crash = f"\nThe process {ending.how}." if ending.code is None or ending.signal else ""
-    return f"{ending.output}{ending.log}".strip() + crash
 
 
 def _shrink(case: _Case, part: Part) -> Optional[tuple[Part, str]]:
@@ -338,13 +317,11 @@ def _write_issue(case: _Case, part: Part, output: str) -> str:
     node, op = _at_fault(case, part)
     size = case.file.stat().st_size / 1024
     nodes = "1 operation" if part.nodes == 1 else f"{part.nodes} operations"
-    # Whoever reads the issue has the files elsewhere, and need not know where they were made.
-    output = output.replace(f"{case.folder.resolve()}{os.sep}", "")
     text = _ISSUE.format(
         title=_title(case, output, op),
         nodes=nodes,
         size=f"{size:.0f}",
-        output="\n".join("    " + line for line in output.splitlines()),
+        output=quoted(output, case.folder),
         version=found["version"],
         title_of_run=case.config.title,
         file=case.file.name,

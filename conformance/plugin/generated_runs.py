@@ -15,11 +15,13 @@ from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.generated.defects import Defect, expected_defect, load_defects
 from conformance.generated.drawing import draw
-from conformance.generated.outcomes import MODEL, SINGLE, Judge, Outcome
+from conformance.generated.outcomes import AT_ONCE, MODEL, SINGLE, Judge, Outcome
+from conformance.generated.patterns import Shown
 from conformance.generated.recipes import Recipe
 from conformance.generated.run import outcomes_of
 from conformance.generated.store import (
     COUNT,
+    SMALL,
     GeneratedPack,
     Request,
     find_generated,
@@ -31,14 +33,31 @@ from conformance.processes.progress import Event
 from conformance.results.lines import Line, json_number
 from conformance.session import Session
 
+from .options import rerun_command, session_of
+
 MARK = "generated"
-WHAT = "judges small generated models; runs only when asked for with -m"
+WHAT = f"judges small generated models: {SMALL} in a plain run, {COUNT} where asked for with -m"
+_GENERATED = pytest.StashKey["Generated"]()
 
 
 def is_asked(config: pytest.Config) -> bool:
-    """Return whether generated models were asked for."""
+    """Return whether generated models were asked for by name."""
     expression = config.option.markexpr or ""
-    return MARK in expression and f"not {MARK}" not in expression
+    named = MARK in expression and f"not {MARK}" not in expression
+    return named or config.getoption("--generated") is not None
+
+
+def count_asked(config: pytest.Config) -> int:
+    """Return how many generated models a run judges, 0 where it is about something else.
+
+    That is a run of models of the user's own, or of a marker that is none of theirs.
+    """
+    asked: Optional[int] = config.getoption("--generated")
+    if asked is not None:
+        return asked
+    if is_asked(config):
+        return COUNT
+    return 0 if config.option.markexpr or session_of(config).choices.chosen else SMALL
 
 
 @dataclass
@@ -46,6 +65,7 @@ class Generated:
     """The generated models of a session: their recipes, pack, outcomes and known defects."""
 
     session: Session
+    count: int  # of models
     known: Optional[Path] = None  # a file of known defects instead of the suite's own
     failure: str = ""  # why the pack could not be built
     _outcomes: dict[RunConfig, dict[tuple[str, str], Outcome]] = field(default_factory=dict)
@@ -53,9 +73,8 @@ class Generated:
     @cached_property
     def request(self) -> Request:
         """What is judged."""
-        asked = self.session.choices
-        count = COUNT if asked.generated is None else asked.generated
-        return Request(count, asked.generated_seed, tuple(self.session.importers))
+        seed = self.session.choices.generated_seed
+        return Request(self.count, seed, tuple(self.session.importers))
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
@@ -78,6 +97,11 @@ class Generated:
         asked, drawn = self.request, {"count": self.request.count, "seed": self.request.seed}
         found = find_generated(self.session.choices.packs, asked)
         return {**drawn, "digest": "" if found is None else found.digest()}
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a pack that has what is asked for."""
+        return find_generated(self.session.choices.packs, self.request) is not None
 
     def build(self, report: Callable[[Event], None]) -> None:
         """Build the pack where it is missing and TensorFlow is installed."""
@@ -105,9 +129,10 @@ class Generated:
     def defect(self, config: RunConfig, outcome: Outcome) -> Optional[Defect]:
         """Return the known defect that an outcome is, or None."""
         version = self.session.capability["version"]
-        recipe = self.recipes[outcome.key]
+        operations = self.pack.models[outcome.key]["operations"].get(config.importer, [])
+        shown = Shown(self.recipes[outcome.key], [kind for kind, layer in operations if layer])
         return expected_defect(
-            self.defects, recipe, config.importer, config.engine, version, outcome
+            self.defects, shown, config.importer, config.engine, version, outcome
         )
 
     def line(self, config: RunConfig, outcome: Outcome) -> Line:
@@ -172,7 +197,8 @@ def unmet(generated: Generated, config: RunConfig) -> list[Defect]:
         for defect in generated.defects
         if defect.name not in met
         and any(
-            defect.covers(config.importer, config.engine, version, symptom)
+            defect.covers(config.importer, config.engine, version, run, symptom)
+            for run in (SINGLE, AT_ONCE)
             for symptom in defect.symptoms
         )
     ]
@@ -190,3 +216,35 @@ def judged(generated: Generated, config: RunConfig, key: str, run: str) -> Optio
     if reason is not None:
         raise ConformanceError(f"the converter refuses it: {reason}")
     return generated.outcomes(config).get((key, run))
+
+
+def generated_of(config: pytest.Config) -> Generated:
+    """Return the session's generated models, found on first use."""
+    if _GENERATED not in config.stash:
+        known = config.getoption("--known-defects")
+        config.stash[_GENERATED] = Generated(
+            session_of(config), count_asked(config), Path(known) if known else None
+        )
+    return config.stash[_GENERATED]
+
+
+@pytest.fixture(scope="session")
+def generated(request: pytest.FixtureRequest) -> Generated:
+    """The generated models, their pack, and what came of them."""
+    found = generated_of(request.config)
+    try:
+        found.pack  # noqa: B018  # one error for all that want it
+        found.defects  # noqa: B018
+    except ConformanceError as error:
+        message = str(error)
+    else:
+        return found
+    if not is_asked(request.config) and not found.is_there:
+        pytest.skip(message)  # packs made for a run of the big models are no mistake
+    pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture
+def rerun(request: pytest.FixtureRequest) -> str:
+    """The command that runs just this case again."""
+    return rerun_command(request.node, request.config, None)

@@ -30,17 +30,15 @@ from . import INI, SELFTEST, asks_for_suite, generated_runs
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
 from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
-from .generated_runs import Generated
+from .generated_runs import generated_of
 from .header import header
-from .options import add_options, asked_models, new_session, rerun_command
+from .options import add_options, asked_models, rerun_command, session_of
 from .recorder import Recorder
 from .table import verdict_table
 
 # Tests of models of the user's only.
 OWN = "own"
 _EXTENDED = "models of the extended registry; run only when asked for"
-_SESSION = pytest.StashKey[Session]()
-_GENERATED = pytest.StashKey[Generated]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,10 +68,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"extended: {_EXTENDED}")
     for optional in (recording, selecting, generated_runs):
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
+    config.pluginmanager.register(generated_runs, "conformance generated models")
     _check_models(config)
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
-        drawn = generated_of(config) if generated_runs.is_asked(config) else None
+        drawn = generated_of(config) if generated_runs.count_asked(config) else None
         config.pluginmanager.register(Recorder(Path(results), session_of(config), drawn))
     if selecting.is_asked(config):
         selecting.check(config)
@@ -128,16 +127,6 @@ def _check_evaluated(config: pytest.Config) -> None:
         )
 
 
-def session_of(config: pytest.Config) -> Session:
-    """Return the session's state, made on first use; raise pytest.UsageError for bad options."""
-    if _SESSION not in config.stash:
-        try:
-            config.stash[_SESSION] = new_session(config)
-        except ConformanceError as error:
-            raise pytest.UsageError(str(error)) from None
-    return config.stash[_SESSION]
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
     """Leave the suite's own tests out unless they are asked for (``--pyargs conformance``)."""
     asked = any("selftest" in arg for arg in config.invocation_params.args)
@@ -160,11 +149,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         formats = _formats(metafunc.config)
         metafunc.parametrize("conversion", formats, indirect=True, scope="session")
     if "generated_key" in metafunc.fixturenames:
-        asked = generated_runs.is_asked(metafunc.config)
+        asked = generated_runs.count_asked(metafunc.config)
         keys = list(generated_of(metafunc.config).recipes) if asked else []
         metafunc.parametrize("generated_key", keys, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
+        if metafunc.definition.get_closest_marker(generated_runs.MARK):
+            variants = [one for one in variants if not one.switches]
         ids = ["-".join(filter(None, (v.variant, v.switches))) for v in variants]
         metafunc.parametrize("variant", variants, ids=ids, scope="session")
 
@@ -200,7 +191,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _deselect(config, items, recording.MARK)
     if not selecting.is_asked(config):
         _deselect(config, items, selecting.MARK)
-    if not generated_runs.is_asked(config):
+    if not generated_runs.count_asked(config):
         _deselect(config, items, generated_runs.MARK)
     _leave_out(config, items, is_batch_of_one)
     if not _formats(config):
@@ -254,34 +245,6 @@ def _announcer(config: pytest.Config) -> Callable[[Event], None]:
 def conformance_session(request: pytest.FixtureRequest) -> Session:
     """What this session knows of OpenCV, packs and runs."""
     return session_of(request.config)
-
-
-def generated_of(config: pytest.Config) -> Generated:
-    """Return the session's generated models, found on first use."""
-    if _GENERATED not in config.stash:
-        known = config.getoption("--known-defects")
-        config.stash[_GENERATED] = Generated(session_of(config), Path(known) if known else None)
-    return config.stash[_GENERATED]
-
-
-@pytest.fixture(scope="session")
-def generated(request: pytest.FixtureRequest) -> Generated:
-    """The generated models, their pack, and what came of them."""
-    found = generated_of(request.config)
-    try:
-        found.pack  # noqa: B018  # one error for all that want it
-        found.defects  # noqa: B018
-    except ConformanceError as error:
-        message = str(error)
-    else:
-        return found
-    pytest.fail(message, pytrace=False)
-
-
-@pytest.fixture
-def rerun(request: pytest.FixtureRequest) -> str:
-    """The command that runs just this case again."""
-    return rerun_command(request.node, request.config, None)
 
 
 @pytest.fixture(scope="session")

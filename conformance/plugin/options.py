@@ -11,6 +11,7 @@ from typing import Any, Optional
 import pytest
 
 from conformance.cli.options import DECIDING, OWN, add_option, chosen, repeated
+from conformance.errors import ConformanceError
 from conformance.imagenet.options import OPTIONS as IMAGENET
 from conformance.own_models import FORMATS, MODELS_FILE, Chosen, OwnModel
 from conformance.pack.request import keras_flavour
@@ -78,6 +79,19 @@ def new_session(config: pytest.Config) -> Session:
     )
     session.capability  # noqa: B018  # a missing cv2 is reported before anything is collected
     return session
+
+
+_SESSION = pytest.StashKey[Session]()
+
+
+def session_of(config: pytest.Config) -> Session:
+    """Return the session's state, made on first use; raise pytest.UsageError for bad options."""
+    if _SESSION not in config.stash:
+        try:
+            config.stash[_SESSION] = new_session(config)
+        except ConformanceError as error:
+            raise pytest.UsageError(str(error)) from None
+    return config.stash[_SESSION]
 
 
 def rerun_command(item: pytest.Item, config: pytest.Config, own: Optional[OwnModel]) -> str:

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from conformance.generated.outcomes import MODEL
 from conformance.models import model_order
 from conformance.results.outcomes import worst, worst_first
 
@@ -107,8 +108,14 @@ def verdict_table(reports: Iterable[Any], width: int) -> str:
     return out.getvalue()
 
 
+# What outcomes are called of generated models.
+_OF_GENERATED = {"failed": "new", "xfailed": "known defects", "passed": "right"}
+
+
 def _counts(row: Row) -> str:
-    return ", ".join(f"{count} {outcome}" for outcome, count in worst_first(row.counts).items())
+    words = _OF_GENERATED if row.model == MODEL else {}
+    counts = worst_first(row.counts).items()
+    return ", ".join(f"{count} {words.get(outcome, outcome)}" for outcome, count in counts)
 
 
 def _headline(row: Row) -> tuple[str, str, str]:

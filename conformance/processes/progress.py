@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Callable
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from .serve import own_standard_output
 
 STYLES = ("auto", "plain", "json")
@@ -82,6 +79,15 @@ def reporter(style: str, total: int) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def _live_line(total: int) -> Iterator[Report]:
+    from rich.console import Console  # a tenth of a second that most commands can do without
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     columns = (
         MofNCompleteColumn(),
         BarColumn(bar_width=15),

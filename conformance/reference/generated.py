@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
 from conformance.generated import shapes
-from conformance.generated.recipes import STEM_FILTERS, Layer, Recipe, shapes_of
+from conformance.generated.recipes import HEADS, STEM_FILTERS, Layer, Recipe, shapes_of
 from conformance.generated.vocabulary import ACTIVATIONS, ARITHMETIC, OPERATIONS, REDUCTIONS
 from conformance.pack.format import GRAPH
 from conformance.pack.formats import FORMATS
@@ -33,7 +33,6 @@ layers: Any = keras.layers
 IMAGES = 4
 # By importer, the file that it reads.
 FILE_OF = {"tensorflow": GRAPH, **{name: of.file for name, of in FORMATS.items()}}
-VALUES = {"gap": 5, "flatten": 6}  # outputs of each head
 # A model is ill-conditioned, and left out, where an input changed by NUDGE (relative) moves a value
 # by over MOVED of the greatest: no rounding could be judged by it.
 NUDGE, MOVED = 1e-5, 0.01
@@ -145,7 +144,7 @@ def _head(recipe: Recipe, x: Any, shape: shapes.Shape) -> Any:
     if len(shape) == 3:
         pooled = layers.GlobalAveragePooling2D(name="head_pool")
         x = pooled(x) if recipe.head == "gap" else layers.Flatten(name="head_flatten")(x)
-    x = layers.Dense(VALUES[recipe.head], name="head_dense")(x)
+    x = layers.Dense(HEADS[recipe.head], name="head_dense")(x)
     return layers.Activation("softmax", name="head_softmax")(x) if recipe.head == "gap" else x
 
 

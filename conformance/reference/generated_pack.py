@@ -6,8 +6,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from conformance.generated.store import (
     producer_of,
 )
 from conformance.pack.store import write_sealed
+from conformance.processes.pool import process_pool
 
 Progress = Callable[[str], None]
 # So many models a task: each process gives Keras' memory back by clearing it after each model.
@@ -78,10 +79,13 @@ Part = tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]
 
 def _built(recipes: list[Recipe], importers: list[str], workers: int) -> Iterator[Part]:
     chunks = [recipes[start : start + CHUNK] for start in range(0, len(recipes), CHUNK)]
-    count = min(workers or os.cpu_count() or 1, len(chunks))
-    context = get_context("spawn")  # TensorFlow does not survive a fork
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread) as pool:
+    with building_pool(min(workers or os.cpu_count() or 1, len(chunks))) as pool:
         yield from pool.map(build_part, chunks, [importers] * len(chunks))
+
+
+def building_pool(workers: int = 0) -> AbstractContextManager[ProcessPoolExecutor]:
+    """Give the processes that build models by `build_part`, by default one a core."""
+    return process_pool(workers or os.cpu_count() or 1, "building generated models", _one_thread)
 
 
 def _one_thread() -> None:

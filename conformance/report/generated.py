@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from conformance.generated.defects import Defect
@@ -61,7 +61,7 @@ def build_generated(
         return None
     kept, notes = _comparable(files)
     outcomes = outcomes_in(kept)
-    found = find(outcomes.observed, outcomes.recipes, defects)
+    found = _told_apart(find(outcomes.observed, outcomes.recipes, defects))
     opencvs = [finding for finding in found if finding.symptom != NOT_OPENCVS]
     known = {defect.name: defect for defect in defects}
     symptoms = _symptoms(outcomes)
@@ -77,6 +77,17 @@ def build_generated(
         unjudged=unjudged,
         notes=[*notes, *_unmet(kept)],
     )
+
+
+def _told_apart(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings, the id of one that another has, too, with a number: they are anchors."""
+    seen: Counter[str] = Counter()
+    found = []
+    for finding in findings:
+        seen[finding.id] += 1
+        again = f"-{seen[finding.id]}" if seen[finding.id] > 1 else ""
+        found.append(replace(finding, id=f"{finding.id}{again}"))
+    return found
 
 
 def _symptoms(outcomes: Outcomes) -> Counter[str]:

@@ -15,6 +15,7 @@ from conformance.models import EXTENDED, MODELS
 from conformance.pack.formats import IMPORTERS
 from conformance.results.cases import Results
 from conformance.results.generated import Outcomes
+from conformance.results.lines import Line
 from conformance.tables import release
 
 # What a cell may say, the worst first: its sign, which tells it without colour, and what it means.
@@ -41,6 +42,8 @@ REGISTERED = len(MODELS) + len(EXTENDED)
 # A finding's symptom as a cell says it; one of the file's own converter is not OpenCV's.
 _AS = {"hang": "hang", "crash": "crash", "refused": "refused"}
 NOT_OPENCVS = "converter"
+# See _met_often.
+OFTEN = 3
 # Of what a masked cell's models fail for, the most common ones are told.
 _MOST_BEFORE = 3
 
@@ -123,7 +126,9 @@ def cell_of(
     right, judged: how many models with the operation are right on single images, of how many that
     OpenCV was given. named: the findings on this version that name it, in whatever pattern, of
     single images or of a batch (which is judged where single images are right). blamed: of these,
-    those whose pattern has no other operation, be it with a value of an attribute.
+    those whose pattern has no other operation, be it with a value of an attribute, or is an
+    operation of the file that belongs to it. A finding that names no operation, as OpenCV's reason
+    tells it, is in both where it is met OFTEN times as often with the operation as it is at all.
 
     - no model judged: "not run"
     - some model right: "right" where no finding names it, else "partly"
@@ -156,14 +161,26 @@ class _Blame:
         return not self.operations
 
 
-def _blame(finding: Finding, defects: Mapping[str, Defect]) -> _Blame:
+def _blame(finding: Finding, defects: Mapping[str, Defect], outcomes: Outcomes) -> _Blame:
     defect = defects.get(finding.known or "")
     patterns = defect.patterns if defect else (parse_pattern(finding.id, finding.pattern),)
-    return _Blame(
-        finding,
-        frozenset(operation for pattern in patterns for operation, _ in pattern.tokens),
-        frozenset(p.tokens[0][0] for p in patterns if len(p.tokens) == 1),
-    )
+    of_file = _layers_with({p.file for p in patterns if p.file}, finding, outcomes)
+    alone = {p.tokens[0][0] for p in patterns if len(p.tokens) == 1} | of_file
+    named = {operation for pattern in patterns for operation, _ in pattern.tokens} | of_file
+    return _Blame(finding, frozenset(named), frozenset(alone))
+
+
+def _layers_with(kinds: set[str], finding: Finding, outcomes: Outcomes) -> set[str]:
+    """Return the operations that operations of the file belong to, in a finding's models."""
+    versions = outcomes.observed[finding.importer, finding.engine, finding.run]
+    return {
+        outcomes.recipes[key].layers[layer - 1].operation
+        for version in finding.bad
+        for key in finding.cases
+        if kinds and key in versions[version]
+        for kind, layer in versions[version][key]["operations"]
+        if kind in kinds and layer  # 0: of the stem and the head
+    }
 
 
 def tables_of(
@@ -191,7 +208,7 @@ def tables_of(
         columns = {(head["opencv"]["version"], head["engine"]) for head in of}
         if columns:
             ordered = sorted({*columns, *missing}, key=lambda c: (release(c[0]), c[1]))
-            blames = [_blame(f, defects) for f in findings if f.importer == importer]
+            blames = [_blame(f, defects, outcomes) for f in findings if f.importer == importer]
             cells = [_column(importer, column, outcomes, operations, blames) for column in ordered]
             yield Table(
                 importer,
@@ -223,13 +240,31 @@ def _column(
                 models[name].append(key)
                 right[name] += line["symptom"] == RIGHT
     here = [b for b in blames if b.finding.engine == engine and version in b.finding.bad]
+    often = {name: _met_often(keys, lines, here) for name, keys in models.items()}
     cells = {}
     for name, keys in models.items():
-        named = [blame.finding for blame in here if name in blame.operations]
-        blamed = [blame.finding for blame in here if name in blame.alone]
+        named = [blame.finding for blame in here if name in blame.operations] + often[name]
+        blamed = [blame.finding for blame in here if name in blame.alone] + often[name]
         cell = cell_of(name, right[name], len(keys), named, blamed)
         cells[name] = _before(cell, keys, here) if cell.verdict == "masked" else cell
     return cells
+
+
+def _met_often(
+    keys: Sequence[str], lines: Mapping[str, Line], here: Iterable[_Blame]
+) -> list[Finding]:
+    """Return the findings that name no operation, but are met by these models again and again.
+
+    A known defect may be told by OpenCV's reason alone. It is told of an operation with whose
+    models it is met OFTEN times as often as with all models, and at least OFTEN times.
+    """
+    models, found = set(keys), []
+    for finding in (blame.finding for blame in here if blame.general):
+        met = {key for key in finding.cases if key in lines and lines[key]["symptom"] != RIGHT}
+        own = len(met & models)
+        if own >= OFTEN and own / len(models) >= OFTEN * len(met) / len(lines):
+            found.append(finding)
+    return found
 
 
 def _before(cell: Cell, keys: Sequence[str], here: Sequence[_Blame]) -> Cell:

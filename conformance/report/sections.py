@@ -18,7 +18,7 @@ from conformance.tables import release
 from .charts import MOST_ROUNDS, ratio, version_times
 from .content import Data, Report
 from .matrix import Matrix
-from .operations import REGISTERED, VERDICTS
+from .operations import OFTEN, REGISTERED, VERDICTS
 
 # More groups of failures than this are a list nobody reads; the cells still lead to all of them.
 MOST_FAILURES = 200
@@ -94,8 +94,8 @@ def operations(report: Report) -> Optional[Data]:
     """What generated models say of each operation, and their findings."""
     if report.generated is None:
         return None
-    shown = {"verdicts": VERDICTS, "most": MOST_MODELS, "registered": REGISTERED}
-    return {"generated": report.generated, **shown}
+    limits = {"most": MOST_MODELS, "often": OFTEN, "registered": REGISTERED}
+    return {"generated": report.generated, "verdicts": VERDICTS, **limits}
 
 
 def deviation(report: Report) -> Optional[Data]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Callable
 
 from conformance.generated.drawing import draw
@@ -38,9 +40,14 @@ def write_generated(
     symptom: Symptom = all_right,
     runs: tuple[str, ...] = ("single",),
     seed: int = 0,
+    kinds: Mapping[str, str] = MappingProxyType({}),
+    detail: str = "",
     **head: Any,
 ) -> Path:
-    """Write a results file of the generated models on one OpenCV and return its path."""
+    """Write a results file of the generated models on one OpenCV and return its path.
+
+    kinds: the operation of the file that an operation becomes. detail: OpenCV's reason.
+    """
     recipes = RECIPES if seed == 0 else {r.key(): r for r in draw(COUNT, seed)}
     lines = [
         line
@@ -48,6 +55,11 @@ def write_generated(
         for run in runs
         for line in _lines(key, recipe, run, symptom(recipe, run))
     ]
+    for line in lines:
+        if line["kind"] == MODEL and line["symptom"] != RIGHT:
+            layers = enumerate(recipes[line["key"]].layers, 1)
+            own = [[kinds[x.operation], n] for n, x in layers if x.operation in kinds]
+            line |= {"detail": detail, "operations": [*line["operations"], *own]}
     generated = {"count": COUNT, "seed": seed, "digest": f"pack {seed}"}
     path.parent.mkdir(parents=True, exist_ok=True)
     return write(path, lines, version=version, generated=generated, packs={}, **head)

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cli.main import COMMANDS, Command, main, make_parser
+from conformance.cli.main import COMMANDS, Command, main, make_parser, no_options
 from conformance.cli.options import (
     DECIDING,
     OPTIONS,
     add_option,
     chosen_models,
-    no_options,
     repeated,
 )
 from conformance.errors import ConformanceError

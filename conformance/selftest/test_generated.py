@@ -19,7 +19,7 @@ from conformance.generated.defects import load_defects
 from conformance.generated.drawing import Coverage, all_pairs, all_values, draw, pairs_of, plain
 from conformance.generated.findings import find
 from conformance.generated.outcomes import RIGHT, Judge
-from conformance.generated.patterns import has, parse_pattern
+from conformance.generated.patterns import Shown, has, parse_pattern
 from conformance.generated.recipes import Layer, Recipe, recipe_from, shapes_of, without
 from conformance.generated.store import GeneratedPack, Request, find_generated, require_generated
 from conformance.generated.vocabulary import OPERATIONS, REGISTRY
@@ -225,7 +225,7 @@ def test_one_cause_is_one_finding() -> None:
     """Models that fail for one attribute make one finding, with the versions on either side."""
     recipes = {recipe.key(): recipe for recipe in draw(300, 0)}
     pattern = parse_pattern("here", "Softmax axis=1")
-    guilty = {key for key, recipe in recipes.items() if has(recipe, pattern)}
+    guilty = {key for key, recipe in recipes.items() if has(Shown(recipe), pattern)}
     assert len(guilty) > 1
     lines = {
         version: {

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from conformance.generated.defects import load_defects
 from conformance.generated.findings import Finding, find
 from conformance.generated.outcomes import RIGHT
 from conformance.generated.recipes import Recipe
@@ -134,12 +135,33 @@ def test_a_batch_alone_is_a_part(tmp_path: Path) -> None:
     """An operation that fails in batches only is right in part, and its finding names the batch."""
 
     def symptom(recipe: Recipe, run: str) -> str:
-        return "crash" if run == "batch" and "Dense" in operations_in(recipe) else RIGHT
+        return "crash" if run == "batch" and "relu" in operations_in(recipe) else RIGHT
 
     path = write_generated(tmp_path / "a.jsonl", "5.0.0", symptom, ("single", "batch"))
-    cell = cells(read(path), "Dense")["5.0.0"]
+    cell = cells(read(path), "relu")["5.0.0"]
     assert (cell.sign, [one.run for one in cell.findings]) == ("~c", ["batch"])
-    assert ">Dense</b> crash in a batch" in page_of(tmp_path, str(path))
+    assert ">relu</b> crash in a batch" in page_of(tmp_path, str(path))
+
+
+def test_an_operation_of_the_file_is_its_layers(tmp_path: Path) -> None:
+    """A finding that names an operation of the file is told of the operation that it belongs to."""
+    symptom, detail = failing("gelu", "refused"), 'unknown type "Erf"'
+    path = write_generated(
+        tmp_path / "a.jsonl", "5.0.0", symptom, kinds={"gelu": "Erf"}, detail=detail
+    )
+    found = read(path)
+    assert [one.pattern for one in found.findings] == ["[Erf]"]
+    assert cells(found, "gelu")["5.0.0"].verdict == "refused"
+    assert found.tables[0].counts(0)["refused"] == 1
+    assert found.tables[0].general == []
+
+
+def test_findings_of_one_id_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two findings of the same id have anchors of their own."""
+    monkeypatch.setattr(report_generated, "find", lambda *given: 2 * find(*given))
+    path = write_generated(tmp_path / "a.jsonl", "5.0.0", failing("gelu", "wrong"))
+    first, second = re.findall(r'id="f-([^"]+)"', page_of(tmp_path, str(path)))
+    assert second == f"{first}-2"
 
 
 def test_what_any_model_fails_for_is_told_above(tmp_path: Path) -> None:
@@ -152,7 +174,20 @@ def test_what_any_model_fails_for_is_told_above(tmp_path: Path) -> None:
     (general,) = found.tables[0].general
     assert set(found.tables[0].counts(0)) == {"right"}
     page = page_of(tmp_path, str(path))
-    assert f'<a href="#f-{general.id}">shape in a batch, 5.0.0' in page
+    assert f'<a href="#f-{general.id}">any model</a>: shape in a batch on 5.0.0' in page
+
+
+def test_what_is_told_by_a_reason_is_told_where_it_is_met_often(tmp_path: Path) -> None:
+    """A known defect of any operation is told of the one whose models meet it, not of Conv2D."""
+    defects = tmp_path / "defects.toml"
+    defects.write_text(DEFECT.replace('pattern = "gelu"', 'pattern = "*"\nsays = "Erf"'))
+    path = write_generated(
+        tmp_path / "a.jsonl", "5.0.0", failing("sigmoid", "refused"), detail="no Erf"
+    )
+    found = read(path, defects=load_defects(defects))
+    assert [(one.known, one.pattern) for one in found.findings] == [("gelu-refused", "*")]
+    assert cells(found, "sigmoid")["5.0.0"].verdict == "refused"
+    assert cells(found, "Conv2D")["5.0.0"].verdict == "right"
 
 
 def test_a_converters_fault_is_not_opencvs(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from conformance.imagenet.command import evaluated
 from conformance.imagenet.evaluation import Evaluation
 from conformance.pack.format import Pack
 from conformance.plugin import imagenet_runs as selecting
-from conformance.plugin.hooks import marked, session_of
+from conformance.plugin.hooks import marked
+from conformance.plugin.options import session_of
 from conformance.processes.server import FrameworkError, framework
 from conformance.session import Session
 

@@ -18,7 +18,8 @@ from conformance.opencv.timing import TimingRequest, load_inference, time_in_chi
 from conformance.pack.format import Pack
 from conformance.pack.request import producer_versions
 from conformance.plugin.cases import known_failure
-from conformance.plugin.hooks import marked, session_of
+from conformance.plugin.hooks import marked
+from conformance.plugin.options import session_of
 from conformance.processes.inference import Infer, repeated, warm_up
 from conformance.processes.machine import cpu_name
 from conformance.session import Session

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.cli.main import Command, Later, main
-from conformance.cli.options import no_options
+from conformance.cli.main import Command, Later, main, no_options
 
 freezing = Later("selftest.benchmarks.freezing")
 evaluation = Later("selftest.benchmarks.evaluation")
