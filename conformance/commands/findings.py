@@ -11,11 +11,11 @@ from conformance.cli.options import add_option, folder, names
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.generated.defects import load_defects
-from conformance.generated.drawing import draw
 from conformance.generated.entries import ready_entries
-from conformance.generated.findings import Axes, Observed, find, in_words
+from conformance.generated.findings import Finding, find, in_words
 from conformance.generated.reduced import attached, read_reduced
-from conformance.results.cases import Results, read_results, results_files
+from conformance.results.cases import read_results, results_files
+from conformance.results.generated import Outcomes, outcomes_in
 
 HEADS = (
     *("id", "symptom", "importer, engine", "layers", "operations of the file"),
@@ -62,27 +62,9 @@ def run_findings(arguments: argparse.Namespace) -> int:
             "findings: none of the results has generated models: run pytest -m generated --results "
             "DIR on each OpenCV version first"
         )
-    count, seed = _drawn(some)
-    recipes = {recipe.key(): recipe for recipe in draw(count, seed)}
-    observed: dict[Axes, Observed] = {}
-    for one in some:
-        version = one.header["opencv"]["version"]
-        for line in one.generated:
-            axes = one.header["importer"], one.header["engine"], line["run"]
-            lines = observed.setdefault(axes, {}).setdefault(version, {})
-            if line["key"] in lines:
-                raise ConformanceError(f"{one.path}: a second run of OpenCV {version}; give one")
-            lines[line["key"]] = line
-    found = find(observed, recipes, load_defects(arguments.known_defects))
-    if arguments.only and not arguments.reduce:
-        raise ConformanceError("findings: --only says what --reduce DIR reduces; give it, too")
-    if arguments.reduce:
-        from .reduction import Wanted, reduce_findings  # what it imports takes seconds
-
-        wanted = Wanted(arguments.reduce, arguments.only, arguments.packs, count, seed)
-        found = reduce_findings(found, recipes, wanted)
-    elif arguments.reproducers:
-        found = attached(found, read_reduced(arguments.reproducers), arguments.reproducers)
+    outcomes = outcomes_in(some)
+    defects = load_defects(arguments.known_defects)
+    found = _reduced(find(outcomes.observed, outcomes.recipes, defects), outcomes, arguments)
     if arguments.format == "json":
         print(json.dumps([finding.as_dict() for finding in found], indent=1))
     elif arguments.format == "toml":
@@ -96,14 +78,18 @@ def run_findings(arguments: argparse.Namespace) -> int:
     return BAD if any(finding.known is None for finding in found) else OK
 
 
-def _drawn(results: list[Results]) -> tuple[int, int]:
-    """Return number and seed of the models; raise ConformanceError where runs differ in them."""
-    first = results[0]
-    for one in results[1:]:
-        if one.header["generated"] != first.header["generated"]:
-            raise ConformanceError(
-                f"{one.path} is of other generated models than {first.path}: judge all versions by "
-                "one pack, with the same --generated and --generated-seed"
-            )
-    drawn = first.header["generated"]
-    return int(drawn["count"]), int(drawn["seed"])
+def _reduced(
+    found: list[Finding], outcomes: Outcomes, arguments: argparse.Namespace
+) -> list[Finding]:
+    """Return the findings with their reproducers, where these were asked for."""
+    if arguments.only and not arguments.reduce:
+        raise ConformanceError("findings: --only says what --reduce DIR reduces; give it, too")
+    if arguments.reduce:
+        from .reduction import Wanted, reduce_findings  # what it imports takes seconds
+
+        drawn = (outcomes.count, outcomes.seed)
+        wanted = Wanted(arguments.reduce, arguments.only, arguments.packs, *drawn)
+        return reduce_findings(found, outcomes.recipes, wanted)
+    if arguments.reproducers:
+        return attached(found, read_reduced(arguments.reproducers), arguments.reproducers)
+    return found

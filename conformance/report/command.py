@@ -10,14 +10,18 @@ from pathlib import Path
 from conformance.cli import OK
 from conformance.cli.options import add_option
 from conformance.errors import ConformanceError
+from conformance.generated.defects import load_defects
+from conformance.generated.outcomes import MODEL
 from conformance.models import model_order
 from conformance.results.cases import read_results, results_files
 from conformance.results.evaluations import Accuracies, read_all
+from conformance.results.generated import divided
 from conformance.results.lines import now
 from conformance.results.times import read_benchmarks
 from conformance.tables import release
 
 from .content import Report
+from .generated import build_generated
 from .html import render
 from .markdown import markdown
 from .matrix import build_matrix
@@ -51,6 +55,9 @@ def report_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="refuse benchmark files of several CPUs, thread counts or batch sizes",
     )
+    parser.add_argument(
+        "--known-defects", type=Path, metavar="FILE", help="of generated models; see findings"
+    )
     parser.add_argument("--title", default=TITLE, help="default: %(default)s")
 
 
@@ -74,12 +81,15 @@ def make_report(arguments: argparse.Namespace) -> Report:
     if not arguments.results and not arguments.bench:
         raise ConformanceError("report: give results files (results/*.jsonl) or --bench FILE")
     verdicts, evaluations = _divided(arguments.results)
-    matrix = build_matrix(map(read_results, verdicts), arguments.expect)
+    parts = [divided(read_results(path)) for path in verdicts]
+    matrix = build_matrix((whole for whole, _ in parts if whole), arguments.expect)
+    small = [generated for _, generated in parts if generated]
+    generated = build_generated(small, load_defects(arguments.known_defects), arguments.expect)
     times = read_benchmarks(arguments.bench, arguments.strict)
     found = sorted(read_all(evaluations), key=_order)
-    notes = [*matrix.notes, *times.notes]
+    notes = [*matrix.notes, *times.notes, *(generated.notes if generated else ())]
     made = (arguments.title, now())
-    return Report(matrix, times.timings, notes, *made, found, times.comparisons)
+    return Report(matrix, times.timings, notes, *made, found, times.comparisons, generated)
 
 
 def _write(path: Path, text: str) -> None:
@@ -98,19 +108,18 @@ def _order(found: Accuracies) -> tuple[object, ...]:
 def _divided(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Return the files of verdicts and those of evaluations among files and folders of results.
 
-    Evaluations lie in imagenet/ beside the verdicts, and are found there for files, too, as a
-    shell makes them of results/*.jsonl. Raises ConformanceError for a folder without any.
+    Evaluations lie in imagenet/ beside the verdicts, generated models' results in generated/, and
+    both are found there for files, too, as a shell makes them of results/*.jsonl. Raises
+    ConformanceError for a folder without any.
     """
-    verdicts: list[Path] = []
-    evaluations: dict[Path, Path] = {}
+    found: dict[Path, Path] = {}
     for path in paths:
         folder = path if path.is_dir() else path.parent
-        found = sorted(folder.glob("imagenet/*.jsonl"))
-        own = sorted(path.glob("*.jsonl")) if path.is_dir() and found else results_files([path])
-        verdicts += [file for file in own if not _is_evaluation(file)]
-        found += [file for file in own if _is_evaluation(file)]
-        evaluations |= {file.resolve(): file for file in found}
-    return verdicts, list(evaluations.values())
+        beside = [*folder.glob("imagenet/*.jsonl"), *folder.glob(f"{MODEL}/*.jsonl")]
+        own = sorted(path.glob("*.jsonl")) if path.is_dir() and beside else results_files([path])
+        found |= {file.resolve(): file for file in [*own, *sorted(beside)]}
+    evaluations = [file for file in found.values() if _is_evaluation(file)]
+    return [file for file in found.values() if file not in evaluations], evaluations
 
 
 def _is_evaluation(path: Path) -> bool:

@@ -13,7 +13,9 @@ from conformance.results.lines import Line
 from conformance.results.times import Timing
 from conformance.tables import release
 
+from .generated import Generated
 from .matrix import Matrix
+from .operations import Table
 
 Data = dict[str, Any]
 
@@ -29,6 +31,12 @@ class Report:
     created: str
     accuracies: Sequence[Accuracies] = ()
     comparisons: Sequence[Compared] = ()
+    generated: Optional[Generated] = None
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of operations, one for each importer."""
+        return [] if self.generated is None else self.generated.tables
 
     @property
     def models(self) -> list[str]:
@@ -44,6 +52,7 @@ class Report:
         found = {(column.version, column.engine) for _, column in self.matrix.columns}
         found |= {(t.version, t.engine) for t in self.timings if t.framework == "opencv"}
         found |= {(one.header["opencv"], one.header["engine"]) for one in self.accuracies}
+        found |= {column for table in self.tables for column in table.columns}
         return sorted(found, key=lambda pair: (release(pair[0]), pair[1]))
 
 

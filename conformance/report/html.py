@@ -10,10 +10,12 @@ from typing import Any, Optional
 
 from conformance.charts import LIGHT, vl_convert
 from conformance.errors import ConformanceError, install
+from conformance.generated.findings import versions_text
 
 from .charts import CHARTS, Chart
 from .content import Data, Report, case_name, number
 from .matrix import NAMES, SYMBOLS
+from .operations import verdict_of_symptom
 from .payload import payload, shorten
 from .sections import SECTIONS, TITLES
 
@@ -39,6 +41,8 @@ def render(report: Report) -> str:
         "moment": moment,
         "test": case_name,
         "shorten": shorten,
+        "verdict": verdict_of_symptom,
+        "versions": versions_text,
     }
     sections = {name: section(report) for name, section in SECTIONS.items()}
     template = environment.get_template("page.html.j2")

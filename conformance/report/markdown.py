@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from conformance.generated.findings import Finding, versions_text
 from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.history import history
@@ -11,7 +12,9 @@ from conformance.results.lines import Line
 from conformance.results.outcomes import BAD
 
 from .content import Report, case_name, number
+from .generated import Generated
 from .matrix import NAMES, SYMBOLS, Group, Matrix
+from .operations import REGISTERED, VERDICTS, Table
 from .sections import failures
 
 # A CI summary holds 1 MiB; past this many failures nobody reads on.
@@ -21,11 +24,17 @@ _LONGEST_REASON = 300
 
 def markdown(report: Report) -> str:
     """Return the summary."""
-    parts = [f"## {report.title}", _headline(report.matrix)]
+    parts = [f"## {report.title}"]
+    if report.matrix.groups or not report.generated:
+        parts.append(_headline(report.matrix))
+    if report.generated:
+        parts.append(f"Generated models: {report.generated.headline}")
     parts += [f"> Note: {note}" for note in report.notes]
     for group in report.matrix.groups:
         parts += list(_group(report.matrix, group))
     parts += list(_failures(report))
+    if report.generated:
+        parts += list(_operations(report.generated))
     parts += list(_times(report))
     parts += list(_accuracy(report))
     return "\n\n".join(parts) + "\n"
@@ -85,6 +94,43 @@ def _block(case: Line) -> str:
     # Four backticks: a reason may hold three.
     text = "\n".join(f"  {line}" for line in lines if line)
     return f"  ````\n{text}\n  ````"
+
+
+def _operations(generated: Generated) -> Iterator[str]:
+    """Yield for each importer the operations that are not right everywhere, then the findings."""
+    yield "### Operations"
+    yield "\n".join(f"- `{sign}` {name}: {text}" for name, (sign, text) in VERDICTS.items())
+    for found in generated.tables:
+        yield from _importer(found)
+    if generated.findings:
+        yield "#### Findings of generated models"
+        heads = ["symptom", "importer", "engine", "run", "layers", "bad on", "right on", "models"]
+        yield table([*heads, "known as"], map(_finding_row, generated.findings[:MOST_FAILURES]))
+    if len(generated.findings) > MOST_FAILURES:
+        yield f"{len(generated.findings) - MOST_FAILURES} more; the HTML report has them."
+
+
+def _importer(found: Table) -> Iterator[str]:
+    """Yield the operations of an importer that are not right in each of its columns."""
+    yield f"#### Importer {found.importer}"
+    rows = [row for row in found.rows if any(cell.verdict != "right" for cell in row.cells)]
+    if rows:
+        heads = [
+            "operation",
+            f"of {REGISTERED} models",
+            *(" ".join(column) for column in found.columns),
+        ]
+        yield table(
+            heads,
+            [[r.operation, str(r.uses), *(cell.sign for cell in r.cells)] for r in rows],
+        )
+    yield f"Right everywhere: {len(found.rows) - len(rows)} of {len(found.rows)} operations."
+
+
+def _finding_row(finding: Finding) -> list[str]:
+    versions = [versions_text(finding.bad), versions_text(finding.good)]
+    row = [finding.symptom, finding.importer, finding.engine, finding.run, finding.pattern]
+    return [*row, *versions, str(len(finding.cases)), finding.known or "**new**"]
 
 
 def _times(report: Report) -> Iterator[str]:

@@ -11,6 +11,7 @@ from conformance.results.lines import Line
 from .charts import CHARTS
 from .content import Data, Report, case_name, number
 from .matrix import Cell, Column, Matrix
+from .operations import Table
 
 # A reason longer than this is cut in the page; the results file has all of it.
 LONGEST_REASON = 1500
@@ -48,8 +49,15 @@ def payload(report: Report) -> Data:
         "arrays": list(arrays),
         # The script itself makes the rows of a layer profile.
         "charts": {"layers": coloured(layer_chart()), **{n: coloured(c.spec) for n, c in shown}},
+        "operations": [_operations(table) for table in report.tables],
         "rows": {name: chart.rows(report) for name, chart in shown},
     }
+
+
+def _operations(table: Table) -> list[str]:
+    """Return what each column of a table of operations is of."""
+    importer = f"importer {table.importer}"
+    return [" ".join(filter(None, ("OpenCV", *c))) + f", {importer}" for c in table.columns]
 
 
 def _column(column: Column, group: str) -> Data:

@@ -18,11 +18,14 @@ from conformance.tables import release
 from .charts import MOST_ROUNDS, ratio, version_times
 from .content import Data, Report
 from .matrix import Matrix
+from .operations import OFTEN, REGISTERED, VERDICTS
 
 # More groups of failures than this are a list nobody reads; the cells still lead to all of them.
 MOST_FAILURES = 200
 # Nor are more images than this; the results file has all of them.
 MOST_DISAGREEMENTS = 50
+# Of a finding's models the plainest ones are named; `findings --format json` has all of them.
+MOST_MODELS = 5
 
 
 def verdicts(report: Report) -> Optional[Data]:
@@ -85,6 +88,14 @@ def _by_model(entries: Iterable[Data]) -> list[Data]:
         known = {"versions": sorted(versions, key=release), "entries": members}
         models.append({**dict(zip(names, key)), **known})
     return models
+
+
+def operations(report: Report) -> Optional[Data]:
+    """What generated models say of each operation, and their findings."""
+    if report.generated is None:
+        return None
+    limits = {"most": MOST_MODELS, "often": OFTEN, "registered": REGISTERED}
+    return {"generated": report.generated, "verdicts": VERDICTS, **limits}
 
 
 def deviation(report: Report) -> Optional[Data]:
@@ -164,6 +175,7 @@ def environment(report: Report) -> Optional[Data]:
 SECTIONS: dict[str, Callable[[Report], Optional[Data]]] = {
     "verdicts": verdicts,
     "failures": failures,
+    "operations": operations,
     "deviation": deviation,
     "layers": layers,
     "times": times,

@@ -37,10 +37,10 @@ let matches = readFilter();
 function applyFilter() {
   matches = readFilter();
   const troubled = get("by-trouble").checked;
-  for (const element of document.querySelectorAll("[data-model],[data-version]")) {
+  for (const element of document.querySelectorAll("[data-model],[data-version],[data-versions],[data-operation]")) {
     const { model, version, versions, engine } = element.dataset;
-    const fine = troubled && element.closest("#verdicts .heat") && element.tagName === "TR" &&
-      element.dataset.trouble === undefined;
+    const fine = troubled && element.tagName === "TR" && element.dataset.trouble === undefined &&
+      element.closest("#verdicts .heat, #operations .heat");
     element.hidden = fine || !matches({ model, version: versions ?? version, engine });
   }
   const models = page.models.filter((model) => matches({ model })).length;
@@ -241,14 +241,44 @@ function showCell(index, model) {
   get("cases").scrollTop = 0;
 }
 
+// The findings of an operation's cell, copied from the list below the tables.
+function showFindings(cell) {
+  const [, place, operation] = /^#o([\d.]+)\/(.+)$/.exec(cell.hash);
+  const [table, column] = place.split(".").map(Number);
+  get("cases-heading").textContent = `${operation} on ${page.operations[table][column]}`;
+  const copies = cell.dataset.findings.split(" ").map((id) => {
+    const copy = get(`f-${id}`).cloneNode(true);
+    copy.removeAttribute("id");
+    copy.hidden = false;
+    copy.open = true;
+    return node("div", {}, copy, node("p", { class: "small" },
+      node("a", { href: `#f-${id}` }, "in the list of findings")));
+  });
+  get("cases-body").replaceChildren(node("p", {}, cell.title), ...copies);
+  if (!get("cases").open) get("cases").showModal();
+  get("cases").scrollTop = 0;
+}
+
+function showFinding(finding) {
+  get("cases").close();
+  finding.hidden = false;
+  for (let one = finding; one; one = one.parentElement.closest("details")) one.open = true;
+  finding.scrollIntoView();
+}
+
 function followHash() {
-  const [, index, model] = /^#c(\d+)\/(.+)$/.exec(decodeURIComponent(location.hash)) ?? [];
+  const hash = decodeURIComponent(location.hash);
+  const [, index, model] = /^#c(\d+)\/(.+)$/.exec(hash) ?? [];
+  const cell = hash.startsWith("#o") && document.querySelector(`a[href="${CSS.escape(hash)}"]`);
+  const finding = hash.startsWith("#f-") && get(hash.slice(1));
   if (model) showCell(Number(index), model);
+  else if (cell) showFindings(cell);
+  else if (finding) showFinding(finding);
   else if (get("cases").open) get("cases").close();
 }
 
 get("cases").addEventListener("close", () => {
-  if (location.hash.startsWith("#c")) history.replaceState(null, "", location.pathname + location.search);
+  if (/^#[co]\d/.test(location.hash)) history.replaceState(null, "", location.pathname + location.search);
 });
 get("cases").addEventListener("click", (event) => {
   if (event.target === get("cases")) get("cases").close();
@@ -278,7 +308,7 @@ document.addEventListener("click", (event) => {
 });
 
 window.addEventListener("beforeprint", () => {
-  for (const one of document.querySelectorAll("#failures details")) one.open = true;
+  for (const one of document.querySelectorAll("#failures details, #operations .importer, .findings")) one.open = true;
 });
 
 applyFilter();
