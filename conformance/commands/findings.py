@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from conformance.cli import BAD, OK
-from conformance.cli.options import names
+from conformance.cli.options import add_option, folder, names
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.generated.defects import load_defects
 from conformance.generated.entries import ready_entries
-from conformance.generated.findings import Finding, find, in_words
-from conformance.generated.recipes import Recipe
+from conformance.generated.findings import find, in_words
 from conformance.generated.reduced import attached, read_reduced
 from conformance.results.cases import read_results, results_files
 from conformance.results.generated import outcomes_in
@@ -37,16 +35,22 @@ def findings_options(parser: argparse.ArgumentParser) -> None:
         help="toml: entries of what is new, for known_defects.toml (default: table)",
     )
     reduced = parser.add_mutually_exclusive_group()
-    reduced.add_argument(
+    add_option(
+        reduced.add_argument,
         "--reduce",
-        type=Path,
+        type=folder,
         metavar="DIR",
         help="shrink what the installed OpenCV shows, a folder each in DIR (needs TensorFlow)",
     )
-    reduced.add_argument(
-        "--reproducers", type=Path, metavar="DIR", help="tell what --reduce wrote to DIR before"
+    add_option(
+        reduced.add_argument,
+        "--reproducers",
+        type=folder,
+        metavar="DIR",
+        help="tell what --reduce wrote to DIR before",
     )
-    add("--only", type=names, metavar="IDS", help="ids of findings, comma-separated, to reduce")
+    add("--only", type=names, metavar="IDS", help="reduce these alone, comma-separated ids")
+    add_option(add, "--packs", help="--reduce takes its models from there, if they are there")
 
 
 def run_findings(arguments: argparse.Namespace) -> int:
@@ -61,7 +65,15 @@ def run_findings(arguments: argparse.Namespace) -> int:
     outcomes = outcomes_in(some)
     defects = load_defects(arguments.known_defects)
     found = find(outcomes.observed, outcomes.recipes, defects)
-    found = _reduced(found, outcomes.recipes, arguments)
+    if arguments.only and not arguments.reduce:
+        raise ConformanceError("findings: --only says what --reduce DIR reduces; give it, too")
+    if arguments.reduce:
+        from .reduction import Wanted, reduce_findings  # what it imports takes seconds
+
+        wanted = Wanted(arguments.reduce, arguments.only, arguments.packs, *outcomes.drawn)
+        found = reduce_findings(found, outcomes.recipes, wanted)
+    elif arguments.reproducers:
+        found = attached(found, read_reduced(arguments.reproducers), arguments.reproducers)
     if arguments.format == "json":
         print(json.dumps([finding.as_dict() for finding in found], indent=1))
     elif arguments.format == "toml":
@@ -73,18 +85,3 @@ def run_findings(arguments: argparse.Namespace) -> int:
         title = f"{len(found)} findings, {silent} silent, {new} not known"
         print_table(title, HEADS, [tuple(in_words(one)) for one in found], arguments.format)
     return BAD if any(finding.known is None for finding in found) else OK
-
-
-def _reduced(
-    found: list[Finding], recipes: Mapping[str, Recipe], arguments: argparse.Namespace
-) -> list[Finding]:
-    """Return the findings with their reproducers, where these were asked for."""
-    if arguments.only and not arguments.reduce:
-        raise ConformanceError("findings: --only is about --reduce DIR; give it, too")
-    if arguments.reduce:
-        from .reduction import reduce_findings  # starts TensorFlow
-
-        return reduce_findings(found, recipes, arguments.reduce, arguments.only)
-    if arguments.reproducers:
-        return attached(found, read_reduced(arguments.reproducers), arguments.reproducers)
-    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,14 @@ from conformance.generated.reduced import (
 )
 from conformance.generated.reduction import Answers, Asked, Shrunk, shrink, shrink_all, target_of
 from conformance.generated.run import outcomes_of
-from conformance.generated.store import ARRAYS, FILES, GeneratedPack, Manifest
+from conformance.generated.store import (
+    ARRAYS,
+    FILES,
+    GeneratedPack,
+    Manifest,
+    Request,
+    find_generated,
+)
 from conformance.opencv.capability import probe_in_child
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.conversion import require_converter
@@ -50,32 +57,47 @@ if TYPE_CHECKING:
 CHUNK, MOST = 4, 12
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be reduced, and where to.
+
+    only: ids; None is all. packs: where a pack of the models may be, which spares building them;
+    count and seed: which models these are.
+    """
+
+    root: Path
+    only: Optional[Sequence[str]]
+    packs: Path
+    count: int
+    seed: int
+
+
 def reduce_findings(
-    findings: Sequence[Finding],
-    recipes: Mapping[str, Recipe],
-    root: Path,
-    only: Optional[Sequence[str]] = None,
+    findings: Sequence[Finding], recipes: Mapping[str, Recipe], wanted: Wanted
 ) -> list[Finding]:
     """Shrink what the installed OpenCV shows, write a folder each, and return all findings then.
 
-    only: ids; None is all. What was shrunk before, with another version perhaps, stays in `root`.
-    Raises ConformanceError where TensorFlow is missing, an id is unknown, OpenCV shows none of the
-    findings, or `root` can't be a folder.
+    What was shrunk before, with another version perhaps, stays there. Raises ConformanceError where
+    TensorFlow is missing, an id is unknown, OpenCV shows none of the findings, or there is a file
+    where the folder would be.
     """
-    _check_root(root)
+    root = wanted.root
     before = read_reduced(root) if (root / FILE).exists() else []
-    chosen = _chosen(findings, only)
+    chosen = _chosen(findings, wanted.only)
     require_tensorflow("keras3", "--reduce")
     capability = probe_in_child()
     here = list(_shown_here(chosen, capability))
-    for importer in {finding.importer for finding in here} & set(FORMATS):
-        require_converter(importer, "keras3")
+    importers = sorted({finding.importer for finding in here})
+    for importer in importers:
+        if importer in FORMATS:
+            require_converter(importer, "keras3")
     from conformance.reference.generated_pack import build_part, building_pool
 
-    root.mkdir(parents=True, exist_ok=True)
+    pack = find_generated(wanted.packs, Request(wanted.count, wanted.seed, tuple(importers)))
+    _make_folder(root)
     bench = Bench(root, capability, load_tolerances())
     with building_pool() as pool:
-        laboratory = Laboratory(pool, build_part, bench)
+        laboratory = Laboratory(pool, build_part, bench, pack)
         shrunk = list(_shrunk(here, recipes, laboratory))
         written = list(_written(shrunk, laboratory, findings))
     reduced = combined(before, written)
@@ -89,9 +111,13 @@ def _say(text: str) -> None:
     print(f"reduce: {text}", file=sys.stderr, flush=True)
 
 
-def _check_root(root: Path) -> None:
-    if root.exists() and not root.is_dir():
-        raise ConformanceError(f"--reduce {root}: it is a file; give a folder")
+def _make_folder(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConformanceError(
+            f"--reduce {root}: can't be made a folder ({error.strerror}); choose another"
+        ) from error
 
 
 def _chosen(findings: Sequence[Finding], only: Optional[Sequence[str]]) -> list[Finding]:
@@ -138,6 +164,7 @@ class Laboratory:
     pool: Executor
     build: Any  # build_part, which runs in the pool
     bench: Bench
+    pack: Optional[GeneratedPack] = None  # has some of them, built before
     known: dict[tuple[str, str, str], tuple[Outcome, ...]] = field(default_factory=dict)
 
     def ask(self, asked: Asked) -> Answers:
@@ -150,35 +177,47 @@ class Laboratory:
                     fresh.setdefault(axes[0], {})[recipe.key()] = recipe
                     wanted.setdefault(axes, []).append(recipe.key())
         built = self.built(fresh)
+        jobs = [(axes, keys, built[axes[0]]) for axes, keys in wanted.items()]
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            jobs = [(axes, keys, built[axes[0]]) for axes, keys in wanted.items()]
-            for (axes, keys, _), found in zip(jobs, threads.map(self._judged, jobs)):
+            judged = threads.map(self.judged_part, *zip(*jobs)) if jobs else iter(())
+            for (axes, keys, _), found in zip(jobs, judged):
                 for key in keys:
                     self.known[(*axes, key)] = tuple(one for one in found if one.key == key)
         return self.known
 
     def built(self, recipes: Mapping[str, Mapping[str, Recipe]]) -> dict[str, Part]:
         """Return manifest entries, files and arrays of recipes, by importer."""
-        tasks = {
-            importer: [
-                self.pool.submit(self.build, some, [importer])
-                for some in _chunks(list(of.values()))
-            ]
-            for importer, of in recipes.items()
-        }
-        found: dict[str, Part] = {}
-        for importer, parts in tasks.items():
-            found[importer] = ([], {}, {})
-            for part in parts:
-                models, files, arrays = part.result()
-                found[importer][0].extend(models)
-                found[importer][1].update(files)
-                found[importer][2].update(arrays)
+        found = {importer: self._packed(importer, of) for importer, of in recipes.items()}
+        tasks = []
+        for importer, of in recipes.items():
+            there = {model["key"] for model in found[importer][0]}
+            missing = [recipe for key, recipe in of.items() if key not in there]
+            for some in _chunks(missing):
+                tasks.append((importer, self.pool.submit(self.build, some, [importer])))
+        for importer, task in tasks:
+            models, files, arrays = task.result()
+            found[importer][0].extend(models)
+            found[importer][1].update(files)
+            found[importer][2].update(arrays)
         return found
 
-    def _judged(self, job: tuple[tuple[str, str], Sequence[str], Part]) -> list[Outcome]:
+    def _packed(self, importer: str, keys: Iterable[str]) -> Part:
+        """Return those of the models that the pack has."""
+        if self.pack is None:
+            return [], {}, {}
+        there = set(self.pack.judged(importer)).intersection(keys)
+        path = self.pack.path
+        with np.load(path / FILES) as files, np.load(path / ARRAYS) as arrays:
+            names = [name for name in arrays.files if name.partition("/")[0] in there]
+            return (
+                [self.pack.models[key] for key in sorted(there)],
+                {f"{key}/{importer}": files[f"{key}/{importer}"] for key in sorted(there)},
+                {name: arrays[name] for name in names},
+            )
+
+    def judged_part(self, axes: tuple[str, str], keys: Sequence[str], part: Part) -> list[Outcome]:
         """Return the outcomes of some of the models that were built."""
-        (importer, engine), keys, (models, files, arrays) = job
+        (importer, engine), (models, files, arrays) = axes, part
         some = [model for model in models if model["key"] in keys]
         judge = Judge(self.bench.tolerances, self.bench.capability["version"], engine)
         manifest = Manifest("", "", len(some), 0, [importer], {}, some)

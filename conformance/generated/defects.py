@@ -100,18 +100,18 @@ def _defect(where: str, table: Table) -> Defect:
     )
 
 
-def expected_defect(
+def described(
     defects: Sequence[Defect],
     shown: Shown,
     importer: str,
     engine: str,
     version: str,
     outcome: Outcome,
-) -> Optional[Defect]:
-    """Return the known defect that an outcome is, or None."""
-    for defect in defects:
-        if defect.covers(
-            importer, engine, version, outcome.run, outcome.symptom
-        ) and defect.describes(shown, outcome.detail):
-            return defect
-    return None
+) -> list[Defect]:
+    """Return the known defects that an outcome may be of; the first one is its reason."""
+    return [
+        defect
+        for defect in defects
+        if defect.covers(importer, engine, version, outcome.run, outcome.symptom)
+        and defect.describes(shown, outcome.detail)
+    ]

@@ -83,16 +83,21 @@ def attached(findings: Sequence[Finding], reduced: Iterable[Reduced], root: Path
     return found
 
 
+def versions_of(findings: Sequence[Finding]) -> tuple[list[str], list[str]]:
+    """Return the versions that some of the findings are in, and those that some are not in."""
+    bad = {version for finding in findings for version in finding.bad}
+    good = {version for finding in findings for version in finding.good} - bad
+    return sorted(bad, key=release), sorted(good, key=release)
+
+
 def _merged(some: Sequence[Finding], one: Reduced, folder: str) -> Finding:
-    first = some[0]
-    bad = {version for finding in some for version in finding.bad}
-    good = {version for finding in some for version in finding.good} - bad
+    first, (bad, good) = some[0], versions_of(some)
     worst = max(some, key=lambda finding: float(finding.deviation or 0))
     return replace(
         first,
         engine=", ".join(sorted({finding.engine for finding in some})),
-        bad=sorted(bad, key=release),
-        good=sorted(good, key=release),
+        bad=bad,
+        good=good,
         operations=one.operations,
         layers=one.layers,
         input=one.input,

@@ -45,7 +45,10 @@ def outcomes_of(pack: GeneratedPack, importer: str, engine: str, judge: Judge) -
 def _answers(
     pack: GeneratedPack, importer: str, engine: str
 ) -> Iterator[tuple[str, dict[str, Any], Optional[Outcome]]]:
-    """Yield each model's key and arrays, and an Outcome where it was its process' death."""
+    """Yield each model's key and arrays, and an Outcome where it was its process' death.
+
+    A death that a batch comes to is not tried again: on the classic engine nearly all do.
+    """
     left = pack.judged(importer)
     while left:
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
@@ -57,8 +60,10 @@ def _answers(
             left = left[len(done) :]
             if left:
                 # The next one is the one that was begun: of those after it nothing is known.
+                stage = last[1] if last and last[0] == left[0] else "start"
+                if done and stage != "batch":
+                    continue  # an earlier one may have damaged the memory: once more, as the first
                 key, *left = left
-                stage = last[1] if last and last[0] == key else "start"
                 yield key, _load(folder / f"{key}.npz"), _death(key, stage, ending)
 
 

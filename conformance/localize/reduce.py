@@ -6,7 +6,6 @@ the failure is asked of the script itself, in a process of its own.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from conformance.candidate import BATCH, DOING, CandidateRun, RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.scripts import failing_output, quoted, read_call
+from conformance.opencv.scripts import failing_output, quoted, read_call, remove_attempt
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.conversion import require_conversion
 from conformance.pack.format import Pack
@@ -126,19 +125,11 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
             if output is not None:
                 part, output = _shrink(case, part) or (part, output)
                 return _write_issue(case, part, output)
-    _remove_attempt(case)
+    remove_attempt(case.folder, case.file.name)
     raise ConformanceError(
         f"--reduce {folder}: no part of {pack.model} around {target.node!r} fails by itself; "
         f"the whole model is needed ({pack.graph_path})"
     )
-
-
-def _remove_attempt(case: _Case) -> None:
-    """Remove what the last attempt wrote: a script that shows no failure must not stay."""
-    for name in (case.file.name, "input.npy", "expected.npy", "reproduce.py"):
-        (case.folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # other files are in it
-        case.folder.rmdir()
 
 
 def _users(pack: Pack, node: str) -> list[str]:

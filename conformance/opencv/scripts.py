@@ -5,6 +5,7 @@ The scripts themselves are what a user of OpenCV gets: they need cv2 and NumPy o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -45,6 +46,17 @@ def failing_output(script: Path) -> Optional[str]:
         raise ConformanceError(f"{script} could not be run: its process {ending}")
     crash = f"\nThe process {ending.how}." if ending.code is None or ending.signal else ""
     return f"{ending.output}{ending.log}".strip() + crash
+
+
+def remove_attempt(folder: Path, file: str) -> None:
+    """Remove what the last attempt wrote: a script that shows no failure must not stay.
+
+    file: what the script reads besides input and truth.
+    """
+    for name in (file, "input.npy", "expected.npy", "reproduce.py"):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # other files are in it
+        folder.rmdir()
 
 
 def quoted(output: str, folder: Path) -> str:

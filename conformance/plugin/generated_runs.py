@@ -13,7 +13,7 @@ import pytest
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.generated.defects import Defect, expected_defect, load_defects
+from conformance.generated.defects import Defect, described, load_defects
 from conformance.generated.drawing import draw
 from conformance.generated.outcomes import AT_ONCE, MODEL, SINGLE, Judge, Outcome
 from conformance.generated.patterns import Shown
@@ -128,12 +128,14 @@ class Generated:
 
     def defect(self, config: RunConfig, outcome: Outcome) -> Optional[Defect]:
         """Return the known defect that an outcome is, or None."""
+        return next(iter(self.described(config, outcome)), None)
+
+    def described(self, config: RunConfig, outcome: Outcome) -> list[Defect]:
+        """Return all known defects that an outcome may be of."""
         version = self.session.capability["version"]
         operations = self.pack.models[outcome.key]["operations"].get(config.importer, [])
         shown = Shown(self.recipes[outcome.key], [kind for kind, layer in operations if layer])
-        return expected_defect(
-            self.defects, shown, config.importer, config.engine, version, outcome
-        )
+        return described(self.defects, shown, config.importer, config.engine, version, outcome)
 
     def line(self, config: RunConfig, outcome: Outcome) -> Line:
         """Return the line of the results file."""
@@ -191,7 +193,7 @@ def unmet(generated: Generated, config: RunConfig) -> list[Defect]:
     if generated.request.count < COUNT or generated.request.seed != 0:
         return []
     outcomes = list(generated.outcomes(config).values())
-    met = {d.name for d in (generated.defect(config, one) for one in outcomes) if d}
+    met = {defect.name for one in outcomes for defect in generated.described(config, one)}
     return [
         defect
         for defect in generated.defects

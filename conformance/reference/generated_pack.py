@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
@@ -28,6 +30,8 @@ from conformance.generated.store import (
 )
 from conformance.pack.store import write_sealed
 from conformance.processes.pool import process_pool
+
+from . import verbose
 
 Progress = Callable[[str], None]
 # So many models a task: each process gives Keras' memory back by clearing it after each model.
@@ -85,14 +89,23 @@ def _built(recipes: list[Recipe], importers: list[str], workers: int) -> Iterato
 
 def building_pool(workers: int = 0) -> AbstractContextManager[ProcessPoolExecutor]:
     """Give the processes that build models by `build_part`, by default one a core."""
-    return process_pool(workers or os.cpu_count() or 1, "building generated models", _one_thread)
+    return process_pool(workers or os.cpu_count() or 1, "building generated models", _prepare)
 
 
-def _one_thread() -> None:
+def _prepare() -> None:
+    """Set a building process up: one thread, and little for Python's collector to go through.
+
+    Keras calls it for each model, which took half the time as long as it went through TensorFlow.
+    """
     import tensorflow as tf
+
+    from .generated import build_generated as build_generated  # with the converters
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    if not verbose():
+        warnings.simplefilter("ignore")  # of models that nobody would train
+    gc.freeze()
 
 
 def build_part(recipes: list[Recipe], importers: list[str]) -> Part:

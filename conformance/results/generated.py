@@ -19,7 +19,8 @@ from .cases import Results
 class Outcomes:
     """The generated models of some results files, all judged by the same ones."""
 
-    recipes: dict[str, Recipe]  # by key, all that were drawn
+    drawn: tuple[int, int]  # how many models, and their seed
+    recipes: dict[str, Recipe]  # by key, all of these
     observed: dict[Axes, Observed]  # by importer, engine and way to run; see findings
 
 
@@ -38,8 +39,8 @@ def outcomes_in(results: Sequence[Results]) -> Outcomes:
             if line["key"] in lines:
                 raise ConformanceError(f"{one.path}: a second run of OpenCV {version}; give one")
             lines[line["key"]] = line
-    recipes = {recipe.key(): recipe for recipe in draw(*_drawn(results))} if results else {}
-    return Outcomes(recipes, observed)
+    drawn = _drawn(results)
+    return Outcomes(drawn, {recipe.key(): recipe for recipe in draw(*drawn)}, observed)
 
 
 def _drawn(results: Sequence[Results]) -> tuple[int, int]:
