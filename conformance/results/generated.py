@@ -19,9 +19,8 @@ from .cases import Results
 class Outcomes:
     """The generated models of some results files, all judged by the same ones."""
 
-    count: int  # how many were drawn
-    seed: int
-    recipes: dict[str, Recipe]  # by key, all of them
+    drawn: tuple[int, int]  # how many models, and their seed
+    recipes: dict[str, Recipe]  # by key, all of these
     observed: dict[Axes, Observed]  # by importer, engine and way to run; see findings
 
 
@@ -40,9 +39,8 @@ def outcomes_in(results: Sequence[Results]) -> Outcomes:
             if line["key"] in lines:
                 raise ConformanceError(f"{one.path}: a second run of OpenCV {version}; give one")
             lines[line["key"]] = line
-    count, seed = _drawn(results) if results else (0, 0)
-    recipes = {recipe.key(): recipe for recipe in draw(count, seed)}
-    return Outcomes(count, seed, recipes, observed)
+    drawn = _drawn(results)
+    return Outcomes(drawn, {recipe.key(): recipe for recipe in draw(*drawn)}, observed)
 
 
 def _drawn(results: Sequence[Results]) -> tuple[int, int]:
