@@ -31,7 +31,7 @@ from conformance.reference.weights import build_model
 from conformance.session import Session
 from conformance.verdict.checks import judge_run
 from conformance.verdict.metrics import l1_mean, linf
-from conformance.verdict.nodes import first_bad
+from conformance.verdict.nodes import NodeDeviation, first_bad
 from conformance.verdict.tolerance import EPS32
 
 from .call import CallFault, call_faults, calls, right
@@ -95,8 +95,10 @@ def _copied_pack(pack: Pack, without: str) -> Iterator[Pack]:
 
 def _judged(bench: Bench, run: CandidateRun, fault: Optional[Fault] = None) -> Outcome:
     pack = bench.pack
-    failed = [j.metric for j in judge_run(bench.session.limits, pack, run) if not j.passed]
-    located = _located(bench, run, fault)
+    nodes = _nodes(bench, run)
+    judgements = judge_run(bench.session.limits, pack, run, nodes)
+    failed = [judgement.metric for judgement in judgements if not judgement.passed]
+    located = _located(bench, run, nodes, fault)
     return Outcome(
         model=pack.model,
         kind=fault.kind if fault else "",
@@ -111,11 +113,20 @@ def _judged(bench: Bench, run: CandidateRun, fault: Optional[Fault] = None) -> O
     )
 
 
-def _located(bench: Bench, run: CandidateRun, fault: Optional[Fault]) -> str:
-    """Return the node that a failure's message names, "" where it names none."""
+def _nodes(bench: Bench, run: CandidateRun) -> Optional[list[NodeDeviation]]:
+    """Return how far each node strays, None where none was read."""
     if not (run.carriers and (run.layer_samples or run.layers_wrong)):
+        return None
+    return bench.session.limits.profile(bench.pack, run)
+
+
+def _located(
+    bench: Bench, run: CandidateRun, nodes: Optional[list[NodeDeviation]], fault: Optional[Fault]
+) -> str:
+    """Return the node that a failure's message names, "" where it names none."""
+    if nodes is None:
         return (run.failure.node or "") if run.failure else ""
-    bad = first_bad(bench.session.limits.profile(bench.pack, run))
+    bad = first_bad(nodes)
     index = None if bad else unread_input(bench.session, bench.pack, run)
     if fault and index is not None:
         # As where_bad does it, but that the pack's own graph is not the one that OpenCV gets.

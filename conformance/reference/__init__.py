@@ -8,6 +8,7 @@ operations, and silent unless CONFORMANCE_VERBOSE=1.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -19,6 +20,23 @@ from conformance.errors import ConformanceError, install
 def verbose() -> bool:
     """Whether CONFORMANCE_VERBOSE asks for what TensorFlow logs."""
     return os.environ.get("CONFORMANCE_VERBOSE", "0") not in ("", "0")
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect no garbage inside, and never again look through what was there at its end.
+
+    TensorFlow's modules are half a million objects that stay: Python would go through them in vain
+    a dozen times while they come, a quarter of the import, and again in all that follows.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
 
 
 @contextlib.contextmanager
@@ -60,7 +78,7 @@ def _set_up() -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # Some lines precede TensorFlow's own reading of the log level: only a muted stderr stops them.
-    with quiet():
+    with quiet(), uncollected():
         try:
             import tensorflow as tf
         except ModuleNotFoundError as error:

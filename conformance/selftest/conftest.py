@@ -22,12 +22,21 @@ from conformance.pack.request import PackRequest
 if TYPE_CHECKING:
     from conformance.imagenet.evaluation import Evaluation, Plan
 
-# Tests of a minute that share no fixture of their file, the longest first.
+# What takes longest, the longest first: tests that share no fixture of their file, then files.
 LONG = (
     "test_faults.py::test_quick_faults_are_all_caught",
     "test_docs.py::test_commands_run",
     "test_freeze.py::test_all_of_this_holds_for_the_other_keras",
+    "test_models.py::test_preprocessing_and_parameters_are_those_of_keras",
     "test_freeze.py::test_freezing_takes_less_than_half_the_memory",
+    "test_weights.py",
+    "test_own_suite.py",
+    "test_plugin.py",
+    "test_light.py",
+    "test_bench.py",
+    "test_predict_own.py",
+    "test_recording.py",
+    "test_imagenet_command.py",
 )
 
 
@@ -41,6 +50,12 @@ def _rank(test: str) -> int:
     return next((rank for rank, name in enumerate(LONG) if name in test), len(LONG))
 
 
+def _scope(test: str) -> str:
+    """Return what runs in one process: the test's file, or a long test by itself."""
+    alone = any("::" in name and name in test for name in LONG)
+    return test if alone else test.split("::")[0]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any]:
     """Keep the tests of a file, which share fixtures, in one process; the long ones are free."""
@@ -50,7 +65,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any
 
     config.option.loadscopereorder = False
     scheduling = LoadScopeScheduling(config, log)
-    scheduling._split_scope = lambda test: test if _rank(test) < len(LONG) else test.split("::")[0]
+    scheduling._split_scope = _scope
     return scheduling
 
 

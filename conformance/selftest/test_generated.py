@@ -258,15 +258,47 @@ def test_known_defects_are_matched(tmp_path: Path) -> None:
     assert (found.known, found.symptom, len(found.cases)) == ("any", "crash", 10)
 
 
+def test_refusals_are_told_apart_by_reason(tmp_path: Path) -> None:
+    """Each reason that OpenCV gives is a finding, blamed on the operation that it names.
+
+    An entry that quotes one of them knows that one alone.
+    """
+    recipes = {recipe.key(): recipe for recipe in draw(12, 0)}
+    reasons = ["Unsupported operator type NEG", "total == maskTotal"]
+    lines = {
+        key: {
+            **line(key, "refused", recipe),
+            "detail": f"{reasons[n % 2]} (-213:Parsing error, f, tflite_importer.cpp:{n})",
+            "operations": [["NEG", 1], ["MUL", 1]],
+        }
+        for n, (key, recipe) in enumerate(recipes.items())
+    }
+    file = tmp_path / "defects.toml"
+    file.write_text(
+        'schema = 1\n[[defect]]\nname = "neg"\nimporter = "tflite"\nsymptom = "refused"\n'
+        'pattern = "[NEG]"\nsays = "type NEG"\nrun = "single"\nreason = "not there"\n'
+    )
+    observed = {("tflite", "classic", "single"): {"5.0.0": lines}}
+    found = {one.detail.split(" (")[0]: one for one in find(observed, recipes)}
+    assert sorted(found) == sorted(reasons)
+    assert found[reasons[0]].pattern == "[NEG]"
+    assert [len(one.cases) for one in found.values()] == [6, 6]
+    known = {
+        one.detail.split(" (")[0]: one.known for one in find(observed, recipes, load_defects(file))
+    }
+    assert known == {reasons[0]: "neg", reasons[1]: None}
+
+
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
+        ('symptom = "wrong"\npattern = "relu"\nrun = "both"', "run = 'both'"),
         ('symptom = "odd"\npattern = "relu"', "unknown symptom 'odd'"),
         ('symptom = "wrong"\npattern = "reluu"', "unknown operation 'reluu'"),
         ('symptom = "wrong"\npattern = "Conv2D colour=1"', "no attribute 'colour'"),
         ('symptom = "wrong"', "'pattern' is missing"),
     ],
-    ids=["symptom", "operation", "attribute", "missing"],
+    ids=["run", "symptom", "operation", "attribute", "missing"],
 )
 def test_bad_defect_is_refused(tmp_path: Path, entry: str, says: str) -> None:
     """An entry that can match nothing is refused with its place."""
@@ -306,7 +338,10 @@ def test_findings_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["findings", str(good)]) == 0
     capsys.readouterr()
     bad = results(tmp_path / "b.jsonl", "5.0.0", 0, "wrong")
-    assert main(["findings", str(good), str(bad), "--format", "json"]) == 1
+    none = tmp_path / "none.toml"
+    none.write_text("schema = 1\n")
+    asked = ["findings", str(good), str(bad), "--known-defects", str(none), "--format", "json"]
+    assert main(asked) == 1
     (found,) = json.loads(capsys.readouterr().out)
     assert {"id", "bad", "good", "operations", "layers", "input", "cases", "known"} <= set(found)
     assert (found["bad"], found["good"], found["pattern"]) == (["5.0.0"], ["4.9.0"], "*")

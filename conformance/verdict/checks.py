@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Optional
 
 from conformance.candidate import BATCH, CandidateRun
 from conformance.pack.format import Pack
@@ -13,7 +14,7 @@ from . import judge
 from .judge import Sides
 from .judgement import Judgement
 from .limits import Limits
-from .nodes import judge_layers
+from .nodes import NodeDeviation, judge_layers
 from .tolerance import Allowance
 
 SOFTMAX_METRICS = ("softmax_l1_sum", "softmax_l1_mean", "softmax_linf")
@@ -24,14 +25,20 @@ OUTPUT_METRICS = (
 )
 
 
-def judge_run(limits: Limits, pack: Pack, run: CandidateRun) -> list[Judgement]:
+def judge_run(
+    limits: Limits,
+    pack: Pack,
+    run: CandidateRun,
+    nodes: Optional[Sequence[NodeDeviation]] = None,
+) -> list[Judgement]:
     """Return every judgement that the suite's tests make of `run`.
 
     What has no arrays, because its stage failed, is left out: run.failures tells of it.
+    nodes: limits.profile(pack, run), from a caller that has it already.
     """
     found = list(_judge_outputs(limits, pack, run))
     if run.layer_samples:
-        found.append(judge_layers(limits.profile(pack, run)))
+        found.append(judge_layers(limits.profile(pack, run) if nodes is None else nodes))
     return found
 
 
