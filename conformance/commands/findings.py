@@ -12,10 +12,10 @@ from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.generated.defects import load_defects
 from conformance.generated.entries import ready_entries
-from conformance.generated.findings import find, in_words
+from conformance.generated.findings import Finding, find, in_words
 from conformance.generated.reduced import attached, read_reduced
 from conformance.results.cases import read_results, results_files
-from conformance.results.generated import outcomes_in
+from conformance.results.generated import Outcomes, outcomes_in
 
 HEADS = (
     *("id", "symptom", "importer, engine", "layers", "operations of the file"),
@@ -64,16 +64,7 @@ def run_findings(arguments: argparse.Namespace) -> int:
         )
     outcomes = outcomes_in(some)
     defects = load_defects(arguments.known_defects)
-    found = find(outcomes.observed, outcomes.recipes, defects)
-    if arguments.only and not arguments.reduce:
-        raise ConformanceError("findings: --only says what --reduce DIR reduces; give it, too")
-    if arguments.reduce:
-        from .reduction import Wanted, reduce_findings  # what it imports takes seconds
-
-        wanted = Wanted(arguments.reduce, arguments.only, arguments.packs, *outcomes.drawn)
-        found = reduce_findings(found, outcomes.recipes, wanted)
-    elif arguments.reproducers:
-        found = attached(found, read_reduced(arguments.reproducers), arguments.reproducers)
+    found = _reduced(find(outcomes.observed, outcomes.recipes, defects), outcomes, arguments)
     if arguments.format == "json":
         print(json.dumps([finding.as_dict() for finding in found], indent=1))
     elif arguments.format == "toml":
@@ -85,3 +76,20 @@ def run_findings(arguments: argparse.Namespace) -> int:
         title = f"{len(found)} findings, {silent} silent, {new} not known"
         print_table(title, HEADS, [tuple(in_words(one)) for one in found], arguments.format)
     return BAD if any(finding.known is None for finding in found) else OK
+
+
+def _reduced(
+    found: list[Finding], outcomes: Outcomes, arguments: argparse.Namespace
+) -> list[Finding]:
+    """Return the findings with their reproducers, where these were asked for."""
+    if arguments.only and not arguments.reduce:
+        raise ConformanceError("findings: --only says what --reduce DIR reduces; give it, too")
+    if arguments.reduce:
+        from .reduction import Wanted, reduce_findings  # what it imports takes seconds
+
+        drawn = (outcomes.count, outcomes.seed)
+        wanted = Wanted(arguments.reduce, arguments.only, arguments.packs, *drawn)
+        return reduce_findings(found, outcomes.recipes, wanted)
+    if arguments.reproducers:
+        return attached(found, read_reduced(arguments.reproducers), arguments.reproducers)
+    return found

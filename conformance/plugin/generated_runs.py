@@ -33,31 +33,10 @@ from conformance.processes.progress import Event
 from conformance.results.lines import Line, json_number
 from conformance.session import Session
 
-from .options import rerun_command, session_of
+from .options import count_generated, names_generated, rerun_command, session_of
 
-MARK = "generated"
 WHAT = f"judges small generated models: {SMALL} in a plain run, {COUNT} where asked for with -m"
 _GENERATED = pytest.StashKey["Generated"]()
-
-
-def is_asked(config: pytest.Config) -> bool:
-    """Return whether generated models were asked for by name."""
-    expression = config.option.markexpr or ""
-    named = MARK in expression and f"not {MARK}" not in expression
-    return named or config.getoption("--generated") is not None
-
-
-def count_asked(config: pytest.Config) -> int:
-    """Return how many generated models a run judges, 0 where it is about something else.
-
-    That is a run of models of the user's own, or of a marker that is none of theirs.
-    """
-    asked: Optional[int] = config.getoption("--generated")
-    if asked is not None:
-        return asked
-    if is_asked(config):
-        return COUNT
-    return 0 if config.option.markexpr or session_of(config).choices.chosen else SMALL
 
 
 @dataclass
@@ -225,7 +204,7 @@ def generated_of(config: pytest.Config) -> Generated:
     if _GENERATED not in config.stash:
         known = config.getoption("--known-defects")
         config.stash[_GENERATED] = Generated(
-            session_of(config), count_asked(config), Path(known) if known else None
+            session_of(config), count_generated(config), Path(known) if known else None
         )
     return config.stash[_GENERATED]
 
@@ -241,7 +220,7 @@ def generated(request: pytest.FixtureRequest) -> Generated:
         message = str(error)
     else:
         return found
-    if not is_asked(request.config) and not found.is_there:
+    if not names_generated(request.config) and not found.is_there:
         pytest.skip(message)  # packs made for a run of the big models are no mistake
     pytest.fail(message, pytrace=False)
 

@@ -14,6 +14,7 @@ import pytest
 
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
+from conformance.generated.outcomes import MODEL
 from conformance.localize.diagnosis import diagnose
 from conformance.models import EXTENDED, model_order
 from conformance.pack.conversion import Conversion, require_conversion
@@ -32,7 +33,7 @@ from . import timing_runs as recording
 from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
 from .generated_runs import generated_of
 from .header import header
-from .options import add_options, asked_models, rerun_command, session_of
+from .options import add_options, asked_models, count_generated, rerun_command, session_of
 from .recorder import Recorder
 from .table import verdict_table
 
@@ -66,13 +67,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{OWN}: judges models of your own only")
     # Not in pytest.ini, which pytest misses from elsewhere and with a path among the options.
     config.addinivalue_line("markers", f"extended: {_EXTENDED}")
-    for optional in (recording, selecting, generated_runs):
+    for optional in (recording, selecting):
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
+    config.addinivalue_line("markers", f"{MODEL}: {generated_runs.WHAT}")
     config.pluginmanager.register(generated_runs, "conformance generated models")
     _check_models(config)
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
-        drawn = generated_of(config) if generated_runs.count_asked(config) else None
+        drawn = generated_of(config) if count_generated(config) else None
         config.pluginmanager.register(Recorder(Path(results), session_of(config), drawn))
     if selecting.is_asked(config):
         selecting.check(config)
@@ -149,12 +151,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         formats = _formats(metafunc.config)
         metafunc.parametrize("conversion", formats, indirect=True, scope="session")
     if "generated_key" in metafunc.fixturenames:
-        asked = generated_runs.count_asked(metafunc.config)
+        asked = count_generated(metafunc.config)
         keys = list(generated_of(metafunc.config).recipes) if asked else []
         metafunc.parametrize("generated_key", keys, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
-        if metafunc.definition.get_closest_marker(generated_runs.MARK):
+        if metafunc.definition.get_closest_marker(MODEL):
             variants = [one for one in variants if not one.switches]
         ids = ["-".join(filter(None, (v.variant, v.switches))) for v in variants]
         metafunc.parametrize("variant", variants, ids=ids, scope="session")
@@ -191,8 +193,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _deselect(config, items, recording.MARK)
     if not selecting.is_asked(config):
         _deselect(config, items, selecting.MARK)
-    if not generated_runs.count_asked(config):
-        _deselect(config, items, generated_runs.MARK)
+    if not count_generated(config):
+        _deselect(config, items, MODEL)
     _leave_out(config, items, is_batch_of_one)
     if not _formats(config):
         # pytest would keep a test without parameters, and tell that it was skipped.
@@ -223,7 +225,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     """Build the missing packs before the first test, so that progress garbles no test's line."""
     config = session.config
     models = sorted({m for m in map(model_of, session.items) if m}, key=model_order)
-    small = any(item.get_closest_marker(generated_runs.MARK) for item in session.items)
+    small = any(item.get_closest_marker(MODEL) for item in session.items)
     if config.option.collectonly or not (models or small):
         return
     capture = config.pluginmanager.getplugin("capturemanager")

@@ -12,6 +12,8 @@ import pytest
 
 from conformance.cli.options import DECIDING, OWN, add_option, chosen, repeated
 from conformance.errors import ConformanceError
+from conformance.generated.outcomes import MODEL
+from conformance.generated.store import COUNT, SMALL
 from conformance.imagenet.options import OPTIONS as IMAGENET
 from conformance.own_models import FORMATS, MODELS_FILE, Chosen, OwnModel
 from conformance.pack.request import keras_flavour
@@ -94,12 +96,35 @@ def session_of(config: pytest.Config) -> Session:
     return config.stash[_SESSION]
 
 
+def names_generated(config: pytest.Config) -> bool:
+    """Return whether generated models were asked for by name."""
+    expression = config.option.markexpr or ""
+    named = MODEL in expression and f"not {MODEL}" not in expression
+    return named or config.getoption("--generated") is not None
+
+
+def count_generated(config: pytest.Config) -> int:
+    """Return how many generated models a run judges, 0 where it is about something else.
+
+    That is a run of models of the user's own, or of a marker that is none of theirs.
+    """
+    asked: Optional[int] = config.getoption("--generated")
+    if asked is not None:
+        return asked
+    if names_generated(config):
+        return COUNT
+    return 0 if config.option.markexpr or session_of(config).choices.chosen else SMALL
+
+
 def rerun_command(item: pytest.Item, config: pytest.Config, own: Optional[OwnModel]) -> str:
     """Return the command that runs just this case again, with the options given now.
 
     own: the case's model, if it is the user's.
     """
-    given = repeated({name: config.getoption(name) for name in DECIDING})
+    options = {name: config.getoption(name) for name in DECIDING}
+    if item.get_closest_marker(MODEL) and count_generated(config) != SMALL:
+        options["--generated"] = count_generated(config)  # asked for by -m, which is not repeated
+    given = repeated(options)
     kept = [f"{name}={value}" for name, value in given]
     location = os.path.relpath(item.path, config.invocation_params.dir)
     model = ["--model", *own.words] if own else []

@@ -19,8 +19,9 @@ from .cases import Results
 class Outcomes:
     """The generated models of some results files, all judged by the same ones."""
 
-    drawn: tuple[int, int]  # how many models, and their seed
-    recipes: dict[str, Recipe]  # by key, all of these
+    count: int  # how many were drawn
+    seed: int
+    recipes: dict[str, Recipe]  # by key, all of them
     observed: dict[Axes, Observed]  # by importer, engine and way to run; see findings
 
 
@@ -39,8 +40,9 @@ def outcomes_in(results: Sequence[Results]) -> Outcomes:
             if line["key"] in lines:
                 raise ConformanceError(f"{one.path}: a second run of OpenCV {version}; give one")
             lines[line["key"]] = line
-    drawn = _drawn(results)
-    return Outcomes(drawn, {recipe.key(): recipe for recipe in draw(*drawn)}, observed)
+    count, seed = _drawn(results) if results else (0, 0)
+    recipes = {recipe.key(): recipe for recipe in draw(count, seed)}
+    return Outcomes(count, seed, recipes, observed)
 
 
 def _drawn(results: Sequence[Results]) -> tuple[int, int]:

@@ -8,10 +8,10 @@ import pytest
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.generated.outcomes import AT_ONCE, RIGHT, SINGLE
-from conformance.plugin.generated_runs import MARK, Generated, judged, unmet
+from conformance.generated.outcomes import AT_ONCE, MODEL, RIGHT, SINGLE
+from conformance.plugin.generated_runs import Generated, judged, unmet
 
-pytestmark = [getattr(pytest.mark, MARK), pytest.mark.stage(MARK)]
+pytestmark = [getattr(pytest.mark, MODEL), pytest.mark.stage(MODEL)]
 
 
 def check(
