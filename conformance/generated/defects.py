@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -14,7 +15,7 @@ from conformance.fixtures import fixture_path
 from conformance.tables import Table, check_keys, holds, read_toml, specifier, text, texts
 
 from .outcomes import AT_ONCE, SINGLE, SYMPTOMS, Outcome
-from .patterns import Pattern, Shown, has, parse_pattern
+from .patterns import ANY, Pattern, Shown, has, parse_pattern
 
 _KEYS = (
     *("name", "importer", "engine", "opencv", "run", "symptom", "pattern", "says", "reason"),
@@ -49,6 +50,23 @@ class Defect:
             and self.run in (None, run)
             and symptom in self.symptoms
         )
+
+    def explains(self, operations: Collection[str], message: str) -> bool:
+        """Return whether it may be why a model fails of which only the file is known.
+
+        operations: of the file, or () where they are not known. message: of the failure.
+        """
+        if self.says:
+            return any(text in message for text in self.says)
+        named = {pattern.file for pattern in self.patterns if pattern.file}
+        any_model = any(str(pattern) == ANY for pattern in self.patterns)
+        return any_model or any(n in operations or re.search(rf"\b{n}\b", message) for n in named)
+
+    def __str__(self) -> str:
+        """Return what it is, where, and what avoids it."""
+        where = f"OpenCV {self.opencv or 'of any version'}, {self.engine or 'any'} engine"
+        instead = f"; what avoids it: {self.instead}" if self.instead else ""
+        return f"{self.name} ({where}): {self.reason}{instead} {self.link}".rstrip()
 
     def describes(self, shown: Shown, detail: str) -> bool:
         """Return whether a model that fails, with OpenCV's reason, is as it says."""

@@ -29,10 +29,13 @@ from conformance.generated.store import (
     require_generated,
 )
 from conformance.pack.builder import run_children
+from conformance.pack.format import read_manifest
+from conformance.pack.store import locate_pack
 from conformance.processes.progress import Event
 from conformance.results.lines import Line, json_number
 from conformance.session import Session
 
+from .cases import parameters_of, stage_of
 from .options import count_generated, names_generated, rerun_command, session_of
 
 WHAT = f"judges small generated models: {SMALL} in a plain run, {COUNT} where asked for with -m"
@@ -229,3 +232,26 @@ def generated(request: pytest.FixtureRequest) -> Generated:
 def rerun(request: pytest.FixtureRequest) -> str:
     """The command that runs just this case again."""
     return rerun_command(request.node, request.config, None)
+
+
+def explanations(item: pytest.Item, message: str) -> list[Defect]:
+    """Return the known defects that may be why a case of a whole model fails."""
+    name, variant = parameters_of(item)
+    if variant is None or name is None or name == MODEL:
+        return []
+    session = session_of(item.config)
+    operations: set[str] = set()
+    if variant.importer == RunConfig().importer:
+        path = locate_pack(session.choices.packs, session.request(name))
+        operations = {layer["op"] for layer in read_manifest(path).layers} if path else set()
+    run = AT_ONCE if stage_of(item) == "batch" else SINGLE
+    version = session.capability["version"]
+    return [
+        defect
+        for defect in generated_of(item.config).defects
+        if any(
+            defect.covers(variant.importer, variant.engine, version, run, symptom)
+            for symptom in defect.symptoms
+        )
+        and defect.explains(operations, message)
+    ]

@@ -31,7 +31,7 @@ from . import INI, SELFTEST, asks_for_suite, generated_runs
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
 from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
-from .generated_runs import generated_of
+from .generated_runs import explanations, generated_of
 from .header import header
 from .options import add_options, asked_models, count_generated, rerun_command, session_of
 from .recorder import Recorder
@@ -217,6 +217,9 @@ def pytest_runtest_makereport(
     """Put the findings into the report, for the results file and the table at the end."""
     report = yield
     vars(report)["findings"] = dict(findings(item))
+    if report.outcome == "failed":
+        known = "\n".join(map(str, explanations(item, str(report.longrepr))))
+        report.sections += [("Known defects of OpenCV that it may be", known)] if known else []
     return report
 
 

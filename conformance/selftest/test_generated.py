@@ -289,6 +289,32 @@ def test_refusals_are_told_apart_by_reason(tmp_path: Path) -> None:
     assert known == {reasons[0]: "neg", reasons[1]: None}
 
 
+def test_a_file_s_failure_is_told_its_defect(tmp_path: Path) -> None:
+    """A model without a recipe is told the defects of its operations or of OpenCV's words alone."""
+    entries = {
+        "words": 'pattern = "*"\nsays = "type NEG"',
+        "operation": 'pattern = ["relu", "[MirrorPad]"]',
+        "layers": 'pattern = "relu"',
+    }
+    file = tmp_path / "defects.toml"
+    file.write_text(
+        "schema = 1\n"
+        + "".join(
+            f'[[defect]]\nname = "{name}"\nimporter = "onnx"\nsymptom = "wrong"\nreason = "r"\n'
+            f'opencv = "<5"\ninstead = "wait"\n{entry}\n'
+            for name, entry in entries.items()
+        )
+    )
+
+    def told(operations: list[str], message: str) -> list[str]:
+        return [one.name for one in load_defects(file) if one.explains(operations, message)]
+
+    assert told(["Relu"], "Unsupported type NEG") == ["words"]
+    assert told(["MirrorPad"], "strays") == told([], "node MirrorPad strays") == ["operation"]
+    assert told(["Relu"], "strays at relu") == []
+    assert "(OpenCV <5, any engine): r; what avoids it: wait" in str(load_defects(file)[0])
+
+
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
