@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Optional
 
 from conformance.cli import OK
-from conformance.cli.options import add_option
+from conformance.cli.options import add_option, folder
 from conformance.errors import ConformanceError
 from conformance.generated.defects import load_defects
 from conformance.generated.outcomes import MODEL
+from conformance.generated.reduced import Reduced, read_reduced
 from conformance.models import model_order
 from conformance.results.cases import read_results, results_files
 from conformance.results.evaluations import Accuracies, read_all
@@ -27,6 +30,7 @@ from .markdown import markdown
 from .matrix import build_matrix
 from .pictures import write_pictures
 
+PAGE = Path("report.html")
 TITLE = "Conformance of OpenCV DNN with TensorFlow"
 
 
@@ -58,6 +62,13 @@ def report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--known-defects", type=Path, metavar="FILE", help="of generated models; see findings"
     )
+    add_option(
+        parser.add_argument,
+        "--reproducers",
+        type=folder,
+        metavar="DIR",
+        help="what findings --reduce wrote: findings of generated models lead to it",
+    )
     parser.add_argument("--title", default=TITLE, help="default: %(default)s")
 
 
@@ -65,7 +76,7 @@ def run_report(arguments: argparse.Namespace) -> int:
     """Write the report; raise ConformanceError for files that can't be read or written."""
     report = make_report(arguments)
     if arguments.format == "html":
-        _write(arguments.output or Path("report.html"), render(report))
+        _write(arguments.output or PAGE, render(report))
     elif arguments.output:
         _write(arguments.output, markdown(report))
     else:
@@ -84,12 +95,21 @@ def make_report(arguments: argparse.Namespace) -> Report:
     parts = [divided(read_results(path)) for path in verdicts]
     matrix = build_matrix((whole for whole, _ in parts if whole), arguments.expect)
     small = [generated for _, generated in parts if generated]
-    generated = build_generated(small, load_defects(arguments.known_defects), arguments.expect)
+    defects = load_defects(arguments.known_defects)
+    reproducers = _reproducers(arguments.reproducers, arguments.output or PAGE)
+    generated = build_generated(small, defects, arguments.expect, *reproducers)
     times = read_benchmarks(arguments.bench, arguments.strict)
     found = sorted(read_all(evaluations), key=_order)
     notes = [*matrix.notes, *times.notes, *(generated.notes if generated else ())]
     made = (arguments.title, now())
     return Report(matrix, times.timings, notes, *made, found, times.comparisons, generated)
+
+
+def _reproducers(folder: Optional[Path], page: Path) -> tuple[list[Reduced], Path]:
+    """Return what `findings --reduce` wrote to a folder, and the folder's path from the page."""
+    if folder is None:
+        return [], Path()
+    return read_reduced(folder), Path(os.path.relpath(folder, page.parent))
 
 
 def _write(path: Path, text: str) -> None:
@@ -114,8 +134,8 @@ def _divided(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        folder = path if path.is_dir() else path.parent
-        beside = [*folder.glob("imagenet/*.jsonl"), *folder.glob(f"{MODEL}/*.jsonl")]
+        where = path if path.is_dir() else path.parent
+        beside = [*where.glob("imagenet/*.jsonl"), *where.glob(f"{MODEL}/*.jsonl")]
         own = sorted(path.glob("*.jsonl")) if path.is_dir() and beside else results_files([path])
         found |= {file.resolve(): file for file in [*own, *sorted(beside)]}
     evaluations = [file for file in found.values() if _is_evaluation(file)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Optional
 
 from conformance.generated.defects import Defect
 from conformance.generated.findings import Finding, find
 from conformance.generated.outcomes import AT_ONCE, MODEL, RIGHT, SINGLE
+from conformance.generated.reduced import Reduced
 from conformance.results.cases import Results
 from conformance.results.generated import Outcomes, outcomes_in
 from conformance.tables import release
@@ -51,17 +53,24 @@ class Generated:
 
 
 def build_generated(
-    files: Sequence[Results], defects: Sequence[Defect], expected: Sequence[str] = ()
+    files: Sequence[Results],
+    defects: Sequence[Defect],
+    expected: Sequence[str] = (),
+    reproducers: Sequence[Reduced] = (),
+    folder: Path = Path(),
 ) -> Optional[Generated]:
     """Return what files say of generated models, None without any.
 
-    expected: versions that get an empty column where no file is of them.
+    expected: versions that get an empty column where no file is of them. reproducers: what
+    `findings --reduce` wrote, into `folder` as it is seen from the page.
     """
     if not files:
         return None
     kept, notes = _comparable(files)
     outcomes = outcomes_in(kept)
-    found = _told_apart(find(outcomes.observed, outcomes.recipes, defects))
+    found = find(outcomes.observed, outcomes.recipes, defects)
+    folders = {name: str(folder / one.folder) for one in reproducers for name in one.ids}
+    found = _told_apart(replace(one, reproducer=folders.get(one.id)) for one in found)
     opencvs = [finding for finding in found if finding.symptom != NOT_OPENCVS]
     known = {defect.name: defect for defect in defects}
     symptoms = _symptoms(outcomes)
