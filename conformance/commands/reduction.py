@@ -225,7 +225,7 @@ class Laboratory:
             np.savez(Path(name, FILES), **files)
             np.savez(Path(name, ARRAYS), **arrays)
             pack = GeneratedPack(Path(name), manifest, len(some))
-            found = list(outcomes_of(pack, importer, engine, judge))
+            found = list(outcomes_of(pack, importer, engine, judge.judge))
         return [one for one in found if _is_opencvs(one, importer, judge, arrays)]
 
 

@@ -14,6 +14,7 @@ from conformance.cli import BAD, OK
 from conformance.cli.options import ENGINE, add_option, add_options, chosen_models, count
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
+from conformance.generated.outcomes import MODEL, SILENT
 from conformance.models import MODELS
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import keras_flavour
@@ -38,6 +39,11 @@ def faults_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_options(add, "models", "--packs")
     add_option(add, "--engine", **ENGINE)
+    add_option(
+        add,
+        "--generated",
+        help="inject into the first N generated models instead: one of each kind that fits",
+    )
     add("--quick", action="store_true", help="one of each kind on two models")
     add_option(add, "--a-kind", type=count, metavar="N", help="faults of each kind and model")
     add_option(add, "--workers", type=count, default=1, metavar="N", help="models at once")
@@ -51,6 +57,8 @@ def run_faults(arguments: argparse.Namespace) -> int:
     if arguments.read:
         return report([o for path in arguments.read for o in read(path)], arguments.format)
     require_tensorflow(keras_flavour(), "faults")
+    if arguments.generated:
+        return _run_generated(arguments)
     models = list(QUICK) if arguments.quick else chosen_models(arguments.models)
     if arguments.quick and arguments.models:
         raise ConformanceError("faults: give either --quick, which has its models, or MODEL…")
@@ -61,6 +69,29 @@ def run_faults(arguments: argparse.Namespace) -> int:
         outcomes += found
         print(_progress(found), file=sys.stderr, flush=True)
     return report(outcomes, arguments.format)
+
+
+def _run_generated(arguments: argparse.Namespace) -> int:
+    """Inject faults into generated models; BAD for a false alarm or fewer caught than promised."""
+    from .generated import generated_outcomes  # needs TensorFlow to make graphs
+
+    if arguments.quick or arguments.models:
+        raise ConformanceError("faults: give either --generated N, or --quick or MODEL…")
+    session = Session(choices_of(vars(arguments), engines=[arguments.engine]))
+    found = generated_outcomes(session, session.variants()[0], arguments.generated)
+    outcomes = [replace(outcome, model=MODEL) for outcome in found]
+    faults = [outcome for outcome in outcomes if outcome.kind]
+    unchanged = len(outcomes) - len(faults)
+    names = sorted({fault.kind for fault in faults})
+    rows = [_row(name, [f for f in faults if f.kind == name]) for name in names]
+    title = f"faults of {unchanged} generated models that are right as they are"
+    print_table(title, HEADS[:-1], [row[:-1] for row in [*rows, _row("all", faults)]], "table")
+    # An equal graph may be refused where it lacks the pattern that the importer looks for.
+    false = [fault for fault in faults if fault.equivalent and fault.how in SILENT]
+    for fault in false:
+        print(f"FALSE ALARM: {fault.kind}, at {fault.node} ({fault.how})")
+    real = [fault for fault in faults if not fault.equivalent]
+    return OK if _share(real, "ours") >= CAUGHT and not false else BAD
 
 
 def report(outcomes: Sequence[Outcome], format: str) -> int:

@@ -103,7 +103,7 @@ def _judged(bench: Bench, run: CandidateRun, fault: Optional[Fault] = None) -> O
         model=pack.model,
         kind=fault.kind if fault else "",
         node=fault.node if fault else "",
-        equivalent=fault is None or _equivalent(bench, fault.graph),
+        equivalent=fault is None or is_equivalent(fault.graph, pack.load("inputs"), bench.truth),
         top1=top1_differs(run.outputs, pack.load("outputs_f64")),
         opencv=beyond_opencv_limits(run.outputs, pack.load("outputs_f32")),
         ours=bool(run.failures or failed),
@@ -149,11 +149,10 @@ def _partners(graph: Graph, node: str, run: CandidateRun) -> set[str]:
     return found
 
 
-def _equivalent(bench: Bench, graph: Graph) -> bool:
+def is_equivalent(graph: Graph, images: Array, truth: Array) -> bool:
     """Return whether float64 gives the same answers; most often the first input decides."""
-    images = bench.pack.load("inputs")
     parts = (slice(0, 1), slice(1, None))
-    return all(_same(_float64(graph, images[part]), bench.truth[part]) for part in parts)
+    return all(_same(_float64(graph, images[part]), truth[part]) for part in parts)
 
 
 def _float64(graph: Graph, images: Array) -> Optional[Array]:
@@ -165,8 +164,9 @@ def _float64(graph: Graph, images: Array) -> Optional[Array]:
 
 
 def _same(found: Optional[Array], truth: Array) -> bool:
-    if found is None or found.shape != truth.shape:
+    if found is None or found.size != truth.size:
         return False
+    found = found.reshape(truth.shape)
     return bool(np.abs(found - truth).max() <= PROVEN * np.abs(truth).max())
 
 

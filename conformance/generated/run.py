@@ -7,16 +7,18 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
 from conformance.pack.conversion import takes_batches
 from conformance.processes.child import Ending, child_environment, run_child
 
-from .outcomes import AT_ONCE, SINGLE, Judge, Outcome
+from .outcomes import AT_ONCE, SINGLE, Outcome
 from .store import ARRAYS, FILES, GeneratedPack
 
+# Of a model's key, arrays, OpenCV's answers, and whether batches are run: the outcomes.
+Verdicts = Callable[[str, dict[str, Any], dict[str, Any], bool], list[Outcome]]
 # What one model may take before it counts as hung; the slowest takes a tenth of a second.
 SECONDS = 20.0
 HUNG = "SIGALRM"
@@ -24,8 +26,13 @@ HUNG = "SIGALRM"
 CHILD = "conformance.opencv.generated"
 
 
-def outcomes_of(pack: GeneratedPack, importer: str, engine: str, judge: Judge) -> Iterator[Outcome]:
-    """Yield the outcomes of each model that has a file for the importer, in the pack's order."""
+def outcomes_of(
+    pack: GeneratedPack, importer: str, engine: str, judge: Verdicts
+) -> Iterator[Outcome]:
+    """Yield the outcomes of each model that has a file for the importer, in the pack's order.
+
+    judge: as Judge.judge.
+    """
     batches = takes_batches(importer)
     with np.load(pack.path / ARRAYS, allow_pickle=False) as arrays:
         for key, answers, death in _answers(pack, importer, engine):
@@ -33,10 +40,10 @@ def outcomes_of(pack: GeneratedPack, importer: str, engine: str, judge: Judge) -
             if importer != "tensorflow":
                 own["runtime"] = arrays[f"{key}/{importer}"]
             if death is None:
-                yield from judge.judge(key, own, answers, batches)
+                yield from judge(key, own, answers, batches)
             elif death.run == AT_ONCE:
                 # Single images were answered before the batch killed the process.
-                yield from judge.judge(key, own, answers, batches=False)
+                yield from judge(key, own, answers, False)
                 yield death
             else:
                 yield death

@@ -38,6 +38,11 @@ FILE_OF = {"tensorflow": GRAPH, **{name: of.file for name, of in FORMATS.items()
 NUDGE, MOVED = 1e-5, 0.01
 
 
+# How far the values of the last layer spread, and what share of it the images alone must make up:
+# where they hardly differ in what reaches it, their difference is not blown up.
+SPREAD, LEAST = 1.5, 0.01
+
+
 class IllConditioned(Exception):
     """A model by which no rounding can be judged. The message says why."""
 
@@ -61,19 +66,24 @@ def build_generated(recipe: Recipe, folder: Path, importers: Sequence[str]) -> B
 
     Raises IllConditioned for a model whose float64 answer hangs on its inputs' last digits.
     """
-    keras.backend.clear_session()
-    random = np.random.default_rng(recipe.seed)
-    inputs = random.uniform(-1, 1, (IMAGES, *recipe.input)).astype(np.float32)
-    model = keras_model(recipe)
-    set_weights(model, random)
-    settle_head(model, inputs)
-    graph, _ = apply_passes(trace(model, recipe.input[:2]).graph)
+    graph, inputs = graph_of(recipe)
     write_graph(folder / FILE_OF["tensorflow"], graph)
     arrays = {"inputs": inputs, **_answers(graph, inputs)}
     built = Built(arrays, {"tensorflow": graph_operations(graph)})
     for importer in importers:
         _add_file(built, graph, recipe, importer, folder)
     return built
+
+
+def graph_of(recipe: Recipe) -> tuple[Graph, Array]:
+    """Return a recipe's frozen graph and its images [N, H, W, C], the same ones each time."""
+    keras.backend.clear_session()
+    random = np.random.default_rng(recipe.seed)
+    inputs = random.uniform(-1, 1, (IMAGES, *recipe.input)).astype(np.float32)
+    model = keras_model(recipe)
+    set_weights(model, random)
+    settle_head(model, inputs)
+    return apply_passes(trace(model, recipe.input[:2]).graph)[0], inputs
 
 
 def _answers(graph: Graph, inputs: Array) -> dict[str, Array]:
@@ -332,9 +342,20 @@ def _fan_in(role: str, shape: Sequence[int]) -> int:
 
 
 def settle_head(model: Any, inputs: Array) -> None:
-    """Scale the last layer so that its values spread over about one and a half each."""
+    """Scale and shift the last layer so that its values are about one and a half from 0.
+
+    And so that they move with the images as far as the model lets them: a softmax of which one
+    class has all would hide what goes wrong before it.
+    """
     dense = model.get_layer("head_dense")
-    features = keras.Model(model.input, dense.input)
-    spread = float(np.std(np.asarray(features(inputs, training=False)), dtype=np.float64))
+    features = np.asarray(
+        keras.Model(model.input, dense.input)(inputs, training=False), dtype=np.float64
+    )
+    kernel, bias = np.asarray(dense.kernel), np.asarray(dense.bias)
+    values = features @ kernel.astype(np.float64)
+    centre = values.mean(axis=0)
+    spread = max(float(np.std(values - centre)), LEAST * float(np.std(values)))
     if math.isfinite(spread) and spread > 0:
-        dense.kernel.assign(np.asarray(dense.kernel) * np.float32(1.5 / spread))
+        scale = SPREAD / spread
+        dense.kernel.assign(kernel * np.float32(scale))
+        dense.bias.assign((bias - scale * centre).astype(np.float32))

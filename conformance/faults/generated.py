@@ -1,0 +1,122 @@
+"""Faults in generated models: small graphs, of which OpenCV runs many in one process.
+
+A failure of one names its layers; which of them is to blame is for ``findings --reduce`` to say, so
+nothing is located here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance.candidate import RunConfig
+from conformance.generated.drawing import draw
+from conformance.generated.outcomes import RIGHT, Judge
+from conformance.generated.outcomes import Outcome as Judged
+from conformance.generated.recipes import Recipe
+from conformance.generated.run import outcomes_of
+from conformance.generated.store import ARRAYS, FILES, SEED, GeneratedPack, Manifest
+from conformance.pack.format import GRAPH
+from conformance.reference.generated import graph_of
+from conformance.reference.graph import Array, Graph, write_graph
+from conformance.reference.oracle import run as run_tensorflow
+from conformance.session import Session
+
+from .graph import Fault, graph_faults
+from .outcome import Outcome
+from .run import beyond_opencv_limits, is_equivalent, top1_differs
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model's graph, as it is or with a fault."""
+
+    model: str  # the recipe's key
+    graph: Graph
+    arrays: dict[str, Array]  # of the unchanged graph: "inputs", "f32" and "f64" [N, V]
+    fault: Fault
+
+
+def generated_outcomes(session: Session, config: RunConfig, count: int) -> Iterator[Outcome]:
+    """Yield the outcomes of the first `count` recipes and of one fault of each kind in each.
+
+    Models that OpenCV doesn't answer rightly as they are tell nothing, and are left out with their
+    faults.
+    """
+    cases = [case for recipe in draw(count, SEED) for case in _cases(recipe)]
+    outputs: dict[str, Any] = {}
+    judged = _judged(session, config, cases, outputs)
+    right = {
+        case.model
+        for number, case in enumerate(cases)
+        if not case.fault.kind and judged[str(number)].symptom == RIGHT
+    }
+    for number, case in enumerate(cases):
+        if case.model in right:
+            found = judged[str(number)]
+            yield _outcome(case, found, outputs.get(str(number)))
+
+
+def _cases(recipe: Recipe) -> Iterator[Case]:
+    try:
+        graph, inputs = graph_of(recipe)
+        single, double = (run_tensorflow(graph, inputs, d).outputs for d in ("float32", "float64"))
+    except Exception:  # one model that TensorFlow can't build must not cost the others
+        return
+    rows = len(inputs), -1
+    arrays = {"inputs": inputs, "f32": single.reshape(rows), "f64": double.reshape(rows)}
+    key = recipe.key()
+    yield Case(key, graph, arrays, Fault("", "", graph))
+    for fault in graph_faults(graph, key, 1):
+        yield Case(key, graph, arrays, fault)
+
+
+def _judged(
+    session: Session, config: RunConfig, cases: list[Case], outputs: dict[str, Any]
+) -> dict[str, Judged]:
+    """Return each case's outcome by its number; OpenCV's outputs go into `outputs`."""
+    version = session.capability["version"]
+    judge = Judge(session.limits.tolerances, version, config.engine)
+
+    def watching(
+        key: str, arrays: dict[str, Any], answers: dict[str, Any], batches: bool
+    ) -> list[Judged]:
+        outputs[key] = answers.get("outputs")
+        return judge.judge(key, arrays, answers, False)
+
+    models = [
+        {"key": str(number), "operations": {"tensorflow": []}} for number in range(len(cases))
+    ]
+    manifest = Manifest("", "", len(cases), SEED, ["tensorflow"], {}, models)
+    with tempfile.TemporaryDirectory(prefix="conformance-faults-") as name:
+        folder = Path(name)
+        files: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
+        for number, case in enumerate(cases):
+            write_graph(folder / GRAPH, case.fault.graph)
+            files[f"{number}/tensorflow"] = np.fromfile(folder / GRAPH, np.uint8)
+            arrays |= {f"{number}/{what}": values for what, values in case.arrays.items()}
+        np.savez(folder / FILES, **files)
+        np.savez(folder / ARRAYS, **arrays)
+        pack = GeneratedPack(folder, manifest, len(cases))
+        found = outcomes_of(pack, "tensorflow", config.engine, watching)
+        return {one.key: one for one in found}
+
+
+def _outcome(case: Case, found: Judged, outputs: Any) -> Outcome:
+    truth, fault = case.arrays["f64"], case.fault
+    return Outcome(
+        model=case.model,
+        kind=fault.kind,
+        node=fault.node,
+        equivalent=not fault.kind or is_equivalent(fault.graph, case.arrays["inputs"], truth),
+        top1=top1_differs(outputs, truth),
+        opencv=beyond_opencv_limits(outputs, case.arrays["f32"]),
+        ours=found.symptom != RIGHT,
+        how=found.symptom if found.symptom != RIGHT else "",
+    )
