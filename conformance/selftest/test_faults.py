@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -192,3 +193,16 @@ def test_quick_faults_are_all_caught(mobilenet_packs: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "ours 0" in done.stdout
     assert "MISSED" not in done.stdout
+
+
+def test_faults_in_generated_models(capsys: pytest.CaptureFixture[str]) -> None:
+    """Faults are injected into the generated models that are right, and nearly all are caught."""
+    assert main(["faults", "--generated", "12", "--engine", "default"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"faults of \d+ generated models that are right as they are", out)
+    total = re.search(r" all +(\d+) +(\d+) +\S+ +\S+ +(\S+)", out)
+    assert total is not None
+    assert int(total[1]) - int(total[2]) > 50
+    assert float(total[3].rstrip("%")) >= 98
+    assert main(["faults", "--generated", "12", "--quick"]) == 2
+    assert "give either --generated N" in capsys.readouterr().err

@@ -21,7 +21,13 @@ from conformance.generated.findings import find
 from conformance.generated.outcomes import RIGHT, Judge
 from conformance.generated.patterns import Shown, has, parse_pattern
 from conformance.generated.recipes import Layer, Recipe, recipe_from, shapes_of, without
-from conformance.generated.store import GeneratedPack, Request, find_generated, require_generated
+from conformance.generated.store import (
+    ARRAYS,
+    GeneratedPack,
+    Request,
+    find_generated,
+    require_generated,
+)
 from conformance.generated.vocabulary import OPERATIONS, REGISTRY
 from conformance.results.cases import writing
 from conformance.verdict.tolerance import load_tolerances
@@ -140,6 +146,16 @@ def test_float64_without_a_kernel() -> None:
         rows, columns = _weights(7, 12, half, corners), _weights(9, 5, half, corners)
         stated = np.einsum("ih,bhwc,jw->bijc", rows, x.astype(np.float64), columns)
         np.testing.assert_allclose(stated, resized.numpy(), atol=2e-6)
+
+
+def test_values_move_with_the_images(pack: GeneratedPack) -> None:
+    """No model's softmax has all in one class: what goes wrong before it would not be seen."""
+    with np.load(pack.path / ARRAYS) as arrays:
+        softmaxes = [
+            arrays[f"{key}/f64"] for key, recipe in pack.recipes.items() if recipe.head == "gap"
+        ]
+    assert softmaxes
+    assert all(values.max(axis=1).min() < 0.99 for values in softmaxes)
 
 
 def test_models_are_judged_in_one_process(pack: GeneratedPack) -> None:
