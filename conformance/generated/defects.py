@@ -56,11 +56,21 @@ class Defect:
 
         operations: of the file, or () where they are not known. message: of the failure.
         """
-        if self.says:
-            return any(text in message for text in self.says)
-        named = {pattern.file for pattern in self.patterns if pattern.file}
-        any_model = any(str(pattern) == ANY for pattern in self.patterns)
-        return any_model or any(n in operations or re.search(rf"\b{n}\b", message) for n in named)
+        named = any(
+            pattern.file in operations or re.search(rf"\b{pattern.file}\b", message)
+            for pattern in self.patterns
+            if pattern.file
+        )
+        of_layers = any(pattern.tokens for pattern in self.patterns)  # which a file does not tell
+        if not self.says:
+            return named or self.of_any_model
+        said = any(text in message for text in self.says)
+        return said and (named or self.of_any_model or of_layers)
+
+    @property
+    def of_any_model(self) -> bool:
+        """Whether every model meets it."""
+        return any(str(pattern) == ANY for pattern in self.patterns)
 
     def __str__(self) -> str:
         """Return what it is, where, and what avoids it."""

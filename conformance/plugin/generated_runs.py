@@ -244,8 +244,24 @@ def explanations(item: pytest.Item, message: str) -> list[Defect]:
     if variant.importer == RunConfig().importer:
         path = locate_pack(session.choices.packs, session.request(name))
         operations = {layer["op"] for layer in read_manifest(path).layers} if path else set()
+    about = _defects_about(item, variant)
+    return [defect for defect in about if defect.explains(operations, message)]
+
+
+def expected_of_any(item: pytest.Item) -> Optional[Defect]:
+    """Return the known defect by which a batch of any model fails, if it is one of the registry."""
+    name, variant = parameters_of(item)
+    own = session_of(item.config).choices.own
+    if variant is None or name == MODEL or name in own or stage_of(item) != "batch":
+        return None
+    about = _defects_about(item, variant)
+    return next((one for one in about if one.run and one.of_any_model and not one.says), None)
+
+
+def _defects_about(item: pytest.Item, variant: RunConfig) -> list[Defect]:
+    """Return the known defects of the importer, engine and version that a case is run on."""
     run = AT_ONCE if stage_of(item) == "batch" else SINGLE
-    version = session.capability["version"]
+    version = session_of(item.config).capability["version"]
     return [
         defect
         for defect in generated_of(item.config).defects
@@ -253,5 +269,4 @@ def explanations(item: pytest.Item, message: str) -> list[Defect]:
             defect.covers(variant.importer, variant.engine, version, run, symptom)
             for symptom in defect.symptoms
         )
-        and defect.explains(operations, message)
     ]
