@@ -30,8 +30,8 @@ A_KIND |= dict.fromkeys(("mobilenet", "mobilenetv2", "nasnetmobile", "densenet12
 QUICK = ("mobilenet", "densenet121")
 # What the suite promises, in shares of the faults that change something.
 CAUGHT, LOCALISED = 0.995, 0.95
-# In generated models, where a constant times 1.0001 can drown in the noise of what follows.
-CAUGHT_GENERATED = 0.98
+# In generated models, of whose few values the noise is taken to be larger than it looks.
+CAUGHT_GENERATED = 0.95
 
 HEADS = ("faults", "injected", "equivalent", "top-1", "OpenCV's limits", "ours", "localised")
 
