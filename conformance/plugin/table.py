@@ -109,7 +109,12 @@ def verdict_table(reports: Iterable[Any], width: int) -> str:
 
 
 # What outcomes are called of generated models.
-_OF_GENERATED = {"failed": "new", "xfailed": "known defects", "passed": "right"}
+_OF_GENERATED = {
+    "failed": "new",
+    "xfailed": "known defects",
+    "passed": "right",
+    "skipped": "not judged",
+}
 
 
 def _counts(row: Row) -> str:
