@@ -70,7 +70,9 @@ def build_generated(
     outcomes = outcomes_in(kept)
     found = find(outcomes.observed, outcomes.recipes, defects)
     folders = {name: str(folder / one.folder) for one in reproducers for name in one.ids}
-    found = _told_apart(replace(one, reproducer=folders.get(one.id)) for one in found)
+    found = _told_apart(
+        replace(one, reproducer=folders.get(one.id, one.reproducer)) for one in found
+    )
     opencvs = [finding for finding in found if finding.symptom != NOT_OPENCVS]
     known = {defect.name: defect for defect in defects}
     symptoms = _symptoms(outcomes)
