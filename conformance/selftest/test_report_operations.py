@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from conformance.cli.main import main
 from conformance.generated.defects import load_defects
 from conformance.generated.findings import Finding, find
 from conformance.generated.outcomes import RIGHT
 from conformance.generated.recipes import Recipe
+from conformance.generated.reduced import Reduced, write_reduced
 from conformance.generated.vocabulary import REGISTRY
 from conformance.report import generated as report_generated
 from conformance.report.generated import Generated, build_generated
@@ -257,6 +259,20 @@ def test_a_reproducer_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     path = write_generated(tmp_path / "a.jsonl", "5.0.0", failing("gelu", "refused"))
     assert '<a href="gelu.py">' in page_of(tmp_path, str(path))
+
+
+def test_reproducers_are_found_from_the_page(tmp_path: Path) -> None:
+    """--reproducers leads from a finding to its folder, as seen from where the page lies."""
+    path = write_generated(tmp_path / "a.jsonl", "5.0.0", failing("gelu", "refused"))
+    (found,) = read(path).findings
+    root = tmp_path / "reproducers"
+    root.mkdir()
+    one = Reduced([found.id], "same", "refused-gelu", ["5.0.0"], ["gelu"], ["Neg"], [None, 2], {})
+    write_reduced(root, [one], [])
+    page = tmp_path / "pages" / "report.html"
+    asked = ["report", str(path), "--reproducers", str(root), "-o", str(page)]
+    assert main(asked) == 0
+    assert '<a href="../reproducers/refused-gelu">' in page.read_text(encoding="utf-8")
 
 
 def test_whole_models_are_told_as_without(tmp_path: Path) -> None:
