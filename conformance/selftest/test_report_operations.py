@@ -266,7 +266,7 @@ def test_reproducers_are_found_from_the_page(tmp_path: Path) -> None:
     path = write_generated(tmp_path / "a.jsonl", "5.0.0", failing("gelu", "refused"))
     (found,) = read(path).findings
     root = tmp_path / "reproducers"
-    root.mkdir()
+    (root / "refused-gelu").mkdir(parents=True)
     one = Reduced([found.id], "same", "refused-gelu", ["5.0.0"], ["gelu"], ["Neg"], [None, 2], {})
     write_reduced(root, [one], [])
     none, page = tmp_path / "none.toml", tmp_path / "pages" / "report.html"
