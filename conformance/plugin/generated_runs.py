@@ -48,7 +48,7 @@ class Generated:
 
     session: Session
     count: int  # of models
-    known: Optional[Path] = None  # a file of known defects instead of the suite's own
+    defects: Sequence[Defect]  # the known ones
     failure: str = ""  # why the pack could not be built
     _outcomes: dict[RunConfig, dict[tuple[str, str], Outcome]] = field(default_factory=dict)
 
@@ -68,11 +68,6 @@ class Generated:
     def pack(self) -> GeneratedPack:
         """The pack; raises ConformanceError saying how to get one."""
         return require_generated(self.session.choices.packs, self.request, self.failure)
-
-    @cached_property
-    def defects(self) -> Sequence[Defect]:
-        """The known defects."""
-        return load_defects(self.known)
 
     def header(self) -> dict[str, Any]:
         """Return what a results file says of the models."""
@@ -203,12 +198,18 @@ def judged(generated: Generated, config: RunConfig, key: str, run: str) -> Optio
 
 
 def generated_of(config: pytest.Config) -> Generated:
-    """Return the session's generated models, found on first use."""
+    """Return the session's generated models, found on first use.
+
+    Raises pytest.UsageError for a bad file of known defects.
+    """
     if _GENERATED not in config.stash:
         known = config.getoption("--known-defects")
-        config.stash[_GENERATED] = Generated(
-            session_of(config), count_generated(config), Path(known) if known else None
-        )
+        try:
+            defects = load_defects(Path(known) if known else None)
+        except ConformanceError as error:
+            raise pytest.UsageError(str(error)) from None
+        session, count = session_of(config), count_generated(config)
+        config.stash[_GENERATED] = Generated(session, count, defects)
     return config.stash[_GENERATED]
 
 
@@ -218,7 +219,6 @@ def generated(request: pytest.FixtureRequest) -> Generated:
     found = generated_of(request.config)
     try:
         found.pack  # noqa: B018  # one error for all that want it
-        found.defects  # noqa: B018
     except ConformanceError as error:
         message = str(error)
     else:

@@ -156,7 +156,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("generated_key", keys, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
-        if metafunc.definition.get_closest_marker(MODEL):
+        if count_generated(metafunc.config) and metafunc.definition.get_closest_marker(MODEL):
             variants = [one for one in variants if not one.switches]
         ids = ["-".join(filter(None, (v.variant, v.switches))) for v in variants]
         metafunc.parametrize("variant", variants, ids=ids, scope="session")

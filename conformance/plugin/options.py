@@ -106,14 +106,18 @@ def names_generated(config: pytest.Config) -> bool:
 def count_generated(config: pytest.Config) -> int:
     """Return how many generated models a run judges, 0 where it is about something else.
 
-    That is a run of models of the user's own, or of a marker that is none of theirs.
+    That is a run of models of the user's own, of a marker that is none of theirs, or of switches
+    only: generated models are judged as the user gets OpenCV.
     """
+    session = session_of(config)
+    if all(variant.switches for variant in session.variants()):
+        return 0
     asked: Optional[int] = config.getoption("--generated")
     if asked is not None:
         return asked
     if names_generated(config):
         return COUNT
-    return 0 if config.option.markexpr or session_of(config).choices.chosen else SMALL
+    return 0 if config.option.markexpr or session.choices.chosen else SMALL
 
 
 def rerun_command(item: pytest.Item, config: pytest.Config, own: Optional[OwnModel]) -> str:

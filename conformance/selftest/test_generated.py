@@ -24,6 +24,7 @@ from conformance.generated.patterns import Shown, has, parse_pattern
 from conformance.generated.recipes import Layer, Recipe, recipe_from, shapes_of, without
 from conformance.generated.store import (
     ARRAYS,
+    SMALL,
     GeneratedPack,
     Request,
     find_generated,
@@ -436,6 +437,32 @@ def test_pytest_judges_a_pack(pack: GeneratedPack, tmp_path: Path) -> None:
     (file,) = (tmp_path / "results").glob("*.jsonl")
     found = [json.loads(text) for text in file.read_text().splitlines()]
     assert len([x for x in found if x["kind"] == "generated"]) >= COUNT
+
+
+def collected(*options: str) -> subprocess.CompletedProcess[str]:
+    """Return how pytest ended that collected the suite."""
+    command = [sys.executable, "-m", "pytest", "conformance/suite", "--collect-only", "-q"]
+    here = Path(__file__).parents[2]
+    return subprocess.run([*command, *options], capture_output=True, text=True, cwd=here)
+
+
+def test_switches_leave_generated_models_out() -> None:
+    """A run of switches judges whole models only; a plain run has the small ones beside them."""
+    both, switched = collected(), collected("--winograd", "off")
+    assert both.returncode == switched.returncode == 0, switched.stdout
+    assert both.stdout.count("test_generated.py::test_single[") >= SMALL
+    assert "test_generated.py::test_single[" not in switched.stdout
+    assert "test_agreement.py::test_top1[" in switched.stdout
+
+
+def test_bad_known_defects_are_a_usage_error(tmp_path: Path) -> None:
+    """A file of known defects that can't be read ends the run with one message and status 4."""
+    file = tmp_path / "defects.toml"
+    file.write_text("schema = 9\n")
+    ended = collected("--known-defects", str(file))
+    assert ended.returncode == 4
+    assert f"ERROR: {file}: schema = 9" in ended.stdout + ended.stderr
+    assert "INTERNALERROR" not in ended.stdout + ended.stderr
 
 
 def test_pairs_are_of_neighbours() -> None:
