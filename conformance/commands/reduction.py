@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,11 +37,12 @@ from conformance.generated.store import (
     ARRAYS,
     FILES,
     GeneratedPack,
-    Manifest,
     Request,
     find_generated,
+    passing_pack,
 )
 from conformance.opencv.capability import probe_in_child
+from conformance.opencv.scripts import make_folder
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.conversion import require_converter
 from conformance.pack.formats import FORMATS
@@ -94,7 +94,7 @@ def reduce_findings(
     from conformance.reference.generated_pack import build_part, building_pool
 
     pack = find_generated(wanted.packs, Request(wanted.count, wanted.seed, tuple(importers)))
-    _make_folder(root)
+    make_folder(root)
     bench = Bench(root, capability, load_tolerances())
     with building_pool() as pool:
         laboratory = Laboratory(pool, build_part, bench, pack)
@@ -109,15 +109,6 @@ def reduce_findings(
 
 def _say(text: str) -> None:
     print(f"reduce: {text}", file=sys.stderr, flush=True)
-
-
-def _make_folder(root: Path) -> None:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConformanceError(
-            f"--reduce {root}: can't be made a folder ({error.strerror}); choose another"
-        ) from error
 
 
 def _chosen(findings: Sequence[Finding], only: Optional[Sequence[str]]) -> list[Finding]:
@@ -220,11 +211,7 @@ class Laboratory:
         (importer, engine), (models, files, arrays) = axes, part
         some = [model for model in models if model["key"] in keys]
         judge = Judge(self.bench.tolerances, self.bench.capability["version"], engine)
-        manifest = Manifest("", "", len(some), 0, [importer], {}, some)
-        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
-            np.savez(Path(name, FILES), **files)
-            np.savez(Path(name, ARRAYS), **arrays)
-            pack = GeneratedPack(Path(name), manifest, len(some))
+        with passing_pack(importer, some, files, arrays) as pack:
             found = list(outcomes_of(pack, importer, engine, judge.judge))
         return [one for one in found if _is_opencvs(one, importer, judge, arrays)]
 

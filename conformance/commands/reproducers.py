@@ -14,6 +14,7 @@ from conformance.candidate import BATCH, RunConfig
 from conformance.generated.code import code_of
 from conformance.generated.findings import Finding, versions_text
 from conformance.generated.outcomes import METRIC, MODEL, SINGLE, Outcome
+from conformance.generated.patterns import own_operations
 from conformance.generated.recipes import Recipe
 from conformance.generated.reduced import input_of, versions_of
 from conformance.generated.store import producer_of
@@ -144,7 +145,7 @@ class Shown:
     @property
     def own(self) -> list[str]:
         """The operations that are not stem's and head's."""
-        return [operation for operation, layer in self.operations if layer]
+        return own_operations(self.operations)
 
 
 @dataclass(frozen=True)

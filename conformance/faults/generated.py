@@ -16,11 +16,11 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.generated.drawing import draw
-from conformance.generated.outcomes import RIGHT, Judge
+from conformance.generated.outcomes import RIGHT, SINGLE, Judge
 from conformance.generated.outcomes import Outcome as Judged
 from conformance.generated.recipes import Recipe
 from conformance.generated.run import outcomes_of
-from conformance.generated.store import ARRAYS, FILES, SEED, GeneratedPack, Manifest
+from conformance.generated.store import SEED, passing_pack
 from conformance.pack.format import GRAPH
 from conformance.reference.generated import graph_of
 from conformance.reference.graph import Array, Graph, write_graph
@@ -38,7 +38,7 @@ class Case:
 
     model: str  # the recipe's key
     graph: Graph
-    arrays: dict[str, Array]  # of the unchanged graph: "inputs", "f32" and "f64" [N, V]
+    arrays: dict[str, Array]  # of the unchanged graph: "inputs", and its outputs "f32" and "f64"
     fault: Fault
 
 
@@ -68,8 +68,7 @@ def _cases(recipe: Recipe) -> Iterator[Case]:
         single, double = (run_tensorflow(graph, inputs, d).outputs for d in ("float32", "float64"))
     except Exception:  # one model that TensorFlow can't build must not cost the others
         return
-    rows = len(inputs), -1
-    arrays = {"inputs": inputs, "f32": single.reshape(rows), "f64": double.reshape(rows)}
+    arrays = {"inputs": inputs, "f32": single, "f64": double}
     key = recipe.key()
     yield Case(key, graph, arrays, Fault("", "", graph))
     for fault in graph_faults(graph, key, 1):
@@ -92,20 +91,28 @@ def _judged(
     models = [
         {"key": str(number), "operations": {"tensorflow": []}} for number in range(len(cases))
     ]
-    manifest = Manifest("", "", len(cases), SEED, ["tensorflow"], {}, models)
+    arrays = {
+        f"{number}/{what}": values.reshape(len(values), -1) if what in _ROWS else values
+        for number, case in enumerate(cases)
+        for what, values in case.arrays.items()
+    }
     with tempfile.TemporaryDirectory(prefix="conformance-faults-") as name:
-        folder = Path(name)
-        files: dict[str, Any] = {}
-        arrays: dict[str, Any] = {}
-        for number, case in enumerate(cases):
-            write_graph(folder / GRAPH, case.fault.graph)
-            files[f"{number}/tensorflow"] = np.fromfile(folder / GRAPH, np.uint8)
-            arrays |= {f"{number}/{what}": values for what, values in case.arrays.items()}
-        np.savez(folder / FILES, **files)
-        np.savez(folder / ARRAYS, **arrays)
-        pack = GeneratedPack(folder, manifest, len(cases))
+        files = {
+            f"{number}/tensorflow": _file(case.fault.graph, Path(name) / GRAPH)
+            for number, case in enumerate(cases)
+        }
+    with passing_pack("tensorflow", models, files, arrays) as pack:
         found = outcomes_of(pack, "tensorflow", config.engine, watching)
-        return {one.key: one for one in found}
+        return {one.key: one for one in found if one.run == SINGLE}
+
+
+_ROWS = ("f32", "f64")  # what the pack has as a row of values for each image
+
+
+def _file(graph: Graph, path: Path) -> Array:
+    """Return a graph as the bytes of its file, written to `path` on the way."""
+    write_graph(path, graph)
+    return np.fromfile(path, np.uint8)
 
 
 def _outcome(case: Case, found: Judged, outputs: Any) -> Outcome:

@@ -15,7 +15,7 @@ from conformance.fixtures import fixture_path
 from conformance.tables import Table, check_keys, holds, read_toml, specifier, text, texts
 
 from .outcomes import AT_ONCE, SINGLE, SYMPTOMS, Outcome
-from .patterns import ANY, Pattern, Shown, has, parse_pattern
+from .patterns import EVERY, Pattern, Shown, has, parse_pattern
 
 _KEYS = (
     *("name", "importer", "engine", "opencv", "run", "symptom", "pattern", "says", "reason"),
@@ -70,7 +70,7 @@ class Defect:
     @property
     def of_any_model(self) -> bool:
         """Whether every model meets it."""
-        return any(str(pattern) == ANY for pattern in self.patterns)
+        return EVERY in self.patterns
 
     def __str__(self) -> str:
         """Return what it is, where, and what avoids it."""

@@ -15,7 +15,7 @@ from conformance.tables import release
 from .defects import Defect
 from .outcomes import RIGHT, SILENT, SYMPTOMS, reason_kind
 from .patterns import (
-    ANY,
+    EVERY,
     LONGEST,
     Pattern,
     Shown,
@@ -23,6 +23,7 @@ from .patterns import (
     has,
     layer_patterns,
     layers_as,
+    own_operations,
 )
 from .recipes import Recipe
 from .vocabulary import REGISTRY
@@ -145,7 +146,7 @@ def _source(
     of_layers: Mapping[str, Mapping[Pattern, tuple[int, ...]]],
 ) -> _Source:
     operations = {
-        key: tuple(dict.fromkeys(kind for kind, layer in line["operations"] if layer))
+        key: tuple(dict.fromkeys(own_operations(line["operations"])))
         for lines in versions.values()
         for key, line in lines.items()
     }
@@ -187,7 +188,7 @@ def _refusals(failing: set[Place], source: _Source) -> Iterator[tuple[Pattern, s
 
 def _commonest(places: set[Place], source: _Source) -> Pattern:
     """Return what accounts for most of the places, something that no right model has if it can."""
-    counts = Counter(p for _, key in places for p in source.patterns[key] if str(p) != ANY)
+    counts = Counter(p for _, key in places for p in source.patterns[key] if p != EVERY)
     right: Counter[Pattern] = Counter()
     for version in {version for version, _ in places}:
         right.update({pattern: source.right[version][pattern] for pattern in counts})

@@ -7,7 +7,7 @@ operation of the file, in brackets. Stem and head count: a classifier's Dense ca
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from conformance.errors import ConformanceError
 
 from .drawing import plain
-from .recipes import HEADS, Layer, Recipe, shapes_of
+from .recipes import HEADS, Layer, Recipe, frozen, shapes_of
 from .vocabulary import OPERATIONS
 
 # One layer of a pattern: its operation, and values that some of its attributes must have.
@@ -74,6 +74,9 @@ class Shown:
         return found
 
 
+EVERY = Pattern()  # that of any model
+
+
 def parse_pattern(where: str, text: str) -> Pattern:
     """Return the pattern of a text such as "Conv2D dilation_rate=(2, 2) -> relu".
 
@@ -109,6 +112,11 @@ def chains(layers: Collection[Layer], longest: int = LONGEST) -> Iterator[tuple[
         yield from ending[number]
 
 
+def own_operations(operations: Iterable[Sequence[Any]]) -> list[str]:
+    """Return a file's operations less those of stem and head, which are of layer 0."""
+    return [kind for kind, layer in operations if layer]
+
+
 def file_patterns(shown: Shown) -> dict[Pattern, tuple[int, ...]]:
     """Return a pattern for each operation of the file, with the numbers of the recipe's layers."""
     own = tuple(range(1, len(shown.recipe.layers) + 1))
@@ -122,21 +130,17 @@ def layer_patterns(shown: Shown) -> dict[Pattern, tuple[int, ...]]:
     its layers.
     """
     own = tuple(range(1, len(shown.recipe.layers) + 1))
-    found: dict[Pattern, tuple[int, ...]] = {Pattern(): own}
+    found: dict[Pattern, tuple[int, ...]] = {EVERY: own}
     for chain in chains(shown.layers):
         layers = [shown.layers[number] for number in chain]
         bare: list[Token] = [(layer.operation, ()) for layer in layers]
         found.setdefault(Pattern(tuple(bare)), chain)
         for place, layer in enumerate(layers):
             for name in OPERATIONS[layer.operation].attributes:
-                token = (layer.operation, ((name, repr(_frozen(layer.attributes[name]))),))
+                token = (layer.operation, ((name, repr(frozen(layer.attributes[name]))),))
                 tokens = (*bare[:place], token, *bare[place + 1 :])
                 found.setdefault(Pattern(tokens), chain)
     return found
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def has(shown: Shown, pattern: Pattern) -> bool:
@@ -158,5 +162,5 @@ def layers_as(shown: Shown, pattern: Pattern) -> Iterator[tuple[int, ...]]:
 def _is(layer: Any, token: Token) -> bool:
     operation, given = token
     return layer.operation == operation and all(
-        repr(_frozen(layer.attributes[name])) == value for name, value in given
+        repr(frozen(layer.attributes[name])) == value for name, value in given
     )

@@ -63,11 +63,12 @@ class Layer:
 def _short(value: Any) -> Any:
     """Return one number for a pair of the same, as Keras takes it."""
     pair = isinstance(value, (list, tuple)) and len(value) == 2 and value[0] == value[1]
-    return value[0] if pair and isinstance(value[0], int) else _tuple(value)
+    return value[0] if pair and isinstance(value[0], int) else frozen(value)
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value
+def frozen(value: Any) -> Any:
+    """Return a value with tuples for the lists that JSON made of them."""
+    return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _filled(template: str, shown: Mapping[str, Any]) -> str:

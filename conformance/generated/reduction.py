@@ -16,8 +16,8 @@ from itertools import combinations, product
 from typing import Any, Callable, Optional
 
 from .outcomes import Outcome, reason_kind
-from .patterns import Pattern, Shown, has
-from .recipes import Layer, Recipe, problem_of
+from .patterns import EVERY, Pattern, Shown, has
+from .recipes import Layer, Recipe, frozen, problem_of
 from .vocabulary import OPERATIONS
 
 # A wrong answer must stay so many times beyond what is allowed as its root, within these bounds: a
@@ -27,7 +27,6 @@ CLEAR, ENOUGH = 3.0, 1000.0
 SIDES, CHANNELS = (2, 3, 4, 6, 8, 10, 12), (1, 3)
 # So many candidates are asked about at once: the plainest of them may spare the others.
 AT_ONCE = 10
-_ANY = Pattern(())
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def shrink(recipe: Recipe, pattern: Pattern) -> Shrinking:
     with two defects is not shrunk to the other one.
     """
     way = [recipe]
-    for keep in (pattern, _ANY) if has(Shown(recipe), pattern) and pattern.tokens else (_ANY,):
+    for keep in (pattern, EVERY) if has(Shown(recipe), pattern) and pattern.tokens else (EVERY,):
         steps = 0
         while steps != len(way):
             steps = len(way)
@@ -126,7 +125,7 @@ def _settle(way: list[Recipe], step: Step, keep: Pattern, guarded: bool = False)
             return
 
 
-def simpler(recipe: Recipe, candidates: Iterable[Recipe], keep: Pattern = _ANY) -> list[Recipe]:
+def simpler(recipe: Recipe, candidates: Iterable[Recipe], keep: Pattern = EVERY) -> list[Recipe]:
     """Return those that are recipes, simpler, and still have a pattern; the simplest first."""
     most = cost(recipe)
     found = {
@@ -155,11 +154,6 @@ def _rank(layer: Layer, name: str) -> int:
     values = OPERATIONS[layer.operation].attributes.get(name, ())
     value = frozen(layer.attributes[name])
     return values.index(value) if value in values else len(values)
-
-
-def frozen(value: Any) -> Any:
-    """Return a value with tuples for the lists that JSON made of them."""
-    return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def without_layers(recipe: Recipe) -> Recipe:

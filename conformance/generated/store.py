@@ -7,11 +7,15 @@ and what the runtimes of converted files answer: ``tflite``, ``onnx``). Needs Nu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
+
+import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import converter_versions
@@ -27,6 +31,7 @@ SCHEMA = 1
 BUILD = "2"
 MANIFEST, FILES, ARRAYS = "pack.json", "files.npz", "arrays.npz"
 COUNT, SMALL, SEED = 1000, 120, 0
+Files = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -149,3 +154,19 @@ def require_generated(root: Path, request: Request, why: str = "") -> GeneratedP
             f"python -m conformance pack build {request.words()} --packs {root}"
         )
     return found
+
+
+@contextmanager
+def passing_pack(
+    importer: str, models: Sequence[dict[str, Any]], files: Files, arrays: Files
+) -> Iterator[GeneratedPack]:
+    """Give a pack of some models that lasts as long as it is used.
+
+    models: as in the manifest. files, arrays: by what FILES and ARRAYS call them.
+    """
+    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+        folder = Path(name)
+        np.savez(folder / FILES, **files)
+        np.savez(folder / ARRAYS, **arrays)
+        manifest = Manifest("", "", len(models), SEED, [importer], {}, list(models))
+        yield GeneratedPack(folder, manifest, len(models))

@@ -15,7 +15,13 @@ import numpy as np
 
 from conformance.candidate import BATCH, DOING, CandidateRun, RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.scripts import failing_output, quoted, read_call, remove_attempt
+from conformance.opencv.scripts import (
+    failing_output,
+    make_folder,
+    quoted,
+    read_call,
+    remove_attempt,
+)
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.conversion import require_conversion
 from conformance.pack.format import Pack
@@ -110,12 +116,7 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     target = _last_node(pack) if batch else _target(session, pack, run)
     from conformance.reference.reduce import parts_around  # cuts the graph
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConformanceError(
-            f"--reduce {folder}: can't be made a folder ({error.strerror}); choose another"
-        ) from error
+    make_folder(folder)
     case = _Case(folder, session, pack, config, target, batch)
     image = pack.load("inputs")[:BATCH] if batch else _image(pack, run, target)
     tensors, starts = pack.manifest.tensors, _starts(pack, config)

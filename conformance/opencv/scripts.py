@@ -48,6 +48,16 @@ def failing_output(script: Path) -> Optional[str]:
     return f"{ending.output}{ending.log}".strip() + crash
 
 
+def make_folder(root: Path) -> None:
+    """Make the folder that --reduce writes to; raise ConformanceError where it can't be one."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConformanceError(
+            f"--reduce {root}: can't be made a folder ({error.strerror}); choose another"
+        ) from error
+
+
 def remove_attempt(folder: Path, file: str) -> None:
     """Remove what the last attempt wrote: a script that shows no failure must not stay.
 

@@ -16,7 +16,7 @@ from conformance.errors import ConformanceError
 from conformance.generated.defects import Defect, described, load_defects
 from conformance.generated.drawing import draw
 from conformance.generated.outcomes import AT_ONCE, MODEL, SINGLE, Judge, Outcome
-from conformance.generated.patterns import Shown
+from conformance.generated.patterns import Shown, own_operations
 from conformance.generated.recipes import Recipe
 from conformance.generated.run import outcomes_of
 from conformance.generated.store import (
@@ -51,6 +51,7 @@ class Generated:
     defects: Sequence[Defect]  # the known ones
     failure: str = ""  # why the pack could not be built
     _outcomes: dict[RunConfig, dict[tuple[str, str], Outcome]] = field(default_factory=dict)
+    _models: dict[str, dict[str, Shown]] = field(default_factory=dict)  # by importer and key
 
     @cached_property
     def request(self) -> Request:
@@ -110,9 +111,22 @@ class Generated:
     def described(self, config: RunConfig, outcome: Outcome) -> list[Defect]:
         """Return all known defects that an outcome may be of."""
         version = self.session.capability["version"]
-        operations = self.pack.models[outcome.key]["operations"].get(config.importer, [])
-        shown = Shown(self.recipes[outcome.key], [kind for kind, layer in operations if layer])
+        shown = self._shown(config.importer)[outcome.key]
         return described(self.defects, shown, config.importer, config.engine, version, outcome)
+
+    def operations(self, importer: str, key: str) -> list[tuple[str, int]]:
+        """Return the operations of a model's file, each with the number of its layer."""
+        found: list[tuple[str, int]] = self.pack.models[key]["operations"].get(importer, [])
+        return found
+
+    def _shown(self, importer: str) -> dict[str, Shown]:
+        """Return the models as patterns see them, by key; each works its layers out once."""
+        if importer not in self._models:
+            self._models[importer] = {
+                key: Shown(self.recipes[key], own_operations(self.operations(importer, key)))
+                for key in self.pack.models
+            }
+        return self._models[importer]
 
     def line(self, config: RunConfig, outcome: Outcome) -> Line:
         """Return the line of the results file."""
@@ -127,15 +141,14 @@ class Generated:
             "allowed": outcome.allowed,
             "detail": outcome.detail,
             "layers": self.recipes[outcome.key].words(),
-            "operations": self.pack.models[outcome.key]["operations"].get(config.importer, []),
+            "operations": self.operations(config.importer, outcome.key),
             "known": defect.name if defect else None,
         }
 
     def message(self, config: RunConfig, outcome: Outcome, command: str) -> str:
         """Return what is wrong with a model, so that one can see it again."""
         recipe = self.recipes[outcome.key]
-        operations = self.pack.models[outcome.key]["operations"].get(config.importer, [])
-        own = [operation for operation, layer in operations if layer]
+        own = own_operations(self.operations(config.importer, outcome.key))
         version = self.session.capability["version"]
         many = "a batch of 2" if outcome.run != SINGLE else "single images"
         lines = [

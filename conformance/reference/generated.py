@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
 from conformance.generated import shapes
-from conformance.generated.recipes import HEADS, STEM_FILTERS, Layer, Recipe, shapes_of
+from conformance.generated.recipes import HEADS, STEM_FILTERS, Layer, Recipe, frozen, shapes_of
 from conformance.generated.vocabulary import ACTIVATIONS, ARITHMETIC, OPERATIONS, REDUCTIONS
 from conformance.pack.format import GRAPH
 from conformance.pack.formats import FORMATS
@@ -171,10 +171,7 @@ def apply(
 
 
 def _tuples(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    def made(value: Any) -> Any:
-        return tuple(map(made, value)) if isinstance(value, (list, tuple)) else value
-
-    return {name: made(value) for name, value in attributes.items()}
+    return {name: frozen(value) for name, value in attributes.items()}
 
 
 Function = Callable[[Any, dict[str, Any], str, shapes.Shape, shapes.Shape], Any]
