@@ -18,12 +18,12 @@ from .opencv.capability import probe_in_child
 from .opencv.run import run_candidate
 from .own_models import Chosen, OwnModel
 from .pack.builder import missing_packs, run_builder
-from .pack.conversion import require_conversion, require_converter
+from .pack.conversion import check_importer, require_conversion, require_converter
 from .pack.focus import focus_pack
-from .pack.format import Pack
-from .pack.formats import FORMATS
-from .pack.request import PackRequest, keras_flavour
-from .pack.store import find_pack
+from .pack.format import Pack, read_manifest
+from .pack.formats import FORMATS, PREFERRED
+from .pack.request import PackRequest, built_with, keras_flavour
+from .pack.store import find_pack, locate_pack
 from .processes.progress import Event
 from .verdict.expectations import KnownFailure
 from .verdict.limits import Limits
@@ -37,7 +37,7 @@ class Choices:
     weights: str = "synthetic"  # as in PackRequest, so are the next two
     graph: str = "opencv"
     keras: str = field(default_factory=keras_flavour)
-    importers: Sequence[str] = ("tensorflow",)
+    importers: Optional[Sequence[str]] = None  # the first of PREFERRED that this OpenCV has
     engines: Optional[Sequence[str]] = None  # all that this OpenCV has; ["default"]: its choice
     target: str = "cpu"
     winograd: Sequence[Optional[bool]] = (None,)  # None: what the user gets without asking
@@ -79,8 +79,9 @@ class Session:
         """
         found: dict[str, Any] = probe_in_child()
         asked = self.choices
-        if not set(asked.importers) & set(found["importers"]):
-            _require("importer", asked.importers[0], found["importers"], found["version"])
+        importers = asked.importers or PREFERRED
+        if not set(importers) & set(found["importers"]):
+            _require("importer", importers[0], found["importers"], found["version"])
         for engine in asked.engines or ():
             if engine != "default":
                 _require("engine", engine, found["engines"], found["version"])
@@ -91,8 +92,35 @@ class Session:
 
     @property
     def importers(self) -> list[str]:
-        """The importers to judge: those asked for that this OpenCV has."""
-        return [name for name in self.choices.importers if name in self.capability["importers"]]
+        """The importers to judge: those asked for that this OpenCV has, or its usual one."""
+        asked = self.choices.importers
+        found = [name for name in asked or PREFERRED if name in self.capability["importers"]]
+        return found if asked else found[:1]
+
+    def importers_of(self, model: str) -> list[str]:
+        """Return the importers to judge a model by: of a file as it stands the one that reads it.
+
+        Raises ConformanceError where that one was not asked for, or this OpenCV lacks it.
+        """
+        own = self.own_importer(model)
+        if own not in FORMATS:
+            return self.importers
+        asked = self.choices.importers
+        if asked and own not in asked:
+            check_importer(model, own, asked[0])
+        _require("importer", own, self.capability["importers"], self.capability["version"])
+        return [own]
+
+    def own_importer(self, model: str) -> str:
+        """Return the importer of the pack's own file: most often tensorflow, of the frozen graph.
+
+        A model that is known by its pack only is what that says.
+        """
+        request = self.request(model)
+        if request.own is None or request.own.path is not None:
+            return request.importer
+        path = locate_pack(self.choices.packs, request)
+        return read_manifest(path).importer if path else request.importer
 
     @property
     def engines(self) -> list[str]:
@@ -108,9 +136,13 @@ class Session:
         return Limits(self.capability["version"])
 
     def variants(self) -> list[RunConfig]:
-        """Return one configuration for each importer, engine and switch setting to be judged."""
+        """Return one configuration for each importer, engine and switch setting to be judged.
+
+        The importers are those of any of the models; see importers_of.
+        """
         asked = self.choices
-        axes = product(self.importers, self.engines, asked.winograd, asked.fusion)
+        importers = dict.fromkeys(name for m in self.models for name in self.importers_of(m))
+        axes = product(importers, self.engines, asked.winograd, asked.fusion)
         return [
             RunConfig(
                 importer=importer,
@@ -174,8 +206,9 @@ class Session:
         why = self.build_failures.get(model, "it has not been built")
         settings = shlex.join(self.model_arguments(model))
         return (
-            f"no pack of {model} in {self.choices.packs}: {why}\nBuild it where TensorFlow is "
-            f"installed: python -m conformance pack build {settings} --packs {self.choices.packs}"
+            f"no pack of {model} in {self.choices.packs}: {why}\nBuild it where "
+            f"{built_with(self.request(model))} is installed: "
+            f"python -m conformance pack build {settings} --packs {self.choices.packs}"
         )
 
     def _converter_problem(self, importer: str) -> Optional[str]:
@@ -190,7 +223,9 @@ class Session:
 
     def check_conversion(self, pack: Pack, importer: str) -> None:
         """Raise ConformanceError saying what to do where `importer` has no file of the pack."""
-        if importer in FORMATS:
+        if pack.manifest.importer in FORMATS:
+            check_importer(pack.model, pack.manifest.importer, importer)
+        elif importer in FORMATS:
             why = self._converter_problem(importer) or self.build_failures.get(pack.model, "")
             require_conversion(pack, importer, why)
 
