@@ -20,7 +20,7 @@ from conformance.errors import ConformanceError, install
 from . import sealed
 from .format import GRAPH, Pack, array_file, read_manifest
 from .formats import FORMATS
-from .request import GRAPHS, producer_versions
+from .request import GRAPHS, producer_versions, runtime_title
 from .store import write_sealed
 
 if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
@@ -40,7 +40,9 @@ class ConversionManifest:
     importer: str
     model: str
     graph: str  # SHA-256 of the frozen graph it was made from
-    producer: dict[str, str]  # versions of what converted it
+    # Versions of what converted it, and "runtime": what answered, such as "LiteRT 2.1"; of those
+    # made before that was written, TensorFlow's interpreter or ONNX Runtime.
+    producer: dict[str, str]
     input: str = ""  # a tensor of the file, as `output`
     output: str = ""
     # {"tensor", "layer", "node"} of each inner tensor that equals a node of the frozen graph, in
@@ -65,6 +67,12 @@ class Conversion:
     def model_path(self) -> Path:
         """The file OpenCV reads."""
         return self.path / FORMATS[self.manifest.importer].file
+
+    @property
+    def runtime(self) -> str:
+        """What answered for the file, as far as that is written."""
+        usual = {"onnx": "ONNX Runtime", "tflite": "TensorFlow"}
+        return self.manifest.producer.get("runtime") or usual.get(self.manifest.importer, "")
 
     def outputs(self, head: int = 0) -> NDArray[Any]:
         """Return what the file's own runtime answers to the pack's inputs, float32 [N, C].
@@ -123,7 +131,9 @@ def locate_conversion(pack: Path, importer: str) -> Optional[Path]:
     installed = converter_versions(importer, whole.request["keras"])
     answered = {array_file(OUTPUTS, head) for head in range(max(1, len(whole.heads)))}
     current = manifest.graph == whole.files[GRAPH]["sha256"] and answered <= set(manifest.files)
-    return folder if current and installed in (None, manifest.producer) else None
+    # Another runtime says of the same file what this one would, within rounding.
+    converter = {name: v for name, v in manifest.producer.items() if name != "runtime"}
+    return folder if current and installed in (None, converter) else None
 
 
 def find_conversion(pack: Pack, importer: str) -> Optional[Conversion]:
@@ -211,6 +221,7 @@ def write_conversion(
     """
     require_converter(importer, pack.manifest.request["keras"])
     producer = converter_versions(importer, pack.manifest.request["keras"]) or {}
+    producer["runtime"] = runtime_title(importer)
     graph = pack.manifest.files[GRAPH]["sha256"]
     manifest = ConversionManifest(importer, pack.model, graph, producer)
     manifest.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
