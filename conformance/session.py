@@ -24,6 +24,7 @@ from .pack.format import Pack
 from .pack.formats import FORMATS
 from .pack.request import PackRequest, keras_flavour
 from .pack.store import find_pack
+from .processes.child import HERE, Interpreter
 from .processes.progress import Event
 from .verdict.expectations import KnownFailure
 from .verdict.limits import Limits
@@ -44,6 +45,7 @@ class Choices:
     fusion: Sequence[Optional[bool]] = (None,)
     threads: Optional[int] = None
     candidate_timeout: float = 600.0  # seconds that one process of OpenCV may take
+    interpreter: Interpreter = HERE  # the Python whose OpenCV is judged
     verbose: bool = False  # let TensorFlow's log through while packs are built
     known_failures: Sequence[KnownFailure] = ()
     own: Mapping[str, OwnModel] = field(default_factory=dict)  # the user's models, by name
@@ -77,7 +79,7 @@ class Session:
         every one of the importers. Where it has some of them, the others are left out: one command
         serves a matrix of OpenCV versions.
         """
-        found: dict[str, Any] = probe_in_child()
+        found: dict[str, Any] = probe_in_child(interpreter=self.choices.interpreter)
         asked = self.choices
         if not set(asked.importers) & set(found["importers"]):
             _require("importer", asked.importers[0], found["importers"], found["version"])
@@ -137,13 +139,19 @@ class Session:
         weights = asked.weights if own is None else own.path or model
         return PackRequest(model, weights, asked.graph, asked.keras, own)
 
-    def build_missing(self, models: Iterable[str], report: Callable[[Event], None]) -> None:
+    def build_missing(
+        self,
+        models: Iterable[str],
+        report: Callable[[Event], None],
+        importers: Optional[Sequence[str]] = None,
+    ) -> None:
         """Build the packs that are missing, in a process of its own, where TensorFlow is installed.
 
-        So are the files of the other importers, where their converters are installed. A failure is
-        kept in build_failures and raised to the tests that want that pack.
+        So are the files of `importers`, all that are judged by default, where their converters are
+        installed. A failure is kept in build_failures and raised to the tests that want that pack.
         """
-        importers = [name for name in self.importers if self._converter_problem(name) == ""]
+        wanted = self.importers if importers is None else importers
+        importers = [name for name in wanted if self._converter_problem(name) == ""]
         requests = [self.request(model) for model in models if self._can_build(model)]
         missing = missing_packs(requests, self.choices.packs, importers)
         if not missing:
@@ -207,7 +215,9 @@ class Session:
         """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
         key = (pack.path, config)
         if key not in self._runs:
-            self._runs[key] = run_candidate(pack, config, self.choices.candidate_timeout)
+            self._runs[key] = run_candidate(
+                pack, config, self.choices.candidate_timeout, self.choices.interpreter
+            )
         return self._runs[key]
 
     def focus(self, pack: Pack, index: int) -> Pack:

@@ -92,7 +92,11 @@ def _converter() -> Convert:
 def _build_generated(arguments: Arguments) -> int:
     if arguments.models:
         raise ConformanceError("pack build: give either models or --generated")
-    request = Request(arguments.generated, arguments.generated_seed, tuple(arguments.importers))
+    if arguments.graph == "raw":
+        raise ConformanceError("pack build --generated: --graph opencv or rewritten, not raw")
+    request = Request(
+        arguments.generated, arguments.generated_seed, tuple(arguments.importers), arguments.graph
+    )
     require_tensorflow("keras3")
     for name in request.importers[1:]:
         require_converter(name, "keras3")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,14 @@ from conformance.errors import ConformanceError
 from conformance.pack.conversion import require_conversion, takes_batches
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
-from conformance.processes.child import Ending, last_lines, run_child
+from conformance.processes.child import (
+    HERE,
+    Ending,
+    Interpreter,
+    child_environment,
+    last_lines,
+    run_child,
+)
 
 CHILD = "conformance.opencv.child"
 
@@ -25,33 +31,38 @@ def run_candidate(
     pack: Pack,
     config: Optional[RunConfig] = None,
     timeout: float = 300,
+    interpreter: Interpreter = HERE,
 ) -> CandidateRun:
     """Run OpenCV on all inputs of `pack` in a child process and return what it gave.
 
-    timeout in seconds for the whole run. Whatever the candidate does, from an error to a crash or
-    a hang, comes back as ``failures`` of the result, with the arrays of the stages before it; of a
-    batch's crash or hang also with those after it, from a second run without the batch.
+    timeout in seconds for the whole run. interpreter: whose OpenCV it is. Whatever the candidate
+    does, from an error to a crash or a hang, comes back as ``failures`` of the result, with the
+    arrays of the stages before it; of a batch's crash or hang also with those after it, from a
+    second run without the batch.
     Raises ConformanceError when the request cannot be made (temporary folder not writable; the
     importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
-    result = _run(pack, config, timeout, pack.takes_batches)
+    result = _run(pack, config, timeout, pack.takes_batches, interpreter)
     lost = [f for f in result.failures if f.stage == "batch" and f.kind != "error"]
     if lost:
         # ONNX files on OpenCV 5.0's classic engine: their batch crashes in some runs only.
-        result = _run(pack, config, timeout, batches=False)
+        result = _run(pack, config, timeout, False, interpreter)
         result.failures = [*lost, *result.failures]
     return result
 
 
-def _run(pack: Pack, config: RunConfig, timeout: float, batches: bool) -> CandidateRun:
+def _run(
+    pack: Pack, config: RunConfig, timeout: float, batches: bool, interpreter: Interpreter
+) -> CandidateRun:
     try:
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
             folder = Path(name)
             request = folder / "request.json"
             request.write_text(json.dumps(_request(pack, config, folder, batches)), "utf-8")
-            command = [sys.executable, "-m", CHILD, str(request)]
-            return _collect(folder, pack, config, run_child(command, timeout))
+            command = [interpreter.python, "-m", CHILD, str(request)]
+            ending = run_child(command, timeout, child_environment(interpreter.code))
+            return _collect(folder, pack, config, ending)
     except OSError as error:
         raise ConformanceError(
             f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "

@@ -24,7 +24,8 @@ SCHEMA = 1
 # Raised with every change that alters what is built from the same request and versions.
 RECIPE = "4"
 
-GRAPHS = ("opencv", "raw")
+# The frozen graph after the passes, after those and the rewrites, or as the tutorial freezes it.
+GRAPHS = ("opencv", "rewritten", "raw")
 KERAS_FLAVOURS = ("keras3", "legacy")
 NAMED_WEIGHTS = ("synthetic", "imagenet")
 WEIGHT_SUFFIXES = (".weights.h5", ".h5", ".keras")
@@ -39,8 +40,9 @@ class PackRequest:
 
     model: name in the registry. weights: "synthetic", "imagenet", or the path of a weights file
     or of a folder that holds ``<model>.weights.h5``, ``.h5`` or ``.keras``. graph: "opencv" (the
-    passes applied) or "raw" (the tutorial's recipe). keras: "keras3" or "legacy" (tf_keras). own: a
-    model of the user's, whose name `model` is and whose file is the weights.
+    passes applied), "rewritten" (the rewrites too) or "raw" (the tutorial's recipe). keras:
+    "keras3" or "legacy" (tf_keras). own: a model of the user's, whose name `model` is and whose
+    file is the weights.
     """
 
     model: str
