@@ -90,15 +90,21 @@ def _trials(
         )
         if graph == PLAIN:
             print(f"{name}, routes to OpenCV {session.capability['version']}:", flush=True)
+        without: set[str] = set()  # importers for which there is no file
         for route in routes(graph, session.importers, session.engines):
+            if route.importer in without:
+                continue
             trial = try_route(session, name, route, defects, _progress)
-            if trial.pack is not None:
+            if trial.pack is None:
+                without.add(route.importer)
+            else:
                 rewrites = trial.pack.manifest.rewrites
             yield session, trial
 
 
 def _progress(event: Event) -> None:
-    print(event, file=sys.stderr, flush=True)
+    if event.state != "failed":  # the trial tells why
+        print(event, file=sys.stderr, flush=True)
 
 
 def _tell(trial: Trial) -> None:

@@ -105,8 +105,7 @@ def try_route(
         pack = session.pack(model)
         session.check_conversion(pack, route.importer)
     except ConformanceError as error:
-        # What the builder says of itself ends with how to build; why it failed comes first.
-        return Trial(route, [str(error).splitlines()[0]])
+        return Trial(route, [_first_line(session.build_failures.get(model) or str(error))])
     conversion = find_conversion(pack, route.importer) if route.importer in FORMATS else None
     file = conversion.model_path if conversion else pack.graph_path
     trial = Trial(route, pack=pack, file=file)

@@ -22,8 +22,8 @@ class Format:
 
 
 FORMATS = {
-    "tflite": Format("TFLite", "model.tflite", batches=False),
     "onnx": Format("ONNX", "model.onnx", ("tf2onnx", "onnx", "onnxruntime"), "onnx"),
+    "tflite": Format("TFLite", "model.tflite", batches=False),
 }
-# The frozen graph is what the first one reads.
+# The frozen graph is what the first one reads. In this order they are tried where any will do.
 IMPORTERS = ("tensorflow", *FORMATS)

@@ -86,7 +86,13 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     apart = pack.graph_path.stat().st_size > APART
     manifest.input, manifest.output = _in_child(*job) if apart else _convert_file(*job)
     progress(f"running the {title} file")
-    outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
+    try:
+        outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
+    except Exception as error:  # runtimes raise errors of their own
+        raise ConformanceError(
+            f"the {title} file that the converter wrote can't be run by its own runtime "
+            f"({type(error).__name__}): {' '.join(str(error).split())[-400:]}"
+        ) from error
     for number, answers in enumerate(outputs):
         np.save(folder / array_file(OUTPUTS, number), answers)
     manifest.strays = matcher.strays(_typical)
