@@ -70,7 +70,9 @@ def convert(importer: str, graph: Graph, shape: list[int], path: Path) -> tuple[
         return given
     except Exception as error:  # converters raise whatever their own passes raise
         title = FORMATS[importer].title
-        reason = str(error).strip().splitlines()[-3:]
+        lines = str(error).strip().splitlines()
+        # TensorFlow's converter ends with the whole graph; what it could not do comes before.
+        reason = [line for line in lines if "error:" in line][:1] or lines[-3:]
         raise ConformanceError(
             f"converting the graph to {title} failed ({type(error).__name__}): {' '.join(reason)}"
         ) from error
