@@ -328,10 +328,17 @@ def verify(
         if not judgement.passed:
             judged = [head for head in pack.heads() if head.output_name == judgement.output]
             context = _context(request, (judged or [pack])[0], conformance_session, variant)
-            lines = diagnose(conformance_session, pack, variant) if variant else []
+            wanted = variant if not _is_expected(request) else None
+            lines = diagnose(conformance_session, pack, wanted) if wanted else []
             pytest.fail(failure_message(judgement, context, lines), pytrace=False)
 
     return verify
+
+
+def _is_expected(request: pytest.FixtureRequest) -> bool:
+    """Return whether a case is expected to fail: nobody asks why, which takes further runs."""
+    known = request.node.get_closest_marker("xfail") is not None
+    return known and not request.config.option.runxfail
 
 
 @pytest.fixture
