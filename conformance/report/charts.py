@@ -12,10 +12,10 @@ from typing import Callable, Optional
 
 from conformance import charts
 from conformance.results.gate import DEVIATION
-from conformance.results.lines import Line
+from conformance.results.lines import Line, number
 from conformance.results.times import Timing
 
-from .content import Data, Report, number
+from .content import Data, Report
 from .matrix import NAMES, SYMBOLS, Column, Group, Matrix
 
 # Of each benchmark's rounds the charts show at most the first ones.

@@ -56,11 +56,6 @@ class Report:
         return sorted(found, key=lambda pair: (release(pair[0]), pair[1]))
 
 
-def number(value: object) -> Optional[float]:
-    """Return a recorded number, None where it is missing or not finite (recorded as a string)."""
-    return float(value) if isinstance(value, (int, float)) else None
-
-
 def case_name(case: Line) -> str:
     """Return a case's name without file and model, such as "softmax softmax_l1_sum"."""
     name, _, parameters = case["id"].split("::")[1].rstrip("]").partition("[")

@@ -8,10 +8,10 @@ from conformance.generated.findings import Finding, versions_text
 from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.history import history
-from conformance.results.lines import Line
+from conformance.results.lines import Line, number
 from conformance.results.outcomes import BAD
 
-from .content import Report, case_name, number
+from .content import Report, case_name
 from .generated import Generated
 from .matrix import NAMES, SYMBOLS, Group, Matrix
 from .operations import REGISTERED, VERDICTS, Table

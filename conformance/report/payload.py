@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from conformance.charts import coloured, layer_chart
-from conformance.results.lines import Line
+from conformance.results.lines import Line, number
 
 from .charts import CHARTS
-from .content import Data, Report, case_name, number
+from .content import Data, Report, case_name
 from .matrix import Cell, Column, Matrix
 from .operations import Table
 
