@@ -79,8 +79,8 @@ def test_a_distance_that_is_not_finite_is_none() -> None:
 
 def test_the_best_route_is_the_nearest_then_the_fastest() -> None:
     """Time decides between distances that are shown alike only, and strays are left out."""
-    near = Judged(Route("onnx", "new"), CONFORMS, 1.04e-5, ms=90.0)
-    alike = Judged(Route("tflite", "new"), SINGLY, 9.96e-6, ms=10.0)
+    near = Judged(Route("onnx", "new"), CONFORMS, 9.96e-6, ms=90.0)
+    alike = Judged(Route("tflite", "new"), SINGLY, 1.04e-5, ms=10.0)
     far = Judged(Route("tensorflow", "classic"), CONFORMS, 1.2e-5, ms=1.0)
     wrong = Judged(Route("tflite", "classic"), STRAYS, 1e-9, ms=1.0)
     silent = Judged(Route("onnx", "classic"))
