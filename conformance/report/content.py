@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Optional
 
 from conformance.models import model_order
@@ -16,6 +17,8 @@ from conformance.tables import release
 from .generated import Generated
 from .matrix import Matrix
 from .operations import Table
+from .routes import Table as Routes
+from .routes import tables_of
 
 Data = dict[str, Any]
 
@@ -37,6 +40,11 @@ class Report:
     def tables(self) -> list[Table]:
         """The tables of operations, one for each importer."""
         return [] if self.generated is None else self.generated.tables
+
+    @cached_property
+    def routes(self) -> list[Routes]:
+        """The tables of routes; none where all has been by one."""
+        return tables_of(self.matrix)
 
     @property
     def models(self) -> list[str]:

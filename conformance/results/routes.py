@@ -44,14 +44,14 @@ class Route:
 
     @property
     def title(self) -> str:
-        """The route for people: "ONNX, new engine", "TensorFlow (graph raw), classic engine"."""
-        graph = f" (graph {self.graph})" if self.graph != GRAPHS[0] else ""
-        return f"{self.file}{graph}, {self.engine} engine"
+        """The route for people: "ONNX, new engine", "TensorFlow raw, classic engine"."""
+        return f"{self.file}, {self.engine} engine"
 
     @property
     def file(self) -> str:
-        """What OpenCV reads: "TensorFlow", "TFLite" or "ONNX"."""
-        return FORMATS[self.importer].title if self.importer in FORMATS else "TensorFlow"
+        """What OpenCV reads: "TensorFlow", "TFLite" or "ONNX", with the graph if it is unusual."""
+        title = FORMATS[self.importer].title if self.importer in FORMATS else "TensorFlow"
+        return title if self.graph == GRAPHS[0] else f"{title} {self.graph}"
 
     @property
     def order(self) -> tuple[int, str, str]:

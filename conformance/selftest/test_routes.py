@@ -65,7 +65,7 @@ def test_what_a_route_tells() -> None:
     assert found.bad == (bad["id"], BATCH["id"])
     assert found.reason == "a defect"
     assert ROUTE.title == "ONNX, new engine"
-    assert Route("tensorflow", "classic", "raw").title == "TensorFlow (graph raw), classic engine"
+    assert Route("tensorflow", "classic", "raw").title == "TensorFlow raw, classic engine"
 
 
 def test_a_distance_that_is_not_finite_is_none() -> None:
