@@ -17,7 +17,7 @@ from conformance.errors import ConformanceError
 from conformance.generated.outcomes import MODEL
 from conformance.localize.diagnosis import diagnose
 from conformance.models import EXTENDED, model_order
-from conformance.pack.conversion import Conversion, require_conversion
+from conformance.pack.conversion import Conversion
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
 from conformance.processes.progress import Event
@@ -279,8 +279,7 @@ def conversion(
 ) -> Conversion:
     """The pack's file for another importer (indirect parameter: the importer)."""
     try:
-        conformance_session.check_conversion(pack, request.param)
-        return require_conversion(pack, request.param)
+        return conformance_session.conversion(pack, request.param)
     except ConformanceError as error:
         message = str(error)
     pytest.fail(message, pytrace=False)
