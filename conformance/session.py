@@ -18,7 +18,7 @@ from .opencv.capability import probe_in_child
 from .opencv.run import run_candidate
 from .own_models import Chosen, OwnModel
 from .pack.builder import missing_packs, run_builder
-from .pack.conversion import require_conversion, require_converter
+from .pack.conversion import Conversion, require_conversion, require_converter
 from .pack.focus import focus_pack
 from .pack.format import Pack
 from .pack.formats import FORMATS
@@ -68,6 +68,7 @@ class Session:
     choices: Choices
     build_failures: dict[str, str] = field(default_factory=dict)
     _packs: dict[str, Pack] = field(default_factory=dict)
+    _conversions: dict[tuple[Path, str], Conversion] = field(default_factory=dict)
     _runs: dict[tuple[Path, RunConfig], CandidateRun] = field(default_factory=dict)
     _focused: dict[tuple[Path, int], Pack] = field(default_factory=dict)
 
@@ -199,8 +200,15 @@ class Session:
     def check_conversion(self, pack: Pack, importer: str) -> None:
         """Raise ConformanceError saying what to do where `importer` has no file of the pack."""
         if importer in FORMATS:
+            self.conversion(pack, importer)
+
+    def conversion(self, pack: Pack, importer: str) -> Conversion:
+        """Return the pack's file for `importer`, checked once a session; see check_conversion."""
+        key = (pack.path, importer)
+        if key not in self._conversions:
             why = self._converter_problem(importer) or self.build_failures.get(pack.model, "")
-            require_conversion(pack, importer, why)
+            self._conversions[key] = require_conversion(pack, importer, why)
+        return self._conversions[key]
 
     def model_arguments(self, model: str) -> list[str]:
         """Return the words that name `model`, its weights and its graph, after a command."""
@@ -215,9 +223,10 @@ class Session:
         """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
         key = (pack.path, config)
         if key not in self._runs:
-            self._runs[key] = run_candidate(
-                pack, config, self.choices.candidate_timeout, self.choices.interpreter
-            )
+            converted = config.importer in FORMATS
+            given = self.conversion(pack, config.importer) if converted else None
+            timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
+            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)
         return self._runs[key]
 
     def focus(self, pack: Pack, index: int) -> Pack:
