@@ -18,12 +18,19 @@ from .opencv.capability import probe_in_child
 from .opencv.run import run_candidate
 from .own_models import Chosen, OwnModel
 from .pack.builder import missing_packs, run_builder
-from .pack.conversion import check_importer, require_conversion, require_converter
+from .pack.conversion import (
+    Conversion,
+    check_importer,
+    needs_conversion,
+    require_conversion,
+    require_converter,
+)
 from .pack.focus import focus_pack
 from .pack.format import Pack, read_manifest
 from .pack.formats import FORMATS, PREFERRED
 from .pack.request import PackRequest, built_with, keras_flavour
 from .pack.store import find_pack, locate_pack
+from .processes.child import HERE, Interpreter
 from .processes.progress import Event
 from .verdict.expectations import KnownFailure
 from .verdict.limits import Limits
@@ -44,6 +51,7 @@ class Choices:
     fusion: Sequence[Optional[bool]] = (None,)
     threads: Optional[int] = None
     candidate_timeout: float = 600.0  # seconds that one process of OpenCV may take
+    interpreter: Interpreter = HERE  # the Python whose OpenCV is judged
     verbose: bool = False  # let TensorFlow's log through while packs are built
     known_failures: Sequence[KnownFailure] = ()
     own: Mapping[str, OwnModel] = field(default_factory=dict)  # the user's models, by name
@@ -66,6 +74,7 @@ class Session:
     choices: Choices
     build_failures: dict[str, str] = field(default_factory=dict)
     _packs: dict[str, Pack] = field(default_factory=dict)
+    _conversions: dict[tuple[Path, str], Conversion] = field(default_factory=dict)
     _runs: dict[tuple[Path, RunConfig], CandidateRun] = field(default_factory=dict)
     _focused: dict[tuple[Path, int], Pack] = field(default_factory=dict)
 
@@ -77,7 +86,7 @@ class Session:
         every one of the importers. Where it has some of them, the others are left out: one command
         serves a matrix of OpenCV versions.
         """
-        found: dict[str, Any] = probe_in_child()
+        found: dict[str, Any] = probe_in_child(interpreter=self.choices.interpreter)
         asked = self.choices
         importers = asked.importers or PREFERRED
         if not set(importers) & set(found["importers"]):
@@ -169,13 +178,19 @@ class Session:
         weights = asked.weights if own is None else own.path or model
         return PackRequest(model, weights, asked.graph, asked.keras, own)
 
-    def build_missing(self, models: Iterable[str], report: Callable[[Event], None]) -> None:
+    def build_missing(
+        self,
+        models: Iterable[str],
+        report: Callable[[Event], None],
+        importers: Optional[Sequence[str]] = None,
+    ) -> None:
         """Build the packs that are missing, in a process of its own, where TensorFlow is installed.
 
-        So are the files of the other importers, where their converters are installed. A failure is
-        kept in build_failures and raised to the tests that want that pack.
+        So are the files of `importers`, all that are judged by default, where their converters are
+        installed. A failure is kept in build_failures and raised to the tests that want that pack.
         """
-        importers = [name for name in self.importers if self._converter_problem(name) == ""]
+        wanted = self.importers if importers is None else importers
+        importers = [name for name in wanted if self._converter_problem(name) == ""]
         requests = [self.request(model) for model in models if self._can_build(model)]
         missing = missing_packs(requests, self.choices.packs, importers)
         if not missing:
@@ -223,11 +238,16 @@ class Session:
 
     def check_conversion(self, pack: Pack, importer: str) -> None:
         """Raise ConformanceError saying what to do where `importer` has no file of the pack."""
-        if pack.manifest.importer in FORMATS:
-            check_importer(pack.model, pack.manifest.importer, importer)
-        elif importer in FORMATS:
+        if needs_conversion(pack, importer):
+            self.conversion(pack, importer)
+
+    def conversion(self, pack: Pack, importer: str) -> Conversion:
+        """Return the pack's file for `importer`, checked once a session; see check_conversion."""
+        key = (pack.path, importer)
+        if key not in self._conversions:
             why = self._converter_problem(importer) or self.build_failures.get(pack.model, "")
-            require_conversion(pack, importer, why)
+            self._conversions[key] = require_conversion(pack, importer, why)
+        return self._conversions[key]
 
     def model_arguments(self, model: str) -> list[str]:
         """Return the words that name `model`, its weights and its graph, after a command."""
@@ -242,7 +262,10 @@ class Session:
         """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
         key = (pack.path, config)
         if key not in self._runs:
-            self._runs[key] = run_candidate(pack, config, self.choices.candidate_timeout)
+            converted = needs_conversion(pack, config.importer)
+            given = self.conversion(pack, config.importer) if converted else None
+            timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
+            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)
         return self._runs[key]
 
     def focus(self, pack: Pack, index: int) -> Pack:

@@ -101,7 +101,8 @@ OPTIONS: dict[str, Mapping[str, Any]] = {
     "--graph": {
         "default": "opencv",
         "choices": GRAPHS,
-        "help": "opencv: passes applied (default); raw: the tutorial's recipe, unmodified",
+        "help": "opencv: passes applied (default); rewritten: those, and what OpenCV fails at put "
+        "in other words; raw: the tutorial's recipe, unmodified",
     },
     "--importer": {
         "dest": "importers",

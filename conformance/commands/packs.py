@@ -97,8 +97,11 @@ def _convert(pack: Pack, importer: str, progress: Callable[[str], None]) -> obje
 def _build_generated(arguments: Arguments) -> int:
     if arguments.models:
         raise ConformanceError("pack build: give either models or --generated")
+    if arguments.graph == "raw":
+        raise ConformanceError("pack build --generated: --graph opencv or rewritten, not raw")
+    importers = tuple(arguments.importers or IMPORTERS[:1])
     request = Request(
-        arguments.generated, arguments.generated_seed, tuple(arguments.importers or IMPORTERS[:1])
+        arguments.generated, arguments.generated_seed, importers, arguments.graph
     )
     require_tensorflow("keras3")
     for name in request.importers[1:]:

@@ -130,6 +130,9 @@ def run(session: Session) -> None:
         # It reads the graph again for each tap; two nets of vgg19 would take over 3 GiB. As what it
         # hands out is the same bits however much is asked for, the layers bring the logits along.
         candidate = None
+    elif session.batches and session.converted:
+        # After a batch ConvNeXt's ONNX file gives other logits to single images (4.14.0).
+        candidate = None
     elif wanted:
         with session.optional():
             run_logits(session, cv2, held, candidate)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,9 +13,22 @@ import numpy as np
 
 from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig
 from conformance.errors import ConformanceError
-from conformance.pack.conversion import file_of, takes_batches
+from conformance.pack.conversion import (
+    Conversion,
+    needs_conversion,
+    own_tensors,
+    require_conversion,
+    takes_batches,
+)
 from conformance.pack.format import Pack
-from conformance.processes.child import Ending, last_lines, run_child
+from conformance.processes.child import (
+    HERE,
+    Ending,
+    Interpreter,
+    child_environment,
+    last_lines,
+    run_child,
+)
 
 from .layers import in_steps
 
@@ -28,33 +41,49 @@ def run_candidate(
     pack: Pack,
     config: Optional[RunConfig] = None,
     timeout: float = 300,
+    conversion: Optional[Conversion] = None,
+    interpreter: Interpreter = HERE,
 ) -> CandidateRun:
     """Run OpenCV on all inputs of `pack` in a child process and return what it gave.
 
-    timeout in seconds for the whole run. Whatever the candidate does, from an error to a crash or
-    a hang, comes back as ``failures`` of the result, with the arrays of the stages before it; of a
-    batch's crash or hang also with those after it, from a second run without the batch.
+    timeout in seconds for the whole run. conversion: the pack's file for the importer, from a
+    caller that has checked it. interpreter: whose OpenCV it is. Whatever the candidate does, from
+    an error to a crash or a hang, comes back as ``failures`` of the result, with the arrays of the
+    stages before it; of a batch's crash or hang also with those after it, from a second run without
+    the batch.
     Raises ConformanceError when the request cannot be made (temporary folder not writable; the
     importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
-    result = _run(pack, config, timeout, pack.takes_batches)
+    if conversion is None and needs_conversion(pack, config.importer):
+        conversion = require_conversion(pack, config.importer)
+    run = partial(_run, pack, config, timeout, conversion, interpreter)
+    result = run(pack.takes_batches)
     lost = [f for f in result.failures if f.stage == "batch" and f.kind != "error"]
     if lost:
         # ONNX files on OpenCV 5.0's classic engine: their batch crashes in some runs only.
-        result = _run(pack, config, timeout, batches=False)
+        result = run(batches=False)
         result.failures = [*lost, *result.failures]
     return result
 
 
-def _run(pack: Pack, config: RunConfig, timeout: float, batches: bool) -> CandidateRun:
+def _run(
+    pack: Pack,
+    config: RunConfig,
+    timeout: float,
+    conversion: Optional[Conversion],
+    interpreter: Interpreter,
+    batches: bool,
+) -> CandidateRun:
     try:
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
             folder = Path(name)
             request = folder / "request.json"
-            request.write_text(json.dumps(_request(pack, config, folder, batches)), "utf-8")
-            command = [sys.executable, "-m", CHILD, str(request)]
-            return _collect(folder, pack, config, run_child(command, timeout))
+            asked = _request(pack, config, folder, conversion, batches)
+            request.write_text(json.dumps(asked), "utf-8")
+            command = [interpreter.python, "-m", CHILD, str(request)]
+            ending = run_child(command, timeout, child_environment(interpreter.code))
+            return _collect(folder, pack, config, ending)
     except OSError as error:
         raise ConformanceError(
             f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "
@@ -62,8 +91,12 @@ def _run(pack: Pack, config: RunConfig, timeout: float, batches: bool) -> Candid
         ) from error
 
 
-def _request(pack: Pack, config: RunConfig, folder: Path, batches: bool) -> dict[str, Any]:
-    path, tensors = file_of(pack, config.importer)
+def _request(
+    pack: Pack, config: RunConfig, folder: Path, conversion: Optional[Conversion], batches: bool
+) -> dict[str, Any]:
+    path, tensors = pack.graph_path, own_tensors(pack)
+    if conversion is not None:
+        path, tensors = conversion.model_path, conversion.manifest.tensors
     own = pack.manifest.importer
     return {
         "model": pack.model,

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from conformance.inputs.preprocessing import Preprocessing, get_mode, preprocessing_from
+from conformance.models import get_model
+
 from . import sealed
 from .formats import FORMATS
 from .request import SCHEMA, PackRequest, describe_request, pack_key
@@ -56,6 +59,7 @@ class Manifest:
     )  # python, cpu, threads, for the record
     layout: str = "NHWC"
     schema: int = SCHEMA
+    rewrites: Optional[list[str]] = None  # that fit this graph and were not made; None: not known
     winograd: Optional[int] = None  # convolutions OpenCV may run as Winograd's; None: not known
     # OpenCV's importer of the pack's own file: its frozen graph, or a user's ONNX or TFLite file.
     importer: str = "tensorflow"
@@ -192,6 +196,15 @@ class Pack:
     def takes_batches(self) -> bool:
         """Whether the graph takes several images at once."""
         return self.manifest.own is None or self.manifest.own["batch"] is None
+
+    def preprocessing(self) -> Preprocessing:
+        """Return how a picture becomes the model's input, the input's size with it."""
+        shape = np.load(self.path / "inputs.npy", mmap_mode="r", allow_pickle=False).shape
+        own = self.manifest.own
+        made = (
+            preprocessing_from(own["preprocess"]) if own else get_mode(get_model(self.model).mode)
+        )
+        return replace(made, size=(shape[1], shape[2]), grey=shape[3] == 1)
 
     def labels(self) -> Optional[list[str]]:
         """Return the names of an own model's classes, None of a model of the registry.

@@ -34,13 +34,6 @@ TITLES = {
 }
 
 FORMATS = {
-    "tflite": Format(
-        "TFLite",
-        "model.tflite",
-        batches=False,
-        runtime=((LITERT, *TENSORFLOW),),
-        runtime_extra="litert",
-    ),
     "onnx": Format(
         "ONNX",
         "model.onnx",
@@ -49,8 +42,15 @@ FORMATS = {
         runtime=(("onnxruntime",), ("onnx",)),
         runtime_extra="onnx",
     ),
+    "tflite": Format(
+        "TFLite",
+        "model.tflite",
+        batches=False,
+        runtime=((LITERT, *TENSORFLOW),),
+        runtime_extra="litert",
+    ),
 }
-# The frozen graph is what the first one reads.
+# The frozen graph is what the first one reads. In this order they are tried where any will do.
 IMPORTERS = ("tensorflow", *FORMATS)
 # Where none is asked for: the first of these that OpenCV has. TFLite files take no batches.
 PREFERRED = ("tensorflow", "onnx", "tflite")

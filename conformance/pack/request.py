@@ -27,7 +27,8 @@ RECIPE = "4"
 # The same of a file that its own runtime answers for.
 FILE_RECIPE = "1"
 
-GRAPHS = ("opencv", "raw")
+# The frozen graph after the passes, after those and the rewrites, or as the tutorial freezes it.
+GRAPHS = ("opencv", "rewritten", "raw")
 # What a manifest says of a file that is neither converted nor changed.
 AS_IT_IS = "file"
 KERAS_FLAVOURS = ("keras3", "legacy")
@@ -43,8 +44,9 @@ class PackRequest:
 
     model: name in the registry. weights: "synthetic", "imagenet", or the path of a weights file
     or of a folder that holds ``<model>.weights.h5``, ``.h5`` or ``.keras``. graph: "opencv" (the
-    passes applied) or "raw" (the tutorial's recipe). keras: "keras3" or "legacy" (tf_keras). own: a
-    model of the user's, whose name `model` is and whose file is the weights.
+    passes applied), "rewritten" (the rewrites too) or "raw" (the tutorial's recipe). keras:
+    "keras3" or "legacy" (tf_keras). own: a model of the user's, whose name `model` is and whose
+    file is the weights.
     """
 
     model: str

@@ -17,7 +17,7 @@ from conformance.errors import ConformanceError
 from conformance.generated.outcomes import MODEL
 from conformance.localize.diagnosis import diagnose
 from conformance.models import EXTENDED, model_order
-from conformance.pack.conversion import Conversion, require_conversion
+from conformance.pack.conversion import Conversion
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
 from conformance.processes.progress import Event
@@ -288,8 +288,7 @@ def conversion(
 ) -> Conversion:
     """The pack's file for another importer (indirect parameter: the importer)."""
     try:
-        conformance_session.check_conversion(pack, request.param)
-        return require_conversion(pack, request.param)
+        return conformance_session.conversion(pack, request.param)
     except ConformanceError as error:
         message = str(error)
     pytest.fail(message, pytrace=False)
@@ -337,10 +336,17 @@ def verify(
         if not judgement.passed:
             judged = [head for head in pack.heads() if head.output_name == judgement.output]
             context = _context(request, (judged or [pack])[0], conformance_session, variant)
-            lines = diagnose(conformance_session, pack, variant) if variant else []
+            wanted = variant if not _is_expected(request) else None
+            lines = diagnose(conformance_session, pack, wanted) if wanted else []
             pytest.fail(failure_message(judgement, context, lines), pytrace=False)
 
     return verify
+
+
+def _is_expected(request: pytest.FixtureRequest) -> bool:
+    """Return whether a case is expected to fail: nobody asks why, which takes further runs."""
+    known = request.node.get_closest_marker("xfail") is not None
+    return known and not request.config.option.runxfail
 
 
 @pytest.fixture

@@ -7,19 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
-
-import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.cli import ERROR, OK
 from conformance.cli.options import ENGINE, OWN, add_option, add_options, chosen
 from conformance.errors import ConformanceError, install
 from conformance.fixtures import fixture_path
-from conformance.inputs.preprocessing import Preprocessing, get_mode, preprocessing_from
-from conformance.models import get_model
+from conformance.inputs.preprocessing import Preprocessing
 from conformance.own_models import OwnModel
 from conformance.pack.format import Pack
 from conformance.pack.request import PackRequest, keras_flavour, producer_versions
@@ -83,7 +80,7 @@ def run_predict(given: argparse.Namespace) -> int:
     outputs = output_paths(pictures, given.output) if given.output else []
     missing = _tensorflow_missing(given)
     pack = _answering(_pack(given, name, own))
-    settings = options.chosen_preprocessing(given, name, _default(pack))
+    settings = options.chosen_preprocessing(given, name, pack.preprocessing())
     if given.explain and settings.grey:
         raise ConformanceError(f"--explain: {name} takes grey images, it explains colour ones only")
     classes = pack.load("outputs_f32").shape[-1]
@@ -172,14 +169,6 @@ def _answering(pack: Pack) -> Pack:
             "with pytest --model"
         )
     return next((head for head in rows if head.kind == "softmax"), rows[0])
-
-
-def _default(pack: Pack) -> Preprocessing:
-    """Return how the model's input is made."""
-    shape = np.load(pack.path / "inputs.npy", mmap_mode="r", allow_pickle=False).shape
-    size, own = (shape[1], shape[2]), pack.manifest.own
-    made = preprocessing_from(own["preprocess"]) if own else get_mode(get_model(pack.model).mode)
-    return replace(made, size=size, grey=shape[3] == 1)
 
 
 def _heading(pack: Pack, weights: str, settings: Preprocessing) -> Iterator[str]:

@@ -35,6 +35,7 @@ from . import keras_flavour
 from .freeze import Traced, freeze_raw, trace
 from .graph import Graph, Head, constant_value, read_graph, source, with_input_shape, write_graph
 from .graph.passes import apply_passes
+from .graph.rewrites import fitting
 from .loader import keras_preprocess
 from .oracle import Answers, Layer, chunk_size, list_layers, run
 from .own import Subject, explained, load_own
@@ -185,8 +186,10 @@ def _write_model(job: _Job, subject: Subject) -> tuple[dict[str, Array], tuple[H
     job.save_heads("outputs_f32", heads, single)
     job.save_heads("logits_f32", heads, single)
     job.progress("float64 answers")
-    # The nodes of a raw graph have names of their own; its layers are run in _write_layers.
-    layers = [] if job.request.graph == "raw" else _layers(graph, job.inputs)
+    # The nodes of a raw graph have names of their own, and a rewrite brings some: those are run in
+    # _write_layers.
+    known = set() if job.request.graph == "raw" else set(traced.graph.nodes())
+    layers = [layer for layer in _layers(graph, job.inputs) if layer.node in known]
     with explained(job.request.model, "in float64"):
         truth = _answers(traced.graph, job.inputs, "float64", layers)
     job.save_heads("outputs_f64", heads, truth.results)
@@ -220,9 +223,10 @@ def _write_graph(job: _Job, subject: Subject) -> Graph:
     if job.request.graph == "raw":
         graph = subject.raw(path)
     else:
-        graph, passes = apply_passes(subject.traced.graph)
+        graph, passes = apply_passes(subject.traced.graph, job.request.graph == "rewritten")
         write_graph(path, graph)
         job.manifest.passes = [asdict(applied) for applied in passes]
+        job.manifest.rewrites = fitting(graph)
     job.manifest.tensors = {"input": graph.input, "logits": graph.logits, "output": graph.output}
     if job.request.own is not None:
         job.manifest.heads = [asdict(head) for head in graph.heads]
@@ -299,9 +303,9 @@ def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
         single = _answers(graph, job.inputs, "float32", layers)
     job.save_heads("frozen_f32", graph.heads, single.results)
     if any(layer.node not in double for layer in layers):
-        # None was read before, or a pass lets TensorFlow tell the shape of a node (ConvNeXt).
+        # Or a pass lets TensorFlow tell the shape of a node (ConvNeXt).
         job.progress("layers in float64")
-        double = run(graph, job.inputs[SAMPLED], "float64", layers).samples
+        double = {**run(graph, job.inputs[SAMPLED], "float64", layers).samples, **double}
     arrays: dict[str, Any] = {}
     for index, layer in enumerate(layers):
         arrays[f"{index}_f32"] = single.samples[layer.node]
