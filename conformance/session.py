@@ -18,12 +18,12 @@ from .opencv.capability import probe_in_child
 from .opencv.run import run_candidate
 from .own_models import Chosen, OwnModel
 from .pack.builder import missing_packs, run_builder
-from .pack.conversion import Conversion, require_conversion, require_converter
+from .pack.conversion import Conversion, check_importer, require_conversion, require_converter
 from .pack.focus import focus_pack
-from .pack.format import Pack
-from .pack.formats import FORMATS
-from .pack.request import PackRequest, keras_flavour
-from .pack.store import find_pack
+from .pack.format import Pack, read_manifest
+from .pack.formats import FORMATS, IMPORTERS
+from .pack.request import PackRequest, built_with, keras_flavour
+from .pack.store import find_pack, locate_pack
 from .processes.child import HERE, Interpreter
 from .processes.progress import Event
 from .verdict.expectations import KnownFailure
@@ -38,7 +38,7 @@ class Choices:
     weights: str = "synthetic"  # as in PackRequest, so are the next two
     graph: str = "opencv"
     keras: str = field(default_factory=keras_flavour)
-    importers: Sequence[str] = ("tensorflow",)
+    importers: Optional[Sequence[str]] = None  # the first of IMPORTERS that this OpenCV has
     engines: Optional[Sequence[str]] = None  # all that this OpenCV has; ["default"]: its choice
     target: str = "cpu"
     winograd: Sequence[Optional[bool]] = (None,)  # None: what the user gets without asking
@@ -82,8 +82,9 @@ class Session:
         """
         found: dict[str, Any] = probe_in_child(interpreter=self.choices.interpreter)
         asked = self.choices
-        if not set(asked.importers) & set(found["importers"]):
-            _require("importer", asked.importers[0], found["importers"], found["version"])
+        importers = asked.importers or IMPORTERS
+        if not set(importers) & set(found["importers"]):
+            _require("importer", importers[0], found["importers"], found["version"])
         for engine in asked.engines or ():
             if engine != "default":
                 _require("engine", engine, found["engines"], found["version"])
@@ -94,8 +95,35 @@ class Session:
 
     @property
     def importers(self) -> list[str]:
-        """The importers to judge: those asked for that this OpenCV has."""
-        return [name for name in self.choices.importers if name in self.capability["importers"]]
+        """The importers to judge: those asked for that this OpenCV has, or its usual one."""
+        asked = self.choices.importers
+        found = [name for name in asked or IMPORTERS if name in self.capability["importers"]]
+        return found if asked else found[:1]
+
+    def importers_of(self, model: str) -> list[str]:
+        """Return the importers to judge a model by: of a file as it stands the one that reads it.
+
+        Raises ConformanceError where that one was not asked for, or this OpenCV lacks it.
+        """
+        own = self.own_importer(model)
+        if own not in FORMATS:
+            return self.importers
+        asked = self.choices.importers
+        if asked and own not in asked:
+            check_importer(model, own, asked[0])
+        _require("importer", own, self.capability["importers"], self.capability["version"])
+        return [own]
+
+    def own_importer(self, model: str) -> str:
+        """Return the importer of the pack's own file: most often tensorflow, of the frozen graph.
+
+        A model that is known by its pack only is what that says.
+        """
+        request = self.request(model)
+        if request.own is None or request.own.path is not None:
+            return request.importer
+        path = locate_pack(self.choices.packs, request)
+        return read_manifest(path).importer if path else request.importer
 
     @property
     def engines(self) -> list[str]:
@@ -111,9 +139,13 @@ class Session:
         return Limits(self.capability["version"])
 
     def variants(self) -> list[RunConfig]:
-        """Return one configuration for each importer, engine and switch setting to be judged."""
+        """Return one configuration for each importer, engine and switch setting to be judged.
+
+        The importers are those of any of the models; see importers_of.
+        """
         asked = self.choices
-        axes = product(self.importers, self.engines, asked.winograd, asked.fusion)
+        importers = dict.fromkeys(name for m in self.models for name in self.importers_of(m))
+        axes = product(importers, self.engines, asked.winograd, asked.fusion)
         return [
             RunConfig(
                 importer=importer,
@@ -183,8 +215,9 @@ class Session:
         why = self.build_failures.get(model, "it has not been built")
         settings = shlex.join(self.model_arguments(model))
         return (
-            f"no pack of {model} in {self.choices.packs}: {why}\nBuild it where TensorFlow is "
-            f"installed: python -m conformance pack build {settings} --packs {self.choices.packs}"
+            f"no pack of {model} in {self.choices.packs}: {why}\nBuild it where "
+            f"{built_with(self.request(model))} is installed: "
+            f"python -m conformance pack build {settings} --packs {self.choices.packs}"
         )
 
     def _converter_problem(self, importer: str) -> Optional[str]:
@@ -199,7 +232,9 @@ class Session:
 
     def check_conversion(self, pack: Pack, importer: str) -> None:
         """Raise ConformanceError saying what to do where `importer` has no file of the pack."""
-        if importer in FORMATS:
+        if pack.manifest.importer in FORMATS:
+            check_importer(pack.model, pack.manifest.importer, importer)
+        elif importer in FORMATS:
             self.conversion(pack, importer)
 
     def conversion(self, pack: Pack, importer: str) -> Conversion:
@@ -223,7 +258,7 @@ class Session:
         """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
         key = (pack.path, config)
         if key not in self._runs:
-            converted = config.importer in FORMATS
+            converted = config.importer in FORMATS and pack.manifest.importer not in FORMATS
             given = self.conversion(pack, config.importer) if converted else None
             timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
             self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)

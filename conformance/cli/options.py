@@ -107,9 +107,9 @@ OPTIONS: dict[str, Mapping[str, Any]] = {
     "--importer": {
         "dest": "importers",
         "type": importers,
-        "default": ["tensorflow"],
         "metavar": "LIST",
-        "help": "OpenCV's importers, comma-separated: tensorflow (default), tflite, onnx",
+        "help": "OpenCV's importers, comma-separated: tensorflow, tflite, onnx (default: the first "
+        f"of {', '.join(IMPORTERS)} that it has)",
     },
     "--engine": {
         "dest": "engines",
@@ -178,6 +178,8 @@ DECIDING = (
     *("--engine", "--packs", "--weights", "--graph", "--importer", "--target", "--threads"),
     *("--winograd", "--fusion", "--generated", "--generated-seed"),
 )
+# What it comes to on most OpenCVs where an option is not given, if that depends on OpenCV.
+_USUAL = {"--importer": IMPORTERS[0]}
 
 
 def add_option(
@@ -223,7 +225,7 @@ def repeated(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     values: by option; None is a default, too.
     """
     for name in DECIDING:
-        default = OPTIONS[name].get("default")
+        default = _USUAL.get(name, OPTIONS[name].get("default"))
         value, default = (
             _listed(v) for v in (values[name], default() if callable(default) else default)
         )

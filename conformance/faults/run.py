@@ -17,6 +17,7 @@ import numpy as np
 
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.fixtures import fixture_path
+from conformance.inputs.images import CHECK_PHOTOS, load_photo
 from conformance.localize.diagnosis import unread_input
 from conformance.models import ModelSpec, get_model
 from conformance.opencv.blobs import run_blobs
@@ -24,7 +25,6 @@ from conformance.opencv.run import run_candidate
 from conformance.pack.format import GRAPH, Pack
 from conformance.reference.freeze import trace
 from conformance.reference.graph import Array, Graph, read_graph, sources, write_graph
-from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED
 from conformance.reference.oracle import run as run_tensorflow
 from conformance.reference.weights import build_model

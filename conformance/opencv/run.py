@@ -13,9 +13,8 @@ import numpy as np
 
 from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig
 from conformance.errors import ConformanceError
-from conformance.pack.conversion import Conversion, require_conversion, takes_batches
+from conformance.pack.conversion import Conversion, file_of, takes_batches
 from conformance.pack.format import Pack
-from conformance.pack.formats import FORMATS
 from conformance.processes.child import (
     HERE,
     Ending,
@@ -25,7 +24,11 @@ from conformance.processes.child import (
     run_child,
 )
 
+from .layers import in_steps
+
 CHILD = "conformance.opencv.child"
+# What the child has of each of the model's outputs.
+_OF_HEADS = ("outputs", "repeat", "batch")
 
 
 def run_candidate(
@@ -46,8 +49,6 @@ def run_candidate(
     importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
-    if conversion is None and config.importer in FORMATS:
-        conversion = require_conversion(pack, config.importer)
     run = partial(_run, pack, config, timeout, conversion, interpreter)
     result = run(pack.takes_batches)
     lost = [f for f in result.failures if f.stage == "batch" and f.kind != "error"]
@@ -85,16 +86,16 @@ def _run(
 def _request(
     pack: Pack, config: RunConfig, folder: Path, conversion: Optional[Conversion], batches: bool
 ) -> dict[str, Any]:
-    path, tensors = pack.graph_path, list[dict[str, str]]()
-    if conversion is not None:
-        path, tensors = conversion.model_path, conversion.manifest.tensors
+    path, tensors = file_of(pack, config.importer, conversion)
+    own = pack.manifest.importer
     return {
         "model": pack.model,
         "graph": str(path.resolve()),
         "converted": tensors,
         "inputs": str((pack.path / "inputs.npy").resolve()),
         "heads": _heads(pack),
-        "batches": batches and takes_batches(config.importer),
+        "batches": batches and (config.importer == own or takes_batches(config.importer)),
+        "layout": pack.manifest.input_layout if config.importer == own else "NCHW",
         "layers": pack.manifest.layers,
         "config": asdict(config),
         "folder": str(folder),
@@ -112,8 +113,8 @@ def _heads(pack: Pack) -> list[dict[str, str]]:
 
 def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> CandidateRun:
     report = _report(folder)
-    forward, layers = _arrays(folder, "forward"), _arrays(folder, "layers")
-    batch, logits = _arrays(folder, "batch"), _arrays(folder, "logits")
+    stages = ("forward", "layers", "batch", "logits")
+    forward, layers, batch, logits = (_as_floats(pack, _arrays(folder, stage)) for stage in stages)
     result = CandidateRun(
         config=config,
         version=report.get("version"),
@@ -168,6 +169,16 @@ def _arrays(folder: Path, stage: str) -> dict[str, Array]:
         return {}
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def _as_floats(pack: Pack, arrays: dict[str, Array]) -> dict[str, Array]:
+    """Return the arrays, outputs in whole numbers by their scale."""
+    for number, head in enumerate(pack.manifest.heads):
+        for name in _OF_HEADS if head.get("step") else ():
+            key = f"{name}_{number}" if number else name
+            if key in arrays:
+                arrays[key] = in_steps(arrays[key], head["step"], head["zero"])
+    return arrays
 
 
 def _unnatural_end(folder: Path, model: str, result: CandidateRun, ending: Ending) -> Failure:

@@ -157,6 +157,39 @@ def require_conversion(pack: Pack, importer: str, why: str = "") -> Conversion:
     return found
 
 
+def file_of(
+    pack: Pack, importer: str, conversion: Optional[Conversion] = None
+) -> tuple[Path, list[dict[str, str]]]:
+    """Return the file of `pack` that OpenCV's importer reads, and its tensors as in a conversion.
+
+    conversion: the pack's file for the importer, from a caller that has checked it. Raises
+    ConformanceError where there is none: nothing was converted, or the pack is of a file of another
+    importer.
+    """
+    own = pack.manifest.importer
+    if importer == own and own in FORMATS:
+        tensors = [
+            {"tensor": entry["node"], "layer": entry["layer"], "node": entry["node"]}
+            for entry in pack.manifest.layers
+        ]
+        return pack.graph_path, tensors
+    check_importer(pack.model, own, importer)
+    if importer not in FORMATS:
+        return pack.graph_path, []
+    conversion = conversion or require_conversion(pack, importer)
+    return conversion.model_path, conversion.manifest.tensors
+
+
+def check_importer(model: str, own: str, importer: str) -> None:
+    """Raise ConformanceError where a model's file is for the importer `own` and no other."""
+    if own in FORMATS and importer != own:
+        raise ConformanceError(
+            f"{model} is judged as it stands, a{'n' * (own == 'onnx')} {FORMATS[own].title} file: "
+            f"OpenCV's importer {own} reads it, and {importer} does not; leave --importer out or "
+            f"give --importer {own}"
+        )
+
+
 def build_command(pack: Path, importer: str) -> str:
     """Return the command that makes a conversion of the pack in folder `pack`."""
     manifest = read_manifest(pack)

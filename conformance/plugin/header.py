@@ -44,22 +44,24 @@ def results_header(session: Session, config: RunConfig) -> dict[str, Any]:
 
 def _pack_digests(session: Session, importer: str) -> dict[str, str]:
     packs = session.choices.packs
-    located = {m: locate_pack(packs, session.request(m)) for m in session.models}
+    judged = (m for m in session.models if importer in session.importers_of(m))
+    located = {m: locate_pack(packs, session.request(m)) for m in judged}
     return {m: question(path, importer) for m, path in located.items() if path}
 
 
 def header(session: Session) -> Iterator[str]:
     """Yield the lines at the top of the run."""
     found, asked = session.capability, session.choices
-    for name in asked.importers:
+    for name in asked.importers or ():
         if name not in session.importers:
             yield f"conformance: OpenCV {found['version']} has no importer {name}: left out"
-    for name in session.importers:
+    judged = list(dict.fromkeys(variant.importer for variant in session.variants()))
+    for name in judged:
         if not takes_batches(name):
             yield f"conformance: files for the importer {name} take one image: no batch is judged"
     yield (
         f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
-        f"{', '.join(session.engines)}, importer {', '.join(session.importers)}, "
+        f"{', '.join(session.engines)}, importer {', '.join(judged)}, "
         f"target {asked.target}, {asked.threads or found['threads']} threads"
     )
     yield (

@@ -30,7 +30,15 @@ from conformance.verdict.tolerance import Allowance, Tolerances
 from . import INI, SELFTEST, asks_for_suite, generated_runs
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
-from .cases import findings, is_batch_of_one, mark_known_failure, model_of, name_case, parameters_of
+from .cases import (
+    findings,
+    is_batch_of_one,
+    is_of_no_file,
+    mark_known_failure,
+    model_of,
+    name_case,
+    parameters_of,
+)
 from .generated_runs import expected_of_any, explanations, generated_of
 from .header import header
 from .options import add_options, asked_models, count_generated, rerun_command, session_of
@@ -195,7 +203,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _deselect(config, items, selecting.MARK)
     if not count_generated(config):
         _deselect(config, items, MODEL)
-    _leave_out(config, items, is_batch_of_one)
+    _leave_out(config, items, lambda item: is_of_no_file(session_of(config), item))
+    _leave_out(config, items, lambda item: is_batch_of_one(session_of(config), item))
     if not _formats(config):
         # pytest would keep a test without parameters, and tell that it was skipped.
         _leave_out(config, items, lambda item: "conversion" in getattr(item, "fixturenames", ()))

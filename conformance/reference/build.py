@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
+from conformance.inputs.images import own_inputs, pack_inputs
 from conformance.models import get_model
 from conformance.pack.format import (
     GRAPH,
@@ -36,7 +37,6 @@ from .freeze import Traced, freeze_raw, trace
 from .graph import Graph, Head, constant_value, read_graph, source, with_input_shape, write_graph
 from .graph.passes import apply_passes
 from .graph.rewrites import fitting
-from .images import own_inputs, pack_inputs
 from .loader import keras_preprocess
 from .oracle import Answers, Layer, chunk_size, list_layers, run
 from .own import Subject, explained, load_own
