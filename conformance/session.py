@@ -18,16 +18,10 @@ from .opencv.capability import probe_in_child
 from .opencv.run import run_candidate
 from .own_models import Chosen, OwnModel
 from .pack.builder import missing_packs, run_builder
-from .pack.conversion import (
-    Conversion,
-    check_importer,
-    needs_conversion,
-    require_conversion,
-    require_converter,
-)
+from .pack.conversion import Conversion, check_importer, require_conversion, require_converter
 from .pack.focus import focus_pack
 from .pack.format import Pack, read_manifest
-from .pack.formats import FORMATS, PREFERRED
+from .pack.formats import FORMATS, IMPORTERS
 from .pack.request import PackRequest, built_with, keras_flavour
 from .pack.store import find_pack, locate_pack
 from .processes.child import HERE, Interpreter
@@ -44,7 +38,7 @@ class Choices:
     weights: str = "synthetic"  # as in PackRequest, so are the next two
     graph: str = "opencv"
     keras: str = field(default_factory=keras_flavour)
-    importers: Optional[Sequence[str]] = None  # the first of PREFERRED that this OpenCV has
+    importers: Optional[Sequence[str]] = None  # the first of IMPORTERS that this OpenCV has
     engines: Optional[Sequence[str]] = None  # all that this OpenCV has; ["default"]: its choice
     target: str = "cpu"
     winograd: Sequence[Optional[bool]] = (None,)  # None: what the user gets without asking
@@ -88,7 +82,7 @@ class Session:
         """
         found: dict[str, Any] = probe_in_child(interpreter=self.choices.interpreter)
         asked = self.choices
-        importers = asked.importers or PREFERRED
+        importers = asked.importers or IMPORTERS
         if not set(importers) & set(found["importers"]):
             _require("importer", importers[0], found["importers"], found["version"])
         for engine in asked.engines or ():
@@ -103,7 +97,7 @@ class Session:
     def importers(self) -> list[str]:
         """The importers to judge: those asked for that this OpenCV has, or its usual one."""
         asked = self.choices.importers
-        found = [name for name in asked or PREFERRED if name in self.capability["importers"]]
+        found = [name for name in asked or IMPORTERS if name in self.capability["importers"]]
         return found if asked else found[:1]
 
     def importers_of(self, model: str) -> list[str]:
@@ -238,7 +232,9 @@ class Session:
 
     def check_conversion(self, pack: Pack, importer: str) -> None:
         """Raise ConformanceError saying what to do where `importer` has no file of the pack."""
-        if needs_conversion(pack, importer):
+        if pack.manifest.importer in FORMATS:
+            check_importer(pack.model, pack.manifest.importer, importer)
+        elif importer in FORMATS:
             self.conversion(pack, importer)
 
     def conversion(self, pack: Pack, importer: str) -> Conversion:
@@ -262,7 +258,7 @@ class Session:
         """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
         key = (pack.path, config)
         if key not in self._runs:
-            converted = needs_conversion(pack, config.importer)
+            converted = config.importer in FORMATS and pack.manifest.importer not in FORMATS
             given = self.conversion(pack, config.importer) if converted else None
             timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
             self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)

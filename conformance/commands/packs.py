@@ -100,9 +100,7 @@ def _build_generated(arguments: Arguments) -> int:
     if arguments.graph == "raw":
         raise ConformanceError("pack build --generated: --graph opencv or rewritten, not raw")
     importers = tuple(arguments.importers or IMPORTERS[:1])
-    request = Request(
-        arguments.generated, arguments.generated_seed, importers, arguments.graph
-    )
+    request = Request(arguments.generated, arguments.generated_seed, importers, arguments.graph)
     require_tensorflow("keras3")
     for name in request.importers[1:]:
         require_converter(name, "keras3")

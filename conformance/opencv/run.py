@@ -13,13 +13,7 @@ import numpy as np
 
 from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig
 from conformance.errors import ConformanceError
-from conformance.pack.conversion import (
-    Conversion,
-    needs_conversion,
-    own_tensors,
-    require_conversion,
-    takes_batches,
-)
+from conformance.pack.conversion import Conversion, file_of, takes_batches
 from conformance.pack.format import Pack
 from conformance.processes.child import (
     HERE,
@@ -55,8 +49,6 @@ def run_candidate(
     importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
-    if conversion is None and needs_conversion(pack, config.importer):
-        conversion = require_conversion(pack, config.importer)
     run = partial(_run, pack, config, timeout, conversion, interpreter)
     result = run(pack.takes_batches)
     lost = [f for f in result.failures if f.stage == "batch" and f.kind != "error"]
@@ -94,9 +86,7 @@ def _run(
 def _request(
     pack: Pack, config: RunConfig, folder: Path, conversion: Optional[Conversion], batches: bool
 ) -> dict[str, Any]:
-    path, tensors = pack.graph_path, own_tensors(pack)
-    if conversion is not None:
-        path, tensors = conversion.model_path, conversion.manifest.tensors
+    path, tensors = file_of(pack, config.importer, conversion)
     own = pack.manifest.importer
     return {
         "model": pack.model,

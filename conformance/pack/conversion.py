@@ -167,23 +167,27 @@ def require_conversion(pack: Pack, importer: str, why: str = "") -> Conversion:
     return found
 
 
-def needs_conversion(pack: Pack, importer: str) -> bool:
-    """Return whether `importer` reads a conversion of the pack, and not the pack's own file.
+def file_of(
+    pack: Pack, importer: str, conversion: Optional[Conversion] = None
+) -> tuple[Path, list[dict[str, str]]]:
+    """Return the file of `pack` that OpenCV's importer reads, and its tensors as in a conversion.
 
-    Raises ConformanceError where the pack's own file is for another importer, and not converted.
+    conversion: the pack's file for the importer, from a caller that has checked it. Raises
+    ConformanceError where there is none: nothing was converted, or the pack is of a file of another
+    importer.
     """
-    check_importer(pack.model, pack.manifest.importer, importer)
-    return importer in FORMATS and importer != pack.manifest.importer
-
-
-def own_tensors(pack: Pack) -> list[dict[str, str]]:
-    """Return the tensors of the pack's own file as a conversion lists its own; none of a graph."""
-    if pack.manifest.importer not in FORMATS:
-        return []
-    return [
-        {"tensor": entry["node"], "layer": entry["layer"], "node": entry["node"]}
-        for entry in pack.manifest.layers
-    ]
+    own = pack.manifest.importer
+    if importer == own and own in FORMATS:
+        tensors = [
+            {"tensor": entry["node"], "layer": entry["layer"], "node": entry["node"]}
+            for entry in pack.manifest.layers
+        ]
+        return pack.graph_path, tensors
+    check_importer(pack.model, own, importer)
+    if importer not in FORMATS:
+        return pack.graph_path, []
+    conversion = conversion or require_conversion(pack, importer)
+    return conversion.model_path, conversion.manifest.tensors
 
 
 def check_importer(model: str, own: str, importer: str) -> None:

@@ -50,7 +50,6 @@ FORMATS = {
         runtime_extra="litert",
     ),
 }
-# The frozen graph is what the first one reads. In this order they are tried where any will do.
+# The frozen graph is what the first one reads. Where none is asked for, the first of these is taken
+# that OpenCV has: TFLite files take no batches.
 IMPORTERS = ("tensorflow", *FORMATS)
-# Where none is asked for: the first of these that OpenCV has. TFLite files take no batches.
-PREFERRED = ("tensorflow", "onnx", "tflite")
