@@ -21,7 +21,7 @@ from .pack.builder import missing_packs, run_builder
 from .pack.conversion import require_conversion, require_converter
 from .pack.focus import focus_pack
 from .pack.format import Pack
-from .pack.formats import FORMATS
+from .pack.formats import FORMATS, PREFERRED
 from .pack.request import PackRequest, keras_flavour
 from .pack.store import find_pack
 from .processes.progress import Event
@@ -37,7 +37,7 @@ class Choices:
     weights: str = "synthetic"  # as in PackRequest, so are the next two
     graph: str = "opencv"
     keras: str = field(default_factory=keras_flavour)
-    importers: Sequence[str] = ("tensorflow",)
+    importers: Optional[Sequence[str]] = None  # the first of PREFERRED that this OpenCV has
     engines: Optional[Sequence[str]] = None  # all that this OpenCV has; ["default"]: its choice
     target: str = "cpu"
     winograd: Sequence[Optional[bool]] = (None,)  # None: what the user gets without asking
@@ -79,8 +79,9 @@ class Session:
         """
         found: dict[str, Any] = probe_in_child()
         asked = self.choices
-        if not set(asked.importers) & set(found["importers"]):
-            _require("importer", asked.importers[0], found["importers"], found["version"])
+        importers = asked.importers or PREFERRED
+        if not set(importers) & set(found["importers"]):
+            _require("importer", importers[0], found["importers"], found["version"])
         for engine in asked.engines or ():
             if engine != "default":
                 _require("engine", engine, found["engines"], found["version"])
@@ -91,8 +92,10 @@ class Session:
 
     @property
     def importers(self) -> list[str]:
-        """The importers to judge: those asked for that this OpenCV has."""
-        return [name for name in self.choices.importers if name in self.capability["importers"]]
+        """The importers to judge: those asked for that this OpenCV has, or its usual one."""
+        asked = self.choices.importers
+        found = [name for name in asked or PREFERRED if name in self.capability["importers"]]
+        return found if asked else found[:1]
 
     @property
     def engines(self) -> list[str]:

@@ -16,7 +16,7 @@ from conformance import own_models
 from conformance.errors import ConformanceError
 from conformance.models import MODELS, get_model
 from conformance.own_models import Asked, Chosen, choose
-from conformance.pack.formats import IMPORTERS
+from conformance.pack.formats import IMPORTERS, PREFERRED
 from conformance.pack.request import GRAPHS
 from conformance.pack.store import default_packs
 
@@ -106,9 +106,9 @@ OPTIONS: dict[str, Mapping[str, Any]] = {
     "--importer": {
         "dest": "importers",
         "type": importers,
-        "default": ["tensorflow"],
         "metavar": "LIST",
-        "help": "OpenCV's importers, comma-separated: tensorflow (default), tflite, onnx",
+        "help": "OpenCV's importers, comma-separated: tensorflow, tflite, onnx (default: the first "
+        f"of {', '.join(PREFERRED)} that it has)",
     },
     "--engine": {
         "dest": "engines",
@@ -177,6 +177,8 @@ DECIDING = (
     *("--engine", "--packs", "--weights", "--graph", "--importer", "--target", "--threads"),
     *("--winograd", "--fusion", "--generated", "--generated-seed"),
 )
+# What it comes to on most OpenCVs where an option is not given, if that depends on OpenCV.
+_USUAL = {"--importer": PREFERRED[0]}
 
 
 def add_option(
@@ -222,7 +224,7 @@ def repeated(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     values: by option; None is a default, too.
     """
     for name in DECIDING:
-        default = OPTIONS[name].get("default")
+        default = _USUAL.get(name, OPTIONS[name].get("default"))
         value, default = (
             _listed(v) for v in (values[name], default() if callable(default) else default)
         )

@@ -24,7 +24,7 @@ from conformance.own_models import Chosen, by_name, own_from
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.conversion import open_conversion, require_converter
 from conformance.pack.format import Pack, open_pack, read_manifest
-from conformance.pack.formats import FORMATS
+from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.pack.request import PackRequest, keras_flavour, weights_identity
 from conformance.pack.schedule import Convert, build_packs
 from conformance.pack.store import list_packs
@@ -56,7 +56,7 @@ def run_pack_build(arguments: Arguments) -> int:
     for request in requests:
         weights_identity(request)  # a missing file is better reported before an hour of building
     require_tensorflow(flavour)
-    importers = [name for name in arguments.importers if name in FORMATS]
+    importers = [name for name in arguments.importers or () if name in FORMATS]
     for name in importers:
         require_converter(name, flavour)
     if arguments.verbose:
@@ -92,9 +92,10 @@ def _converter() -> Convert:
 def _build_generated(arguments: Arguments) -> int:
     if arguments.models:
         raise ConformanceError("pack build: give either models or --generated")
-    request = Request(arguments.generated, arguments.generated_seed, tuple(arguments.importers))
+    importers = tuple(arguments.importers or IMPORTERS[:1])
+    request = Request(arguments.generated, arguments.generated_seed, importers)
     require_tensorflow("keras3")
-    for name in request.importers[1:]:
+    for name in set(request.importers).intersection(FORMATS):
         require_converter(name, "keras3")
     started = time.monotonic()
     with reporter(arguments.progress, 1) as report:

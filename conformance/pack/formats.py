@@ -27,3 +27,5 @@ FORMATS = {
 }
 # The frozen graph is what the first one reads.
 IMPORTERS = ("tensorflow", *FORMATS)
+# Where none is asked for: the first of these that OpenCV has. TFLite files take no batches.
+PREFERRED = ("tensorflow", "onnx", "tflite")
