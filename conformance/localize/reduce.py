@@ -110,6 +110,11 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     Raises ConformanceError where nothing fails, OpenCV names no node, TensorFlow is missing, or no
     part of the graph fails by itself.
     """
+    if pack.manifest.importer in FORMATS:
+        raise ConformanceError(
+            f"--reduce cuts a frozen graph, and {pack.model} is a file as it stands: cut it at the "
+            "tensor that localize names, with the tools of its format"
+        )
     run = session.run(pack, config)
     require_tensorflow(keras_flavour(), "--reduce")
     batch = _fails_in_batches(session, pack, run)
@@ -231,7 +236,7 @@ def _allowance(case: _Case, part: Part) -> Allowance:
 
 
 def _script(case: _Case, allowance: Allowance, title: str) -> str:
-    engines, config = case.session.capability["engines"], case.config
+    constants, config = case.session.capability["engine_constants"], case.config
     shape = "shape" if case.batch else "size"  # of one image axes of size 1 may be missing
     return _SCRIPT.format(
         title=title,
@@ -239,7 +244,7 @@ def _script(case: _Case, allowance: Allowance, title: str) -> str:
         differs=f"output.{shape} != expected.{shape}",
         limit=float(allowance.values[0]),
         why=_why(allowance),
-        read=read_call(config.importer, config.engine, engines, case.file.name),
+        read=read_call(config.importer, config.engine, constants, case.file.name),
         switches="".join(line + "\n" for line in _switches(case)),
     )
 

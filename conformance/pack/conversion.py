@@ -7,6 +7,7 @@ frozen graph each tensor of the file equals. reference/formats/ makes it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -18,8 +19,8 @@ import numpy as np
 from conformance.errors import ConformanceError, install
 
 from . import sealed
-from .format import GRAPH, Pack, array_file, read_manifest
-from .formats import FORMATS
+from .format import GRAPH, Manifest, Pack, array_file, read_manifest
+from .formats import FORMATS, IMPORTERS
 from .request import GRAPHS, producer_versions, runtime_title
 from .store import write_sealed
 
@@ -178,16 +179,20 @@ def file_of(
     """
     own = pack.manifest.importer
     if importer == own and own in FORMATS:
-        tensors = [
-            {"tensor": entry["node"], "layer": entry["layer"], "node": entry["node"]}
-            for entry in pack.manifest.layers
-        ]
-        return pack.graph_path, tensors
+        return pack.graph_path, own_tensors(pack.manifest)
     check_importer(pack.model, own, importer)
     if importer not in FORMATS:
         return pack.graph_path, []
     conversion = conversion or require_conversion(pack, importer)
     return conversion.model_path, conversion.manifest.tensors
+
+
+def own_tensors(manifest: Manifest) -> list[dict[str, str]]:
+    """Return the tensors of a pack's own file as a conversion lists its own; none of a graph."""
+    return [
+        {"tensor": entry["node"], "layer": entry["layer"], "node": entry["node"]}
+        for entry in (manifest.layers if manifest.importer in FORMATS else ())
+    ]
 
 
 def check_importer(model: str, own: str, importer: str) -> None:
@@ -198,6 +203,47 @@ def check_importer(model: str, own: str, importer: str) -> None:
             f"OpenCV's importer {own} reads it, and {importer} does not; leave --importer out or "
             f"give --importer {own}"
         )
+
+
+def file_for(pack: Path, importer: str) -> Path:
+    """Return where in the pack in folder `pack` the file is that `importer` reads; unchecked."""
+    if importer not in FORMATS:
+        return pack / GRAPH
+    file = FORMATS[importer].file
+    return pack / file if read_manifest(pack).importer == importer else pack / importer / file
+
+
+def chosen_importer(pack: Path, offered: Sequence[str], images: int = 1) -> str:
+    """Return the first of IMPORTERS that OpenCV offers and the pack in folder `pack` has a file of.
+
+    Of a user's ONNX or TFLite file that is its own importer, if OpenCV offers it.
+
+    images: how many are to be run at once. Raises ConformanceError saying how to make a file, or
+    naming one that is damaged.
+    """
+    own = read_manifest(pack).importer
+    if own in FORMATS and own in offered:
+        return own
+    fit = [n for n in IMPORTERS if n in offered and (images == 1 or takes_batches(n))]
+    for name in fit:
+        if name not in FORMATS:
+            return name
+        folder = locate_conversion(pack, name)
+        if folder is not None:
+            open_conversion(folder)
+            return name
+    together = f" of {images} images at once" if images > 1 else ""
+    if not fit:
+        raise ConformanceError(
+            f"this OpenCV reads no file{together} that a pack can have, but "
+            f"{', '.join(offered) or 'nothing'}: install one that has the importer "
+            f"{' or '.join(IMPORTERS)}"
+        )
+    raise ConformanceError(
+        f"this OpenCV has no importer for the frozen graph of {read_manifest(pack).model}, and the "
+        f"pack no {' or '.join(FORMATS[name].title for name in fit)} file{together}. Make one "
+        f"where TensorFlow is installed: {build_command(pack, fit[0])}"
+    )
 
 
 def build_command(pack: Path, importer: str) -> str:
