@@ -29,7 +29,8 @@ from conformance.opencv.run import run_candidate
 from conformance.own_models import own_model
 from conformance.pack import formats
 from conformance.pack.builder import require_builder
-from conformance.pack.format import Pack
+from conformance.pack.focus import focus_pack
+from conformance.pack.format import Pack, open_pack
 from conformance.pack.request import PackRequest
 from conformance.results.cases import read_results
 from conformance.runtimes import double_onnx, windows
@@ -201,8 +202,6 @@ def packs(files: Path, shared: Path) -> Path:
 
 def opened(packs: Path, name: str) -> Pack:
     """Return the one pack of a model."""
-    from conformance.pack.format import open_pack
-
     (folder,) = (f for f in (packs / name).iterdir() if f.is_dir())
     return open_pack(folder)
 
@@ -256,6 +255,17 @@ def test_fault_is_found_at_its_tensor(packs: Path, tmp_path: Path) -> None:
         bad = first_bad(Limits(str(run.version)).profile(faulty, run))
         assert bad is not None
         assert bad.node in ("bn", "relu")
+
+
+def test_nodes_are_read_on_another_input(packs: Path, tmp_path: Path) -> None:
+    """A file's runtime gives the tensors of any one input, for a fault that shows on that one."""
+    pack = opened(packs, "flowers.onnx")
+    white = pack.manifest.inputs.index("white")
+    focused = focus_pack(pack, white, tmp_path / "focus")
+    by_node = {layer.node: layer for layer in focused.layers()}
+    (truth,) = pack.load("outputs_f64")[white : white + 1]
+    assert list(by_node) == [entry["node"] for entry in pack.manifest.layers]
+    np.testing.assert_allclose(by_node["prob"].f64[:CLASSES], truth, rtol=1e-12)
 
 
 def test_whole_numbers_are_judged_in_steps(packs: Path) -> None:
