@@ -16,13 +16,13 @@ import onnxruntime
 from conformance.candidate import RunConfig
 from conformance.cli import BAD, OK
 from conformance.cli.printing import print_table
+from conformance.inputs.images import pack_inputs
 from conformance.models import EXTENDED, MODELS, ModelSpec, get_model
 from conformance.opencv.capability import ENGINES, engines
 from conformance.opencv.net import read
 from conformance.processes.child import ask_module
 from conformance.processes.serve import answer_once
 from conformance.reference import quiet
-from conformance.inputs.images import pack_inputs
 from conformance.reference.weights import build_model
 
 # Of the greatest probability: more than rounding moves it, less than any mistake.
