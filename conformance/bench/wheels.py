@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from conformance.errors import ConformanceError
 from conformance.opencv.capability import probe_in_child
 from conformance.opencv.timing import Timing, TimingRequest, time_in_child
+from conformance.pack.conversion import chosen_importer, file_for
 from conformance.pack.format import Pack
 from conformance.processes.child import Interpreter
 from conformance.processes.environments import prepare
@@ -86,7 +87,14 @@ def _round(plan: Plan, pack: Pack, number: int) -> tuple[Timing, Timing]:
 
 
 def _time(plan: Plan, pack: Pack, wheel: Wheel) -> Timing:
-    model = {"graph": str(pack.graph_path.resolve()), "inputs": str(pack.path / "inputs.npy")}
-    request = TimingRequest(**{**vars(plan.request), **model})
+    # Both read the same file: one that each has an importer for.
+    first, second = (set(one.found["importers"]) for one in plan.wheels)
+    importer = chosen_importer(pack.path, sorted(first & second), plan.request.batch)
+    request = replace(
+        plan.request,
+        graph=str(file_for(pack.path, importer).resolve()),
+        inputs=str(pack.path / "inputs.npy"),
+        config=replace(plan.request.config, importer=importer),
+    )
     subject = f"{pack.model} on OpenCV {wheel.version}"
     return time_in_child(request, subject, plan.timeout, wheel.interpreter)

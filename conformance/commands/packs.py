@@ -102,7 +102,7 @@ def _build_generated(arguments: Arguments) -> int:
     importers = tuple(arguments.importers or IMPORTERS[:1])
     request = Request(arguments.generated, arguments.generated_seed, importers, arguments.graph)
     require_tensorflow("keras3")
-    for name in request.importers[1:]:
+    for name in set(request.importers).intersection(FORMATS):
         require_converter(name, "keras3")
     started = time.monotonic()
     with reporter(arguments.progress, 1) as report:

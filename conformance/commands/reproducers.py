@@ -233,7 +233,8 @@ def _trials(shown: Shown) -> Iterator[tuple[list[int], Runs]]:
 def _script(bench: Bench, shown: Shown, images: Sequence[int], runs: Runs) -> str:
     config, symptom = shown.config, shown.outcome.symptom
     allowance = bench.allowance(shown)
-    read = read_call(config.importer, config.engine, bench.capability["engines"], _file(shown))
+    constants = bench.capability["engine_constants"]
+    read = read_call(config.importer, config.engine, constants, _file(shown))
     forward = _FORWARD.format(read=read)
     dying = symptom in ("crash", "hang")
     if not dying:

@@ -112,9 +112,9 @@ def _route(
 def _script(trial: Trial, pack: Pack, opencv: dict[str, Any], file: str, labelled: bool) -> str:
     """Return run.py."""
     route, settings = trial.route, pack.preprocessing()
-    engines = opencv["engines"]
-    # The engine that OpenCV takes by itself needs no word.
-    engines = engines if route.engine != engines[-1] else [route.engine]
+    # The engine that OpenCV takes by itself, the last one, needs no word.
+    own_choice = route.engine == opencv["engines"][-1]
+    constants = {} if own_choice else opencv["engine_constants"]
     lines = [
         f'"""Classifies a picture with {pack.model}: python {SCRIPT} picture.jpg',
         "",
@@ -129,7 +129,7 @@ def _script(trial: Trial, pack: Pack, opencv: dict[str, Any], file: str, labelle
         *(["import numpy as np"] if settings.std is not None else []),
         "",
         "here = os.path.dirname(os.path.abspath(__file__))",
-        f"net = {read_call(route.importer, route.engine, engines, file)}",
+        f"net = {read_call(route.importer, route.engine, constants, file)}",
         *_picture(settings),
         "net.setInput(blob)",
         *(_best(labelled) if len(pack.heads()) == 1 and not pack.is_map else _outputs()),

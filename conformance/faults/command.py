@@ -17,6 +17,7 @@ from conformance.errors import ConformanceError
 from conformance.generated.outcomes import MODEL, SILENT
 from conformance.models import MODELS
 from conformance.pack.builder import require_tensorflow
+from conformance.pack.formats import IMPORTERS
 from conformance.pack.request import keras_flavour
 from conformance.processes.pool import process_pool
 from conformance.results.lines import line_text, parsed
@@ -40,6 +41,7 @@ def faults_options(parser: argparse.ArgumentParser) -> None:
     """Add what `faults` takes."""
     add = parser.add_argument
     add_options(add, "models", "--packs")
+    add_option(add, "--importer", help=f"OpenCV's importer: {', '.join(IMPORTERS)}")
     add_option(add, "--engine", **ENGINE)
     add_option(
         add,
@@ -80,7 +82,7 @@ def _run_generated(arguments: argparse.Namespace) -> int:
     if arguments.quick or arguments.models:
         raise ConformanceError("faults: give either --generated N, or --quick or MODEL…")
     session = Session(choices_of(vars(arguments), engines=[arguments.engine]))
-    found = generated_outcomes(session, session.variants()[0], arguments.generated)
+    found = generated_outcomes(session, _only_variant(session), arguments.generated)
     outcomes = [replace(outcome, model=MODEL) for outcome in found]
     faults = [outcome for outcome in outcomes if outcome.kind]
     unchanged = len(outcomes) - len(faults)
@@ -141,10 +143,11 @@ _METHODS = ("top1", "opencv", "ours", "localised")
 def _all_outcomes(models: Sequence[str], arguments: argparse.Namespace) -> Iterator[list[Outcome]]:
     """Yield each model's outcomes, every model in a process of its own."""
     session = Session(choices_of(vars(arguments), engines=[arguments.engine]))
-    config = session.variants()[0]
+    config = _only_variant(session)
     session.build_missing(models, lambda event: print(event, file=sys.stderr, flush=True))
     for model in models:
-        session.pack(model)  # a pack that can't be had is told before an hour of faults
+        # What can't be had is told before an hour of faults.
+        session.check_conversion(session.pack(model), config.importer)
     threads = 1 if arguments.workers > 1 else None
     config = replace(config, threads=threads)
     jobs = [
@@ -153,6 +156,12 @@ def _all_outcomes(models: Sequence[str], arguments: argparse.Namespace) -> Itera
     with process_pool(arguments.workers, f"faults of {', '.join(models)}") as pool:
         for future in [pool.submit(_model, *job) for job in jobs]:
             yield future.result()
+
+
+def _only_variant(session: Session) -> RunConfig:
+    if len(session.variants()) > 1:
+        raise ConformanceError("faults are injected for one importer and engine: give one of each")
+    return session.variants()[0]
 
 
 def _a_kind(model: str, arguments: argparse.Namespace) -> int:

@@ -10,18 +10,20 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 from conformance.candidate import RunConfig
+from conformance.errors import ConformanceError
 from conformance.generated.drawing import draw
 from conformance.generated.outcomes import RIGHT, SINGLE, Judge
 from conformance.generated.outcomes import Outcome as Judged
 from conformance.generated.recipes import Recipe
 from conformance.generated.run import outcomes_of
 from conformance.generated.store import SEED, passing_pack
-from conformance.pack.format import GRAPH
+from conformance.pack.formats import FORMATS
+from conformance.reference.formats import convert
 from conformance.reference.generated import graph_of
 from conformance.reference.graph import Array, Graph, write_graph
 from conformance.reference.oracle import run as run_tensorflow
@@ -46,20 +48,16 @@ def generated_outcomes(session: Session, config: RunConfig, count: int) -> Itera
     """Yield the outcomes of the first `count` recipes and of one fault of each kind in each.
 
     Models that OpenCV doesn't answer rightly as they are tell nothing, and are left out with their
-    faults.
+    faults; so are graphs that can't be converted for the importer.
     """
     cases = [case for recipe in draw(count, SEED) for case in _cases(recipe)]
     outputs: dict[str, Any] = {}
     judged = _judged(session, config, cases, outputs)
-    right = {
-        case.model
-        for number, case in enumerate(cases)
-        if not case.fault.kind and judged[str(number)].symptom == RIGHT
-    }
-    for number, case in enumerate(cases):
+    there = [(case, str(n)) for n, case in enumerate(cases) if str(n) in judged]
+    right = {c.model for c, key in there if not c.fault.kind and judged[key].symptom == RIGHT}
+    for case, key in there:
         if case.model in right:
-            found = judged[str(number)]
-            yield _outcome(case, found, outputs.get(str(number)))
+            yield _outcome(case, judged[key], outputs.get(key))
 
 
 def _cases(recipe: Recipe) -> Iterator[Case]:
@@ -88,30 +86,36 @@ def _judged(
         outputs[key] = answers.get("outputs")
         return judge.judge(key, arrays, answers, False)
 
-    models = [
-        {"key": str(number), "operations": {"tensorflow": []}} for number in range(len(cases))
-    ]
     arrays = {
         f"{number}/{what}": values.reshape(len(values), -1) if what in _ROWS else values
         for number, case in enumerate(cases)
         for what, values in case.arrays.items()
     }
+    importer = config.importer
+    # The file's own runtime is not asked: it is to answer as TensorFlow does.
+    arrays |= {f"{n}/{importer}": arrays[f"{n}/f32"] for n in range(len(cases))}
     with tempfile.TemporaryDirectory(prefix="conformance-faults-") as name:
-        files = {
-            f"{number}/tensorflow": _file(case.fault.graph, Path(name) / GRAPH)
-            for number, case in enumerate(cases)
-        }
-    with passing_pack("tensorflow", models, files, arrays) as pack:
-        found = outcomes_of(pack, "tensorflow", config.engine, watching)
+        made = {str(number): _file(importer, case, Path(name)) for number, case in enumerate(cases)}
+    files = {f"{key}/{importer}": file for key, file in made.items() if file is not None}
+    models = [{"key": key, "operations": {importer: []}} for key in made if made[key] is not None]
+    with passing_pack(importer, models, files, arrays) as pack:
+        found = outcomes_of(pack, importer, config.engine, watching)
         return {one.key: one for one in found if one.run == SINGLE}
 
 
 _ROWS = ("f32", "f64")  # what the pack has as a row of values for each image
 
 
-def _file(graph: Graph, path: Path) -> Array:
-    """Return a graph as the bytes of its file, written to `path` on the way."""
-    write_graph(path, graph)
+def _file(importer: str, case: Case, folder: Path) -> Optional[Array]:
+    """Return the bytes of the file that `importer` reads, None where no converter makes it."""
+    graph, path = case.fault.graph, folder / "graph"
+    if importer not in FORMATS:
+        write_graph(path, graph)
+        return np.fromfile(path, np.uint8)
+    try:
+        convert(importer, graph, list(case.arrays["inputs"].shape[1:]), path)
+    except ConformanceError:
+        return None
     return np.fromfile(path, np.uint8)
 
 

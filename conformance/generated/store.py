@@ -19,7 +19,7 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import converter_versions
-from conformance.pack.formats import FORMATS
+from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.pack.request import GRAPHS, producer_versions
 from conformance.pack.sealed import Kind, check_files, json_digest, read_manifest
 
@@ -40,7 +40,7 @@ class Request:
 
     count: int = SMALL
     seed: int = SEED
-    importers: tuple[str, ...] = ("tensorflow",)
+    importers: tuple[str, ...] = IMPORTERS[:1]
     graph: str = GRAPHS[0]  # or "rewritten"
 
     def key(self, producer: dict[str, str]) -> str:
@@ -50,7 +50,9 @@ class Request:
 
     def words(self) -> str:
         """Return the options that ask for this."""
-        importers = f" --importer {','.join(self.importers)}" if len(self.importers) > 1 else ""
+        importers = (
+            f" --importer {','.join(self.importers)}" if self.importers != IMPORTERS[:1] else ""
+        )
         seed = f" --generated-seed {self.seed}" if self.seed != SEED else ""
         graph = f" --graph {self.graph}" if self.graph != GRAPHS[0] else ""
         return f"--generated {self.count}{seed}{importers}{graph}"

@@ -60,7 +60,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     opencv = probe_in_child()
     engine = _engine(arguments.engine, opencv)
     plans = [
-        asked.plan(pack, dataset, opencv["version"], engine, arguments.weights, arguments.timeout)
+        asked.plan(pack, dataset, opencv, engine, arguments.weights, arguments.timeout)
         for pack in packs
     ]
     folder = results_folder(arguments.results)
@@ -191,7 +191,7 @@ def _rows(found: Evaluation) -> Iterator[tuple[str, ...]]:
     job, summary = found.plan.job, found.summary
     for name, framework in (
         ("tensorflow", "TensorFlow"),
-        ("opencv", f"OpenCV {found.plan.opencv} {job.config.engine}"),
+        ("opencv", f"OpenCV {found.plan.opencv} {job.config.variant}"),
     ):
         of = summary[name]
         one = of["top1"]

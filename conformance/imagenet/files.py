@@ -87,7 +87,7 @@ def log_text(found: Evaluation) -> str:
         "preprocessing": f"{job.recipe}: {RECIPES[job.recipe].text}; mode {job.mode}",
         "batch size": f"{job.batch} (OpenCV: {job.opencv_batch})",
         "threads": job.threads,
-        "OpenCV": f"{found.plan.opencv}, {job.config.engine} engine",
+        "OpenCV": f"{found.plan.opencv}, {job.config.title}",
     }
     lines = [f"{name}: {value}" for name, value in parameters.items()]
     for name, title in (("tensorflow", "TensorFlow"), ("opencv", "OpenCV")):

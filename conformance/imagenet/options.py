@@ -11,6 +11,7 @@ from typing import Any, Optional
 from conformance.candidate import RunConfig
 from conformance.cli.options import count
 from conformance.errors import ConformanceError
+from conformance.pack.conversion import chosen_importer
 from conformance.pack.format import Pack
 
 from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
@@ -99,22 +100,29 @@ class Asked:
         return whole if images is None else subset(whole, images, self.options["seed"])
 
     def plan(
-        self, pack: Pack, dataset: Dataset, opencv: str, engine: str, weights: str, timeout: float
+        self,
+        pack: Pack,
+        dataset: Dataset,
+        opencv: Mapping[str, Any],
+        engine: str,
+        weights: str,
+        timeout: float,
     ) -> Plan:
-        """Return the plan for one model."""
-        cache = self.options["imagenet_cache"]
+        """Return the plan for one model. opencv: what capability.probe found."""
+        cache, at_once = self.options["imagenet_cache"], self.options["opencv_batch"]
+        importer = chosen_importer(pack.path, opencv["importers"], at_once)
         job = make_job(
             pack,
             dataset.folder,
             self.options["preprocess"],
-            RunConfig(engine=engine, threads=1),
+            RunConfig(importer=importer, engine=engine, threads=1),
             batch=self.options["batch_size"],
-            opencv_batch=self.options["opencv_batch"],
+            opencv_batch=at_once,
             timeout=timeout,
             cache=str(_path(cache)) if cache else None,
-            opencv=opencv,
+            opencv=opencv["version"],
         )
-        return Plan(job, dataset, opencv, weights, self.options["max_bad"])
+        return Plan(job, dataset, opencv["version"], weights, self.options["max_bad"])
 
     def runner(self) -> Runner:
         """Return what runs the shards; raise ConformanceError where Dask is wanted and missing."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.pack.format import GRAPH
+from conformance.pack.conversion import file_for
 from conformance.pack.request import keras_flavour, producer_versions
 from conformance.pack.sealed import file_digest, json_digest, means_full, whole_file, write_text
 from conformance.processes.server import OPENCV, TENSORFLOW, server
@@ -139,7 +139,7 @@ def opencv_request(job: Job) -> dict[str, Any]:
     """Return what starts OpenCV's process (conformance.opencv.evaluation)."""
     return {
         **{name: getattr(job, name) for name in ("model", "mode", "size", "classes")},
-        "graph": str(Path(job.pack, GRAPH)),
+        "graph": str(file_for(Path(job.pack), job.config.importer)),
         "config": asdict(job.config),
         "batch": job.opencv_batch,
     }

@@ -231,7 +231,7 @@ def _allowance(case: _Case, part: Part) -> Allowance:
 
 
 def _script(case: _Case, allowance: Allowance, title: str) -> str:
-    engines, config = case.session.capability["engines"], case.config
+    constants, config = case.session.capability["engine_constants"], case.config
     shape = "shape" if case.batch else "size"  # of one image axes of size 1 may be missing
     return _SCRIPT.format(
         title=title,
@@ -239,7 +239,7 @@ def _script(case: _Case, allowance: Allowance, title: str) -> str:
         differs=f"output.{shape} != expected.{shape}",
         limit=float(allowance.values[0]),
         why=_why(allowance),
-        read=read_call(config.importer, config.engine, engines, case.file.name),
+        read=read_call(config.importer, config.engine, constants, case.file.name),
         switches="".join(line + "\n" for line in _switches(case)),
     )
 

@@ -19,8 +19,9 @@ from conformance.processes.serve import answer_once
 
 from .importers import IMPORTERS
 
-# OpenCV 5 brought a second engine and a constant for each; 4.x has the classic one only.
-ENGINES = {"classic": "ENGINE_CLASSIC", "new": "ENGINE_NEW"}
+# The constants that an engine goes by. OpenCV 5 brought a second one; 4.x has the classic one only,
+# and no constant. After 5.0 the classic one is gone and the new one is called ENGINE_OPENCV.
+ENGINES = {"classic": ("ENGINE_CLASSIC",), "new": ("ENGINE_NEW", "ENGINE_OPENCV")}
 
 DISTRIBUTIONS = (
     "opencv-python",
@@ -57,8 +58,9 @@ def load_cv2() -> Any:
 def probe() -> dict[str, Any]:
     """Return what this OpenCV offers, as plain JSON values.
 
-    Keys: version, distribution, importers, engines, available (list of [backend, target] names),
-    cpu_features, threads, python, numpy. Raises ConformanceError where cv2 cannot be imported.
+    Keys: version, distribution, importers, engines, engine_constants ({engine: its constant's
+    name}), available (list of [backend, target] names), cpu_features, threads, python, numpy.
+    Raises ConformanceError where cv2 cannot be imported.
     """
     cv2 = load_cv2()
     return {
@@ -66,6 +68,7 @@ def probe() -> dict[str, Any]:
         "distribution": providing_distribution(cv2),
         "importers": importers(cv2),
         "engines": engines(cv2),
+        "engine_constants": engine_constants(cv2),
         "available": [list(pair) for pair in available_targets(cv2)],
         "cpu_features": cpu_features(cv2),
         "threads": cv2.getNumThreads(),
@@ -94,8 +97,17 @@ def _can_read(cv2: Any, attribute: str) -> bool:
 
 def engines(cv2: Any) -> list[str]:
     """Return the names of the engines that this build has."""
-    found = [name for name, attribute in ENGINES.items() if hasattr(cv2.dnn, attribute)]
-    return found or ["classic"]
+    return list(engine_constants(cv2)) or ["classic"]
+
+
+def engine_constants(cv2: Any) -> dict[str, str]:
+    """Return {engine: the name of its constant in cv2.dnn}, empty on 4.x."""
+    return {
+        name: constant
+        for name, constants in ENGINES.items()
+        for constant in constants
+        if hasattr(cv2.dnn, constant)
+    }
 
 
 def dnn_constants(cv2: Any, prefix: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from conformance.candidate import DOING, Array, Failure, RunConfig
 
-from .capability import ENGINES, available_targets, dnn_constants, engines
+from .capability import available_targets, dnn_constants, engine_constants, engines
 from .importers import IMPORTERS
 
 # OpenCV goes on with the CPU and says so on stderr only: net_impl.cpp (setUpNet),
@@ -135,8 +135,8 @@ def read(cv2: Any, graph: Path, config: RunConfig, extra: Sequence[str] = ()) ->
         raise ValueError(
             f"this build has no engine {config.engine!r}, only {', '.join(engines(cv2))}"
         )
-    two = hasattr(cv2.dnn, ENGINES["new"])
-    number = [getattr(cv2.dnn, ENGINES[config.engine])] if two else []
+    constant = engine_constants(cv2).get(config.engine)
+    number = [getattr(cv2.dnn, constant)] if constant else []
     net = importer.read(getattr(cv2.dnn, importer.READER), graph, number, extra)
     if net.empty():
         raise ValueError(f"OpenCV read {graph} without an error but the net it gave is empty")
@@ -145,7 +145,7 @@ def read(cv2: Any, graph: Path, config: RunConfig, extra: Sequence[str] = ()) ->
 
 
 def _check_engine(cv2: Any, net: Any, engine: str) -> None:
-    if not hasattr(net, "getModelFormat"):
+    if len(engines(cv2)) < 2 or not hasattr(net, "getModelFormat"):
         return
     # Only the new engine's nets know the format they were read from (5.0.0).
     used = "classic" if net.getModelFormat() == cv2.dnn.DNN_MODEL_GENERIC else "new"
@@ -171,7 +171,7 @@ def configure(cv2: Any, net: Any, config: RunConfig) -> None:
         set_fusion(net, config.fusion)
     if config.winograd is not None:
         if not hasattr(net, "enableWinograd"):
-            raise ValueError("this version has no Winograd switch (4.7 brought it)")
+            raise ValueError("this version has no Winograd switch")
         if config.engine == "new" and cv2.__version__.startswith("5.0"):
             raise ValueError("the new engine of OpenCV 5.0 ignores enableWinograd: same bits")
         net.enableWinograd(config.winograd)
@@ -180,7 +180,9 @@ def configure(cv2: Any, net: Any, config: RunConfig) -> None:
 
 
 def set_fusion(net: Any, fusion: bool) -> None:
-    """Switch layer fusion; raise ValueError where that empties the net (5.0.0, new engine)."""
+    """Switch layer fusion; raise ValueError where that can't be, or empties the net (5.0.0)."""
+    if not hasattr(net, "enableFusion"):
+        raise ValueError("this version has no fusion switch")
     net.enableFusion(fusion)
     if net.empty():
         raise ValueError(f"enableFusion({fusion}) left an empty net")

@@ -1,9 +1,9 @@
 """OpenCV as the child of `predict`: ``python -m conformance.opencv.prediction REQUEST``.
 
-REQUEST is JSON: model, graph (a path in its pack), config (of RunConfig; engine "default" is what
-this OpenCV takes by itself), classes, head (which of the outputs, None for a model with one). Each
-line of stdin then asks for one thing: about, predict, draw or show (see `prepare`);
-conformance.processes.serve is the protocol.
+REQUEST is JSON: model, pack (its folder, of whose files the first is read that this OpenCV has an
+importer for), config (of RunConfig; engine "default" is what this OpenCV takes by itself), classes,
+head (which of the outputs, None for a model with one). Each line of stdin then asks for one thing:
+about, predict, draw or show (see `prepare`); conformance.processes.serve is the protocol.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import numpy as np
 
 from conformance.candidate import Array, RunConfig
 from conformance.inputs.preprocessing import TUTORIAL, Preprocessing, preprocessing_from
+from conformance.pack.conversion import chosen_importer, file_for, open_conversion
 from conformance.pack.format import read_manifest
+from conformance.pack.formats import FORMATS
 from conformance.processes.inference import timed
 from conformance.processes.serve import Answer, Request, printed_since, serve
 
 from . import layers, net
-from .capability import engines, load_cv2
+from .capability import engines, importers, load_cv2
 from .caption import caption
 from .importers import IMPORTERS
 
@@ -53,13 +55,16 @@ class Predictor:
             config = replace(config, engine=engines(self.cv2)[-1])
         if config.threads is not None:
             self.cv2.setNumThreads(config.threads)
+        pack = Path(request["pack"])
+        config = replace(config, importer=chosen_importer(pack, importers(self.cv2)))
+        graph = file_for(pack, config.importer)
         self.config, self.classes = config, request["classes"]
         self.subject = net.Subject(request["model"], config, self.cv2.__version__)
         self.tap, self.head = None, request["head"]
         with net.stage("parse", self.subject):
-            self.net = net.read(self.cv2, Path(request["graph"]), config)
+            self.net = net.read(self.cv2, graph, config)
             if self.head is not None:
-                self.tap = self._tap(Path(request["graph"]))
+                self.tap = self._tap(pack, graph)
                 self.net = self.tap.net
         with net.stage("setup", self.subject):
             net.configure(self.cv2, self.net, config)
@@ -67,11 +72,13 @@ class Predictor:
         self.warning = ""
         self.picture: Array = np.empty((0, 0, 3), np.uint8)
 
-    def _tap(self, graph: Path) -> layers.Tap:
+    def _tap(self, pack: Path, graph: Path) -> layers.Tap:
         """Return what reads the outputs of a model that has several."""
-        manifest = read_manifest(graph.parent)
+        manifest, importer = read_manifest(pack), self.config.importer
         names = [str(name) for name in self.net.getLayerNames()]
-        held = IMPORTERS["tensorflow"].carriers(names, manifest.layers)
+        tensors = open_conversion(graph.parent).manifest.tensors if importer in FORMATS else ()
+        carriers = IMPORTERS[importer].carriers
+        held = carriers(names, manifest.layers, tensors, self.config.engine)
         outputs = [
             layers.layer_holding(held, manifest.layers, head["output"]) for head in manifest.heads
         ]
@@ -82,7 +89,7 @@ class Predictor:
         gui = re.search(r"GUI:\s+(\S+)", self.cv2.getBuildInformation())
         return {
             "version": self.cv2.__version__,
-            "engine": self.config.engine,
+            "title": self.config.title,
             "threads": self.cv2.getNumThreads(),
             "windows": gui is not None and gui.group(1) != "NONE",
         }

@@ -9,28 +9,27 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
 from conformance.errors import ConformanceError
 from conformance.processes.child import run_child
 
-from .capability import ENGINES
 from .importers import IMPORTERS
 
 _TIMEOUT = 120.0  # seconds that a script may take
 
 
-def read_call(importer: str, engine: str, engines: Sequence[str], file: str) -> str:
+def read_call(importer: str, engine: str, constants: Mapping[str, str], file: str) -> str:
     """Return the call of cv2 that reads a file in the folder `here`.
 
-    engines: those that OpenCV has; where it is but one, there is nothing to choose.
+    constants: of OpenCV's engines, by name; where it has but one, there is nothing to choose.
     """
     reader = IMPORTERS[importer]
     arguments = [f'os.path.join(here, "{file}")']
-    if len(engines) > 1:
-        arguments += [*map(json.dumps, reader.BEFORE_ENGINE), f"cv2.dnn.{ENGINES[engine]}"]
+    if len(constants) > 1:
+        arguments += [*map(json.dumps, reader.BEFORE_ENGINE), f"cv2.dnn.{constants[engine]}"]
     return f"cv2.dnn.{reader.READER}({', '.join(arguments)})"
 
 

@@ -7,6 +7,7 @@ frozen graph each tensor of the file equals. reference/formats/ makes it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -19,7 +20,7 @@ from conformance.errors import ConformanceError, install
 
 from . import sealed
 from .format import GRAPH, Pack, array_file, read_manifest
-from .formats import FORMATS
+from .formats import FORMATS, IMPORTERS
 from .request import GRAPHS, producer_versions
 from .store import write_sealed
 
@@ -188,6 +189,39 @@ def check_importer(model: str, own: str, importer: str) -> None:
             f"OpenCV's importer {own} reads it, and {importer} does not; leave --importer out or "
             f"give --importer {own}"
         )
+
+
+def file_for(pack: Path, importer: str) -> Path:
+    """Return where in the pack in folder `pack` the file is that `importer` reads; unchecked."""
+    return pack / importer / FORMATS[importer].file if importer in FORMATS else pack / GRAPH
+
+
+def chosen_importer(pack: Path, offered: Sequence[str], images: int = 1) -> str:
+    """Return the first of IMPORTERS that OpenCV offers and the pack in folder `pack` has a file of.
+
+    images: how many are to be run at once. Raises ConformanceError saying how to make a file, or
+    naming one that is damaged.
+    """
+    fit = [n for n in IMPORTERS if n in offered and (images == 1 or takes_batches(n))]
+    for name in fit:
+        if name not in FORMATS:
+            return name
+        folder = locate_conversion(pack, name)
+        if folder is not None:
+            open_conversion(folder)
+            return name
+    together = f" of {images} images at once" if images > 1 else ""
+    if not fit:
+        raise ConformanceError(
+            f"this OpenCV reads no file{together} that a pack can have, but "
+            f"{', '.join(offered) or 'nothing'}: install one that has the importer "
+            f"{' or '.join(IMPORTERS)}"
+        )
+    raise ConformanceError(
+        f"this OpenCV has no importer for the frozen graph of {read_manifest(pack).model}, and the "
+        f"pack no {' or '.join(FORMATS[name].title for name in fit)} file{together}. Make one "
+        f"where TensorFlow is installed: {build_command(pack, fit[0])}"
+    )
 
 
 def build_command(pack: Path, importer: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from conformance import __version__
 from conformance.candidate import RunConfig
 from conformance.pack.conversion import question, takes_batches
+from conformance.pack.formats import IMPORTERS
 from conformance.pack.store import locate_pack
 from conformance.processes.machine import cpu_name
 from conformance.session import Session
@@ -52,10 +53,11 @@ def _pack_digests(session: Session, importer: str) -> dict[str, str]:
 def header(session: Session) -> Iterator[str]:
     """Yield the lines at the top of the run."""
     found, asked = session.capability, session.choices
-    for name in asked.importers or ():
-        if name not in session.importers:
-            yield f"conformance: OpenCV {found['version']} has no importer {name}: left out"
     judged = list(dict.fromkeys(variant.importer for variant in session.variants()))
+    for name in asked.importers or IMPORTERS[: IMPORTERS.index(judged[0])]:
+        if name not in found["importers"]:
+            done = "left out" if asked.importers else f"{judged[0]} is judged"
+            yield f"conformance: OpenCV {found['version']} has no importer {name}: {done}"
     for name in judged:
         if not takes_batches(name):
             yield f"conformance: files for the importer {name} take one image: no batch is judged"

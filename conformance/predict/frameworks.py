@@ -57,7 +57,7 @@ class Frameworks:
             self._opencv = self._start(
                 OPENCV,
                 model=self.pack.model,
-                graph=str(self.pack.graph_path.resolve()),
+                pack=str(self.pack.path.resolve()),
                 config=asdict(self.config),
                 classes=self.classes,
                 head=self.pack.head if len(self.pack.heads()) > 1 else None,
@@ -114,7 +114,7 @@ class Frameworks:
         if "refused" in found:
             raise PictureError(f"{picture}: {found['refused']}")
         about = self.about
-        how, threads = f"{about['engine']} engine", int(about["threads"])
+        how, threads = about["title"], int(about["threads"])
         answer = self._answer("OpenCV", about["version"], how, threads, found, "opencv.npy")
         return answer, found["size"], found["warning"]
 

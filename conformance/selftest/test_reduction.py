@@ -207,7 +207,7 @@ def test_a_script_tells_its_symptom(
     monkeypatch.setattr("conformance.commands.reproducers._SECONDS", 2)
     bench = Bench(
         tmp_path,
-        {"version": "5.0.0", "engines": ["classic"], "distribution": "opencv-python"},
+        {"version": "5.0.0", "engine_constants": {}, "distribution": "opencv-python"},
         load_tolerances(),
     )
     truth = np.linspace(-1, 1, 24).reshape(4, 6)
@@ -363,7 +363,7 @@ def test_a_finding_is_reduced(
 
 def test_a_runtime_that_is_wrong_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash of OpenCV on a file that its own runtime answers wrongly is no candidate."""
-    bench = Bench(Path(), {"version": "5.0.0", "engines": ["classic"]}, load_tolerances())
+    bench = Bench(Path(), {"version": "5.0.0", "engine_constants": {}}, load_tolerances())
     truth = np.linspace(-1, 1, 24).reshape(4, 6)
     arrays = {"a/inputs": truth, "a/f64": truth, "a/f32": truth.astype(np.float32)}
     died = Outcome("a", SINGLE, "crash", "forward", detail="SIGSEGV")

@@ -92,8 +92,8 @@ def test_wheels_on_other_threads_are_not_compared(
         return Timing("4", "classic", found[subject[-1]], [1.0], {}, {}, None)
 
     monkeypatch.setattr(wheels, "time_in_child", fake)
-    wheel = wheels.Wheel("A", HERE, {"version": "A"})
-    both = wheel, replace(wheel, spec="B", found={"version": "B"})
+    wheel = wheels.Wheel("A", HERE, {"version": "A", "importers": ["tensorflow"]})
+    both = wheel, replace(wheel, spec="B", found={**wheel.found, "version": "B"})
     (*_, last) = wheels.run(Plan(both, TimingRequest("", ""), 6), pack)
     assert last.rounds == []
     assert "run on 1 and 2 threads by their own choice" in last.error

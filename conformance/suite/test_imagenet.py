@@ -46,12 +46,11 @@ def evaluation(
     """The model's evaluation on the images, which is written below --results."""
     asked = selecting.of_pytest(request.config)
     session = conformance_session
-    version = session.capability["version"]
     try:
         plan = asked.plan(
             pack,
             asked.dataset(),
-            version,
+            session.capability,
             engine,
             session.choices.weights,
             session.choices.candidate_timeout,

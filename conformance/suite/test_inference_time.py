@@ -15,6 +15,7 @@ import pytest
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
+from conformance.pack.conversion import file_for
 from conformance.pack.format import Pack
 from conformance.pack.request import producer_versions
 from conformance.plugin.cases import known_failure
@@ -62,8 +63,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     session = session_of(metafunc.config)
     batch = metafunc.config.getoption("--batch")
     threads = session.choices.threads or session.capability["threads"]
-    # Of the importers only the usual one: they differ in the layers that they make, not in speed.
-    usual = (v for v in session.variants() if v.importer == RunConfig().importer)
+    # Of the importers only the first: they differ in the layers that they make, not in speed.
+    usual = (v for v in session.variants() if v.importer == session.importers[0])
     variants = [replace(v, threads=threads, layers=False) for v in usual]
     alone = len({variant.engine for variant in variants}) == 1
     rows = [Row("opencv", threads, batch, variant) for variant in variants]
@@ -86,6 +87,7 @@ def inference(pack: Pack, row: Row, conformance_session: Session) -> Inference:
 
 
 def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Inference:
+    session.check_conversion(pack, variant.importer)
     failure = session.run(pack, variant).failure_before("batch" if row.batch > 1 else "forward")
     if failure is not None:
         known = known_failure(session, pack.model, variant, "time", "test_inference_time")
@@ -94,10 +96,11 @@ def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Infer
         raise ConformanceError(str(failure))
     # The run above did more than such inferences, so that its peak memory is none of theirs.
     inputs = str(pack.path / "inputs.npy")
-    request = TimingRequest(str(pack.graph_path), inputs, variant, row.batch, seconds=0)
+    file = file_for(pack.path, variant.importer)
+    request = TimingRequest(str(file), inputs, variant, row.batch, seconds=0)
     alone = time_in_child(request, f"{pack.model} in OpenCV", session.choices.candidate_timeout)
     images = repeated(pack.load("inputs"), row.batch)
-    _, infer = load_inference(pack.graph_path, images, variant)
+    _, infer = load_inference(file, images, variant)
     return Inference(infer, alone.peak_mib)
 
 

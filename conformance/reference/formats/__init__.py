@@ -83,10 +83,7 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     title, path = FORMATS[importer].title, folder / FORMATS[importer].file
     progress(f"converting to {title}")
     inputs = pack.load("inputs")
-    whole = (pack.graph_path, pack.manifest.tensors, heads_of(pack.manifest.heads))
-    job = (importer, whole, list(inputs.shape[1:]), path)
-    apart = pack.graph_path.stat().st_size > APART
-    manifest.input, manifest.output = _in_child(*job) if apart else _convert_file(*job)
+    manifest.input, manifest.output = convert_pack(importer, pack, path)
     progress(f"running the {title} file")
     try:
         outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
@@ -100,9 +97,23 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     manifest.strays = matcher.strays(_typical)
     manifest.tensors = [
         {"tensor": tensor, "layer": layer, "node": matcher.node_of[tensor]}
-        for tensor, layer, _ in CONVERTERS[importer].operations(path)
+        for tensor, layer, _ in operations(importer, path)
         if tensor in matcher.node_of
     ]
+
+
+def convert_pack(importer: str, pack: Pack, path: Path) -> tuple[str, str]:
+    """Write the frozen graph of `pack` in the format of `importer`; see convert."""
+    whole = (pack.graph_path, pack.manifest.tensors, heads_of(pack.manifest.heads))
+    job = (importer, whole, list(pack.load("inputs").shape[1:]), path)
+    apart = pack.graph_path.stat().st_size > APART
+    return _in_child(*job) if apart else _convert_file(*job)
+
+
+def operations(importer: str, path: Path) -> list[tuple[str, str, str]]:
+    """Return (tensor, operation's name, its type) of each operation of a file, in its order."""
+    found: list[tuple[str, str, str]] = CONVERTERS[importer].operations(path)
+    return found
 
 
 def _convert_file(
