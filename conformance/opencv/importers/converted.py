@@ -76,7 +76,7 @@ def absent(
     """Return {node: reason} of the nodes that no layer holds.
 
     Most have no tensor in the file: the converter folded them. One that has is lost in OpenCV,
-    unless the node after it, its only user, has a layer that stands for both.
+    unless the next node of the file after it, its only user, has a layer that stands for both.
     """
     there, converted = set(held.values()), {entry["node"] for entry in tensors}
     users: dict[str, list[str]] = {}
@@ -88,6 +88,8 @@ def absent(
         if node in there:
             continue
         after = users.get(node, [])
+        while len(after) == 1 and after[0] not in converted:
+            after = users.get(after[0], [])
         if node not in converted:
             reasons[node] = f"{op} is folded into another operation of the file"
         elif len(after) == 1 and after[0] in there:
