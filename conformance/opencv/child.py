@@ -253,8 +253,8 @@ def by_head(name: str, wanted: list[str], read: dict[str, list[Array]]) -> dict[
 def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
     """Read every layer on the inputs SAMPLED, and the outputs as they then are."""
     with session.stage("layers"):
-        outputs = session.layers_of("output", held, required=False)
-        logits = session.layers_of("logits", held)
+        # Where there is no layer of one, the others are read all the same; run_logits tells of it.
+        outputs, logits = (session.layers_of(n, held, required=False) for n in ("output", "logits"))
         samples = layers.LayerSamples(session.entries)
         read: dict[str, list[Array]] = {name: [] for name in (*outputs, *logits) if name}
         for names in layers.in_portions(held, session.entries):
