@@ -13,9 +13,10 @@ from typing import Any, Optional
 from conformance.bench.wheels import wheel
 from conformance.cli import BAD, OK
 from conformance.cli.options import OWN, add_option, add_options, chosen
+from conformance.errors import ConformanceError
 from conformance.generated.defects import load_defects
 from conformance.own_models import Chosen
-from conformance.pack.formats import IMPORTERS
+from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.predict.answers import read_labels
 from conformance.predict.printing import SYNTHETIC
 from conformance.processes.child import HERE, Interpreter
@@ -88,6 +89,13 @@ def _trials(
                 known_failures=load_known_failures(own=tuple(models.own)),
             )
         )
+        own = session.own_importer(name)
+        if own in FORMATS:
+            raise ConformanceError(
+                f"{name} is a{'n' * (own == 'onnx')} {FORMATS[own].title} file already, and is "
+                "judged as it stands: pytest --model; export takes a Keras model, a SavedModel or "
+                "a frozen graph"
+            )
         if graph == PLAIN:
             print(f"{name}, routes to OpenCV {session.capability['version']}:", flush=True)
         without: set[str] = set()  # importers for which there is no file

@@ -20,7 +20,7 @@ from conformance.processes.progress import Event, decode
 
 from .conversion import locate_conversion
 from .formats import FORMATS
-from .request import PackRequest, producer_versions, request_versions
+from .request import PackRequest, producer_versions, runtime_versions
 from .store import locate_pack
 
 # Gives the command line that builds some packs under a folder.
@@ -57,12 +57,22 @@ def require_builder(request: PackRequest) -> None:
     """Raise ConformanceError saying what to install where the pack of `request` can't be built."""
     if request.importer not in FORMATS:
         require_tensorflow(request.keras)
-    elif request_versions(request) is None:
-        entry = FORMATS[request.importer]
+    else:
+        title = FORMATS[request.importer].title
+        instead = ", or give --packs a folder of packs built elsewhere"
+        require_runtime(
+            request.importer, f"building a pack of the {title} file {request.model}", instead
+        )
+
+
+def require_runtime(importer: str, task: str, instead: str = "") -> None:
+    """Raise ConformanceError saying what to install where files of `importer` can't be run."""
+    if runtime_versions(importer) is None:
+        entry = FORMATS[importer]
         raise ConformanceError(
-            f"building a pack of the {entry.title} file {request.model} needs what is not "
-            f"installed here ({', '.join(' or '.join(g[:2]) for g in entry.runtime)}): "
-            f"{install(entry.runtime_extra)}, or give --packs a folder of packs built elsewhere"
+            f"{task} needs what is not installed here "
+            f"({', '.join(' or '.join(group[:2]) for group in entry.runtime)}): "
+            f"{install(entry.runtime_extra)}{instead}"
         )
 
 

@@ -53,11 +53,11 @@ def _pack_digests(session: Session, importer: str) -> dict[str, str]:
 def header(session: Session) -> Iterator[str]:
     """Yield the lines at the top of the run."""
     found, asked = session.capability, session.choices
-    judged = list(dict.fromkeys(variant.importer for variant in session.variants()))
-    for name in asked.importers or IMPORTERS[: IMPORTERS.index(judged[0])]:
-        if name not in found["importers"]:
-            done = "left out" if asked.importers else f"{judged[0]} is judged"
+    for name in asked.importers or IMPORTERS[: IMPORTERS.index(session.importers[0])]:
+        if name not in session.importers:
+            done = "left out" if asked.importers else f"{session.importers[0]} is judged"
             yield f"conformance: OpenCV {found['version']} has no importer {name}: {done}"
+    judged = list(dict.fromkeys(variant.importer for variant in session.variants()))
     for name in judged:
         if not takes_batches(name):
             yield f"conformance: files for the importer {name} take one image: no batch is judged"

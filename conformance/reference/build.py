@@ -18,7 +18,6 @@ from conformance.inputs.images import own_inputs, pack_inputs
 from conformance.models import get_model
 from conformance.pack.format import (
     GRAPH,
-    LABELS,
     LAYERS,
     PREPROCESSING,
     Manifest,
@@ -26,7 +25,7 @@ from conformance.pack.format import (
     array_file,
     new_manifest,
 )
-from conformance.pack.labels import label_lines
+from conformance.pack.labels import write_labels
 from conformance.pack.request import PackRequest, producer_versions
 from conformance.pack.sampling import SAMPLED
 from conformance.pack.store import write_pack
@@ -167,17 +166,9 @@ def _describe_own(
     else:
         stated = {}  # Keras has no such function: there is nothing to compare with
     np.savez(folder / PREPROCESSING, **stated)
-    _write_labels(folder, own.labels, request.model, subject.traced.graph.heads)
+    if own.labels is not None:
+        write_labels(folder, Path(own.labels), request.model, subject.traced.graph.heads)
     return inputs
-
-
-def _write_labels(folder: Path, path: str | None, model: str, heads: Sequence[Head]) -> None:
-    if path is None:
-        return
-    sizes = {head.name: int(np.prod(head.shape)) for head in heads}
-    has = ", ".join(f"{size} of output {name!r}" for name, size in sizes.items())
-    labels = label_lines(Path(path), sizes.values(), f"{model} has {has}")
-    (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
 
 
 def _write_model(job: _Job, subject: Subject) -> tuple[dict[str, Array], tuple[Head, ...]]:

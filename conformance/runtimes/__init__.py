@@ -8,6 +8,7 @@ A format is a module of that name, listed in pack/formats.py, with:
 - describe(path): a File. Raises ConformanceError for what is no such file or can't be judged.
 - run(path, images, inner, setting): yield, image by image, the outputs, NHWC, and {inner tensor:
   value} as the runtime has it.
+- inference(path, images, threads): a function from one image to the outputs, as users run it.
 - operations(path): (tensor, operation's name, its type) of what each operation gives, in order.
 - double(path, images): the same in float64, {tensor: value}; Unsupported where there is no such.
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -143,6 +144,23 @@ def run(
         found = _ask(session, wanted, given, _blob(image, layout))
         values: dict[str, Any] = dict(zip(wanted, found))
         yield [channels_last(values[name], "onnx") for name in results], values if inner else {}
+
+
+def inference(path: Path, images: Array, threads: int) -> Callable[[Array], list[Array]]:
+    """Return what answers one image [H, W, C] after the other as a user's program would.
+
+    images: such as it will be asked. Returns the outputs, NHWC.
+    """
+    model, results, _ = _with_outputs(path, inner=False)
+    level, _ = SETTINGS[-1].options
+    session, given = _session(model, replace(SETTINGS[-1], options=(level, threads)))
+    layout = _layout_of(model)
+
+    def infer(image: Array) -> list[Array]:
+        found = _ask(session, results, given, _blob(image, layout))
+        return [channels_last(value, _IMPORTER) for value in found]
+
+    return infer
 
 
 def _with_outputs(path: Path, inner: bool) -> tuple[Any, list[str], list[str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -136,11 +137,7 @@ def run(
     images: NHWC, of the type of the file's input. What is in whole numbers becomes float32 by its
     scale. Raises ConformanceError with the interpreter's reason where it refuses.
     """
-    interpreter = _interpreter(path, setting, keep=inner)
-    (given,) = interpreter.get_input_details()
-    if list(given["shape"]) != [1, *images.shape[1:]]:
-        interpreter.resize_tensor_input(given["index"], [1, *images.shape[1:]])
-    _refusing(interpreter.allocate_tensors)
+    interpreter, given = _ready(path, images, setting, inner)
     details = {detail["index"]: _tensor(detail) for detail in interpreter.get_tensor_details()}
     inside = [op["outputs"][0] for op in interpreter._get_ops_details()] if inner else []
     results = [detail["index"] for detail in interpreter.get_output_details()]
@@ -152,6 +149,34 @@ def run(
         interpreter.set_tensor(given["index"], image[None])
         _refusing(interpreter.invoke)
         yield [value(n) for n in results], {details[n].name: value(n) for n in inside}
+
+
+def inference(path: Path, images: Array, threads: int) -> Callable[[Array], list[Array]]:
+    """Return what answers one image [H, W, C] after the other as a user's program would.
+
+    images: such as it will be asked. Returns the outputs, NHWC.
+    """
+    kernels, _ = SETTINGS[-1].options
+    setting = replace(SETTINGS[-1], options=(kernels, threads))
+    interpreter, given = _ready(path, images, setting, inner=False)
+
+    def infer(image: Array) -> list[Array]:
+        interpreter.set_tensor(given["index"], image[None])
+        _refusing(interpreter.invoke)
+        results = interpreter.get_output_details()
+        return [in_steps(interpreter.get_tensor(o["index"]), _tensor(o)) for o in results]
+
+    return infer
+
+
+def _ready(path: Path, images: Array, setting: Setting, inner: bool) -> tuple[Any, Any]:
+    """Return an interpreter that takes one of the images, and the details of its input."""
+    interpreter = _interpreter(path, setting, keep=inner)
+    (given,) = interpreter.get_input_details()
+    if list(given["shape"]) != [1, *images.shape[1:]]:
+        interpreter.resize_tensor_input(given["index"], [1, *images.shape[1:]])
+    _refusing(interpreter.allocate_tensors)
+    return interpreter, given
 
 
 def in_steps(value: Array, tensor: Tensor) -> Array:

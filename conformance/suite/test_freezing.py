@@ -48,9 +48,9 @@ def test_conversion_equals_keras(
 ) -> None:
     """The converted file, run by its format's own runtime, answers as Keras does, within rounding.
 
-    TensorFlow's interpreter for TFLite, ONNX Runtime for ONNX.
+    LiteRT for TFLite where it is installed, else TensorFlow's interpreter; ONNX Runtime for ONNX.
     """
-    who = f"the {FORMATS[conversion.manifest.importer].title} file"
+    who = f"the {FORMATS[conversion.manifest.importer].title} file in {conversion.runtime}"
 
     def judged(output: Pack) -> Judgement:
         arrays = conversion.outputs(output.head), output.load("outputs_f64")
