@@ -170,18 +170,21 @@ def bar_chart(figure: str, description: str) -> Spec:
     return _chart(description, {"step": 14}, _mark("bar", bars, cornerRadiusEnd=2), columns=1)
 
 
-def verdict_chart(names: Mapping[str, str]) -> Spec:
-    """The matrix as a picture. Rows: model, column, verdict, symbol. names: of the verdicts."""
+def verdict_chart(verdicts: Mapping[str, str], width: int = 30) -> Spec:
+    """The matrix as a picture. Rows: model, column, verdict, symbol.
+
+    verdicts: by each one's name the verdict whose colour it has. width: of a column.
+    """
     place = {
         "x": _field("column:O", sort=None, axis={"labelAngle": -60, "orient": "top"}),
         "y": _field("model:N", sort=None),
     }
-    colours = [f"@{verdict.replace(' ', '-')}" for verdict in names]
-    scale = {"domain": list(names.values()), "range": colours}
+    colours = [f"@{verdict.replace(' ', '-')}" for verdict in verdicts.values()]
+    scale = {"domain": list(verdicts), "range": colours}
     cells = _mark("rect", {**place, "color": _field("verdict:N", scale=scale)}, stroke="white")
     symbols = {**place, "text": _field("symbol:N")}
     text = _mark("text", symbols, color="white", fontWeight="bold")
-    return _chart("verdicts", {"step": 24}, cells, text, width={"step": 30})
+    return _chart("verdicts", {"step": 24}, cells, text, width={"step": width})
 
 
 def coloured(spec: Spec, plain: bool = False) -> Spec:

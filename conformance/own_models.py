@@ -21,7 +21,9 @@ from .models import EXTENDED, MODELS, get_model
 from .tables import check_keys, parse_toml, text, texts
 
 MODELS_FILE = "conformance.toml"
-SUFFIXES = (".keras", ".h5", ".hdf5", ".pb")
+# Files that their own runtime answers for, and OpenCV's importer of them.
+RUNTIME_FILES = {".onnx": "onnx", ".tflite": "tflite"}
+SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", *RUNTIME_FILES)
 FORMATS = f"a {', '.join(SUFFIXES)} file or a SavedModel folder"
 
 # What more can be said of a model of one's own, as argparse and pytest both take it.
@@ -56,6 +58,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 # What a folder of packs, a test id and a command line can hold as it is.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+Shape = tuple[int, int, int]  # height, width, channels
+# Height and width of the images where the model takes any and nobody said: ImageNet's usual size.
+DEFAULT_SIDE = 224
+
 _KEYS = ("name", "path", "preprocess", "labels", "size", "outputs")
 
 
@@ -70,6 +76,11 @@ class OwnModel:
     size: Optional[tuple[int, int]] = None  # height and width, for a model that takes any
     outputs: tuple[str, ...] = ()  # of a frozen graph; none for the nodes that nothing else takes
     words: tuple[str, ...] = ()  # name it on a command line, options of its own included
+
+    @property
+    def importer(self) -> str:
+        """OpenCV's importer of the model: of the file's own format, else of the frozen graph."""
+        return RUNTIME_FILES.get(Path(self.path or "").suffix.lower(), "tensorflow")
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; `own_from` reads it."""
@@ -140,6 +151,30 @@ def check_name(where: str, name: str) -> None:
             f"{where}: {name!r} is a model of the registry: rename yours, or give it another name "
             f"in {MODELS_FILE}"
         )
+
+
+def image_shape(own: OwnModel, dimensions: Sequence[Optional[int]]) -> tuple[Shape, list[str]]:
+    """Return height, width and channels of a model's images, and what was decided about them.
+
+    dimensions: what the file says of them, None for what it leaves open. Raises ConformanceError
+    for what is no image, and for a size that the model does not take.
+    """
+    if len(dimensions) != 3 or dimensions[2] not in (1, 3):
+        raise ConformanceError(
+            f"takes input of the shape {[None, *dimensions]}: expected images, NHWC, of 3 channels "
+            "(RGB or BGR) or 1 (grey)"
+        )
+    wanted = own.size or (DEFAULT_SIDE, DEFAULT_SIDE)
+    height, width = (given or side for given, side in zip(dimensions, wanted))
+    if own.size is not None and own.size != (height, width):
+        raise ConformanceError(
+            f"takes images of {height} x {width} only: leave --model-size {own.size[0]} "
+            f"{own.size[1]} out"
+        )
+    notes = []
+    if own.size is None and None in dimensions[:2]:
+        notes = [f"takes images of any size: judged at {height} x {width} (--model-size)"]
+    return (height, width, int(dimensions[2] or 3)), notes
 
 
 def read_models_file(path: Path) -> dict[str, OwnModel]:

@@ -18,12 +18,13 @@ from .opencv.capability import probe_in_child
 from .opencv.run import run_candidate
 from .own_models import Chosen, OwnModel
 from .pack.builder import missing_packs, run_builder
-from .pack.conversion import require_conversion, require_converter
+from .pack.conversion import Conversion, check_importer, require_conversion, require_converter
 from .pack.focus import focus_pack
-from .pack.format import Pack
-from .pack.formats import FORMATS, PREFERRED
-from .pack.request import PackRequest, keras_flavour
-from .pack.store import find_pack
+from .pack.format import Pack, read_manifest
+from .pack.formats import FORMATS, IMPORTERS
+from .pack.request import PackRequest, built_with, keras_flavour
+from .pack.store import find_pack, locate_pack
+from .processes.child import HERE, Interpreter
 from .processes.progress import Event
 from .verdict.expectations import KnownFailure
 from .verdict.limits import Limits
@@ -37,13 +38,14 @@ class Choices:
     weights: str = "synthetic"  # as in PackRequest, so are the next two
     graph: str = "opencv"
     keras: str = field(default_factory=keras_flavour)
-    importers: Optional[Sequence[str]] = None  # the first of PREFERRED that this OpenCV has
+    importers: Optional[Sequence[str]] = None  # the first of IMPORTERS that this OpenCV has
     engines: Optional[Sequence[str]] = None  # all that this OpenCV has; ["default"]: its choice
     target: str = "cpu"
     winograd: Sequence[Optional[bool]] = (None,)  # None: what the user gets without asking
     fusion: Sequence[Optional[bool]] = (None,)
     threads: Optional[int] = None
     candidate_timeout: float = 600.0  # seconds that one process of OpenCV may take
+    interpreter: Interpreter = HERE  # the Python whose OpenCV is judged
     verbose: bool = False  # let TensorFlow's log through while packs are built
     known_failures: Sequence[KnownFailure] = ()
     own: Mapping[str, OwnModel] = field(default_factory=dict)  # the user's models, by name
@@ -66,6 +68,7 @@ class Session:
     choices: Choices
     build_failures: dict[str, str] = field(default_factory=dict)
     _packs: dict[str, Pack] = field(default_factory=dict)
+    _conversions: dict[tuple[Path, str], Conversion] = field(default_factory=dict)
     _runs: dict[tuple[Path, RunConfig], CandidateRun] = field(default_factory=dict)
     _focused: dict[tuple[Path, int], Pack] = field(default_factory=dict)
 
@@ -77,9 +80,9 @@ class Session:
         every one of the importers. Where it has some of them, the others are left out: one command
         serves a matrix of OpenCV versions.
         """
-        found: dict[str, Any] = probe_in_child()
+        found: dict[str, Any] = probe_in_child(interpreter=self.choices.interpreter)
         asked = self.choices
-        importers = asked.importers or PREFERRED
+        importers = asked.importers or IMPORTERS
         if not set(importers) & set(found["importers"]):
             _require("importer", importers[0], found["importers"], found["version"])
         for engine in asked.engines or ():
@@ -94,8 +97,33 @@ class Session:
     def importers(self) -> list[str]:
         """The importers to judge: those asked for that this OpenCV has, or its usual one."""
         asked = self.choices.importers
-        found = [name for name in asked or PREFERRED if name in self.capability["importers"]]
+        found = [name for name in asked or IMPORTERS if name in self.capability["importers"]]
         return found if asked else found[:1]
+
+    def importers_of(self, model: str) -> list[str]:
+        """Return the importers to judge a model by: of a file as it stands the one that reads it.
+
+        Raises ConformanceError where that one was not asked for, or this OpenCV lacks it.
+        """
+        own = self.own_importer(model)
+        if own not in FORMATS:
+            return self.importers
+        asked = self.choices.importers
+        if asked and own not in asked:
+            check_importer(model, own, asked[0])
+        _require("importer", own, self.capability["importers"], self.capability["version"])
+        return [own]
+
+    def own_importer(self, model: str) -> str:
+        """Return the importer of the pack's own file: most often tensorflow, of the frozen graph.
+
+        A model that is known by its pack only is what that says.
+        """
+        request = self.request(model)
+        if request.own is None or request.own.path is not None:
+            return request.importer
+        path = locate_pack(self.choices.packs, request)
+        return read_manifest(path).importer if path else request.importer
 
     @property
     def engines(self) -> list[str]:
@@ -111,9 +139,13 @@ class Session:
         return Limits(self.capability["version"])
 
     def variants(self) -> list[RunConfig]:
-        """Return one configuration for each importer, engine and switch setting to be judged."""
+        """Return one configuration for each importer, engine and switch setting to be judged.
+
+        The importers are those of any of the models; see importers_of.
+        """
         asked = self.choices
-        axes = product(self.importers, self.engines, asked.winograd, asked.fusion)
+        importers = dict.fromkeys(name for m in self.models for name in self.importers_of(m))
+        axes = product(importers, self.engines, asked.winograd, asked.fusion)
         return [
             RunConfig(
                 importer=importer,
@@ -140,13 +172,19 @@ class Session:
         weights = asked.weights if own is None else own.path or model
         return PackRequest(model, weights, asked.graph, asked.keras, own)
 
-    def build_missing(self, models: Iterable[str], report: Callable[[Event], None]) -> None:
+    def build_missing(
+        self,
+        models: Iterable[str],
+        report: Callable[[Event], None],
+        importers: Optional[Sequence[str]] = None,
+    ) -> None:
         """Build the packs that are missing, in a process of its own, where TensorFlow is installed.
 
-        So are the files of the other importers, where their converters are installed. A failure is
-        kept in build_failures and raised to the tests that want that pack.
+        So are the files of `importers`, all that are judged by default, where their converters are
+        installed. A failure is kept in build_failures and raised to the tests that want that pack.
         """
-        importers = [name for name in self.importers if self._converter_problem(name) == ""]
+        wanted = self.importers if importers is None else importers
+        importers = [name for name in wanted if self._converter_problem(name) == ""]
         requests = [self.request(model) for model in models if self._can_build(model)]
         missing = missing_packs(requests, self.choices.packs, importers)
         if not missing:
@@ -177,8 +215,9 @@ class Session:
         why = self.build_failures.get(model, "it has not been built")
         settings = shlex.join(self.model_arguments(model))
         return (
-            f"no pack of {model} in {self.choices.packs}: {why}\nBuild it where TensorFlow is "
-            f"installed: python -m conformance pack build {settings} --packs {self.choices.packs}"
+            f"no pack of {model} in {self.choices.packs}: {why}\nBuild it where "
+            f"{built_with(self.request(model))} is installed: "
+            f"python -m conformance pack build {settings} --packs {self.choices.packs}"
         )
 
     def _converter_problem(self, importer: str) -> Optional[str]:
@@ -193,9 +232,18 @@ class Session:
 
     def check_conversion(self, pack: Pack, importer: str) -> None:
         """Raise ConformanceError saying what to do where `importer` has no file of the pack."""
-        if importer in FORMATS:
+        if pack.manifest.importer in FORMATS:
+            check_importer(pack.model, pack.manifest.importer, importer)
+        elif importer in FORMATS:
+            self.conversion(pack, importer)
+
+    def conversion(self, pack: Pack, importer: str) -> Conversion:
+        """Return the pack's file for `importer`, checked once a session; see check_conversion."""
+        key = (pack.path, importer)
+        if key not in self._conversions:
             why = self._converter_problem(importer) or self.build_failures.get(pack.model, "")
-            require_conversion(pack, importer, why)
+            self._conversions[key] = require_conversion(pack, importer, why)
+        return self._conversions[key]
 
     def model_arguments(self, model: str) -> list[str]:
         """Return the words that name `model`, its weights and its graph, after a command."""
@@ -210,7 +258,10 @@ class Session:
         """Return OpenCV's answers to the pack's inputs, computed once a session in a child."""
         key = (pack.path, config)
         if key not in self._runs:
-            self._runs[key] = run_candidate(pack, config, self.choices.candidate_timeout)
+            converted = config.importer in FORMATS and pack.manifest.importer not in FORMATS
+            given = self.conversion(pack, config.importer) if converted else None
+            timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
+            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)
         return self._runs[key]
 
     def focus(self, pack: Pack, index: int) -> Pack:

@@ -95,6 +95,7 @@ def _time(plan: Plan, pack: Pack, wheel: Wheel) -> Timing:
         graph=str(file_for(pack.path, importer).resolve()),
         inputs=str(pack.path / "inputs.npy"),
         config=replace(plan.request.config, importer=importer),
+        layout=pack.manifest.input_layout,
     )
     subject = f"{pack.model} on OpenCV {wheel.version}"
     return time_in_child(request, subject, plan.timeout, wheel.interpreter)

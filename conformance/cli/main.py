@@ -39,6 +39,7 @@ localize = Later("localize.command")
 faults = Later("faults.command")
 bench = Later("bench.command")
 imagenet = Later("imagenet.command")
+export = Later("export.command")
 predict = Later("predict.command")
 results = Later("commands.results")
 report = Later("report.command")
@@ -138,6 +139,12 @@ COMMANDS = (
         "one HTML page, Markdown or pictures of results and benchmark files",
         report.report_options,
         report.run_report,
+    ),
+    Command(
+        "export",
+        "your model as a file that OpenCV reads rightly, with a script that runs it",
+        export.export_options,
+        export.run_export,
     ),
     Command(
         "predict",

@@ -16,7 +16,7 @@ from conformance import own_models
 from conformance.errors import ConformanceError
 from conformance.models import MODELS, get_model
 from conformance.own_models import Asked, Chosen, choose
-from conformance.pack.formats import IMPORTERS, PREFERRED
+from conformance.pack.formats import IMPORTERS
 from conformance.pack.request import GRAPHS
 from conformance.pack.store import default_packs
 
@@ -101,14 +101,15 @@ OPTIONS: dict[str, Mapping[str, Any]] = {
     "--graph": {
         "default": "opencv",
         "choices": GRAPHS,
-        "help": "opencv: passes applied (default); raw: the tutorial's recipe, unmodified",
+        "help": "opencv: passes applied (default); rewritten: those, and what OpenCV fails at put "
+        "in other words; raw: the tutorial's recipe, unmodified",
     },
     "--importer": {
         "dest": "importers",
         "type": importers,
         "metavar": "LIST",
         "help": "OpenCV's importers, comma-separated: tensorflow, tflite, onnx (default: the first "
-        f"of {', '.join(PREFERRED)} that it has)",
+        f"of {', '.join(IMPORTERS)} that it has)",
     },
     "--engine": {
         "dest": "engines",
@@ -178,7 +179,7 @@ DECIDING = (
     *("--winograd", "--fusion", "--generated", "--generated-seed"),
 )
 # What it comes to on most OpenCVs where an option is not given, if that depends on OpenCV.
-_USUAL = {"--importer": PREFERRED[0]}
+_USUAL = {"--importer": IMPORTERS[0]}
 
 
 def add_option(

@@ -21,12 +21,12 @@ from conformance.generated.drawing import coverage_text
 from conformance.generated.outcomes import MODEL
 from conformance.generated.store import COUNT, Request, find_generated
 from conformance.own_models import Chosen, by_name, own_from
-from conformance.pack.builder import require_tensorflow
+from conformance.pack.builder import require_builder, require_tensorflow
 from conformance.pack.conversion import open_conversion, require_converter
 from conformance.pack.format import Pack, open_pack, read_manifest
 from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.pack.request import PackRequest, keras_flavour, weights_identity
-from conformance.pack.schedule import Convert, build_packs
+from conformance.pack.schedule import build_packs
 from conformance.pack.store import list_packs
 from conformance.processes.progress import STYLES, Event, reporter
 from conformance.session import Session, choices_of
@@ -55,9 +55,10 @@ def run_pack_build(arguments: Arguments) -> int:
     requests = _build_requests(arguments)
     for request in requests:
         weights_identity(request)  # a missing file is better reported before an hour of building
-    require_tensorflow(flavour)
+    for request in requests:
+        require_builder(request)
     importers = [name for name in arguments.importers or () if name in FORMATS]
-    for name in importers:
+    for name in importers if any(request.importer not in FORMATS for request in requests) else ():
         require_converter(name, flavour)
     if arguments.verbose:
         os.environ["CONFORMANCE_VERBOSE"] = "1"
@@ -69,7 +70,7 @@ def run_pack_build(arguments: Arguments) -> int:
             report,
             arguments.force,
             importers,
-            _converter() if importers else None,
+            _convert if importers else None,
         )
     if failed:
         raise ConformanceError(f"not built: {', '.join(failed)} (see above)")
@@ -77,23 +78,29 @@ def run_pack_build(arguments: Arguments) -> int:
 
 
 def _build(request: PackRequest, root: Path, progress: Callable[[str], None]) -> Pack:
+    if request.importer in FORMATS:
+        from conformance.runtimes.build import build_file_pack
+
+        return build_file_pack(request, root, progress)
     # TensorFlow takes seconds to import, and a pack that is there needs none.
     from conformance.reference.build import build_pack  # this is the building process
 
     return build_pack(request, root, progress)
 
 
-def _converter() -> Convert:
+def _convert(pack: Pack, importer: str, progress: Callable[[str], None]) -> object:
     from conformance.reference.formats import build_conversion  # this is the building process
 
-    return build_conversion
+    return build_conversion(pack, importer, progress)
 
 
 def _build_generated(arguments: Arguments) -> int:
     if arguments.models:
         raise ConformanceError("pack build: give either models or --generated")
+    if arguments.graph == "raw":
+        raise ConformanceError("pack build --generated: --graph opencv or rewritten, not raw")
     importers = tuple(arguments.importers or IMPORTERS[:1])
-    request = Request(arguments.generated, arguments.generated_seed, importers)
+    request = Request(arguments.generated, arguments.generated_seed, importers, arguments.graph)
     require_tensorflow("keras3")
     for name in set(request.importers).intersection(FORMATS):
         require_converter(name, "keras3")
@@ -170,7 +177,7 @@ def _pack_row(folder: Path) -> tuple[str, ...]:
         manifest.key,
         request["weights"][:13],
         request["graph"],
-        manifest.producer["tensorflow"],
-        manifest.producer["keras"],
+        manifest.producer.get("tensorflow", "-"),
+        manifest.producer.get("keras", "-"),
         f"{size / (1 << 20):.1f}",
     )

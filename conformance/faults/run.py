@@ -20,6 +20,7 @@ import numpy as np
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.inputs.images import CHECK_PHOTOS, load_photo
 from conformance.localize.diagnosis import unread_input
 from conformance.models import ModelSpec, get_model
 from conformance.opencv.blobs import run_blobs
@@ -35,7 +36,6 @@ from conformance.pack.formats import FORMATS
 from conformance.reference.formats import convert_pack, operations
 from conformance.reference.freeze import trace
 from conformance.reference.graph import Array, Graph, read_graph, sources, write_graph
-from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED
 from conformance.reference.oracle import run as run_tensorflow
 from conformance.reference.weights import build_model

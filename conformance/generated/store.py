@@ -20,7 +20,7 @@ import numpy as np
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import converter_versions
 from conformance.pack.formats import FORMATS, IMPORTERS
-from conformance.pack.request import producer_versions
+from conformance.pack.request import GRAPHS, producer_versions
 from conformance.pack.sealed import Kind, check_files, json_digest, read_manifest
 
 from .outcomes import MODEL
@@ -41,10 +41,12 @@ class Request:
     count: int = SMALL
     seed: int = SEED
     importers: tuple[str, ...] = IMPORTERS[:1]
+    graph: str = GRAPHS[0]  # or "rewritten"
 
     def key(self, producer: dict[str, str]) -> str:
         """Return the 16 hex digits that name the pack of the request built by `producer`."""
-        return json_digest({"build": BUILD, **vars(self), "producer": producer})[:16]
+        asked = {name: value for name, value in vars(self).items() if value != GRAPHS[0]}
+        return json_digest({"build": BUILD, **asked, "producer": producer})[:16]
 
     def words(self) -> str:
         """Return the options that ask for this."""
@@ -52,7 +54,8 @@ class Request:
             f" --importer {','.join(self.importers)}" if self.importers != IMPORTERS[:1] else ""
         )
         seed = f" --generated-seed {self.seed}" if self.seed != SEED else ""
-        return f"--generated {self.count}{seed}{importers}"
+        graph = f" --graph {self.graph}" if self.graph != GRAPHS[0] else ""
+        return f"--generated {self.count}{seed}{importers}{graph}"
 
 
 @dataclass
@@ -67,6 +70,7 @@ class Manifest:
     producer: dict[str, str]
     # Of each "key", "recipe", and "operations" and "refused" by importer, or "left_out": why.
     models: list[dict[str, Any]] = field(default_factory=list)
+    graph: str = GRAPHS[0]
     model: str = MODEL
     schema: int = SCHEMA
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -137,7 +141,7 @@ def find_generated(root: Path, request: Request) -> Optional[GeneratedPack]:
         fits = manifest.seed == request.seed and manifest.count >= request.count
         has = set(request.importers) <= set(manifest.importers)
         same = producer is None or producer.items() <= manifest.producer.items()
-        if fits and has and same:
+        if fits and has and same and manifest.graph == request.graph:
             matches.append((manifest.created, path, manifest))
     if not matches:
         return None

@@ -110,6 +110,11 @@ def write_reproducer(folder: Path, session: Session, pack: Pack, config: RunConf
     Raises ConformanceError where nothing fails, OpenCV names no node, TensorFlow is missing, or no
     part of the graph fails by itself.
     """
+    if pack.manifest.importer in FORMATS:
+        raise ConformanceError(
+            f"--reduce cuts a frozen graph, and {pack.model} is a file as it stands: cut it at the "
+            "tensor that localize names, with the tools of its format"
+        )
     run = session.run(pack, config)
     require_tensorflow(keras_flavour(), "--reduce")
     batch = _fails_in_batches(session, pack, run)

@@ -43,6 +43,7 @@ class Session:
         # The tensors of the file, where it is not the frozen graph itself.
         self.converted: list[dict[str, str]] = request["converted"]
         self.batches: bool = request["batches"]
+        self.layout: str = request["layout"]
         self.images: Array = np.load(request["inputs"], allow_pickle=False)
         self.report: dict[str, Any] = {"failures": []}
         self.subject = net.Subject(self.model, self.config, "?")
@@ -133,6 +134,9 @@ def run(session: Session) -> None:
         # It reads the graph again for each tap; two nets of vgg19 would take over 3 GiB. As what it
         # hands out is the same bits however much is asked for, the layers bring the logits along.
         candidate = None
+    elif session.batches and session.converted:
+        # After a batch ConvNeXt's ONNX file gives other logits to single images (4.14.0).
+        candidate = None
     elif wanted:
         with session.optional():
             run_logits(session, cv2, held, candidate)
@@ -177,7 +181,7 @@ def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
         with session.optional(), session.stage("batch"):
             # The same net: its re-allocation for another shape is what a user's batch meets too,
             # and a second parse of a 550 MB graph is saved.
-            candidate.setInput(net.to_blob(session.images[:BATCH]))
+            candidate.setInput(net.to_blob(session.images[:BATCH], session.layout))
             session.save("batch", **of_heads("batch", [forward()]))
     return candidate, held
 
@@ -187,14 +191,14 @@ def run_singles(session: Session, candidate: Any, forward: Callable[[], list[Arr
     outputs: list[list[Array]] = []
     repeat, times = [], []
     for image in single_images(session.images):
-        candidate.setInput(net.to_blob(image))
+        candidate.setInput(net.to_blob(image, session.layout))
         output, milliseconds = timed(forward)
         outputs.append(output)
         times.append(milliseconds)
         if len(outputs) == 1:
             refuse_fallback(session)
     for image in single_images(session.images[:REPEATS]):
-        candidate.setInput(net.to_blob(image))
+        candidate.setInput(net.to_blob(image, session.layout))
         repeat.append(forward())
     arrays = {**of_heads("outputs", outputs), **of_heads("repeat", repeat)}
     session.save("forward", times_ms=times, **arrays)
@@ -226,7 +230,9 @@ def run_logits(session: Session, cv2: Any, held: dict[str, str], candidate: Any)
     with session.stage("logits"):
         wanted = session.layers_of("logits", held)
         names = list(dict.fromkeys(filter(None, wanted)))
-        tap = layers.open_tap(cv2, session.graph, session.config, names, parsed=candidate)
+        tap = layers.open_tap(
+            cv2, session.graph, session.config, names, parsed=candidate, layout=session.layout
+        )
         read: dict[str, list[Array]] = {name: [] for name in names}
         for image in single_images(session.images[SAMPLED]):
             for name, value in zip(names, layers.read_tap(tap, image)):
@@ -252,7 +258,9 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
         samples = layers.LayerSamples(session.entries)
         read: dict[str, list[Array]] = {name: [] for name in (*outputs, *logits) if name}
         for names in layers.in_portions(held, session.entries):
-            tap = layers.open_tap(cv2, session.graph, session.config, names, plain=True)
+            tap = layers.open_tap(
+                cv2, session.graph, session.config, names, plain=True, layout=session.layout
+            )
             for index, image in enumerate(single_images(session.images[SAMPLED])):
                 for name, value in zip(names, layers.read_tap(tap, image)):
                     if value is None:

@@ -19,7 +19,10 @@ from .importers.converted import Entry
 from .net import configure, read, set_fusion, to_blob
 
 # The same values in another shape, so that one layer stands for both.
-_SAME_VALUES = ("Identity", "Reshape", "Squeeze", "ExpandDims", "CheckNumerics")
+_SAME_VALUES = (
+    *("Identity", "Reshape", "Squeeze", "ExpandDims", "CheckNumerics"),
+    *("Flatten", "Unsqueeze", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"),  # of ONNX and TFLite
+)
 
 # Activations that are handed out in one run: OpenCV holds them, and NumPy copies them.
 TAP_BYTES = 700 << 20
@@ -59,11 +62,15 @@ def in_portions(
 
 @dataclass(frozen=True)
 class Tap:
-    """A net whose inner layers can be read. names: the layers; asked: what forward is asked for."""
+    """A net whose inner layers can be read. names: the layers; asked: what forward is asked for.
+
+    layout: of the blob that it takes.
+    """
 
     net: Any
     names: Sequence[str]
     asked: Sequence[str]
+    layout: str = "NCHW"
 
 
 def open_tap(
@@ -73,6 +80,7 @@ def open_tap(
     names: Sequence[str],
     plain: bool = False,
     parsed: Any = None,
+    layout: str = "NCHW",
 ) -> Tap:
     """Return a net from which the layers `names` can be read.
 
@@ -93,7 +101,7 @@ def open_tap(
         if config.winograd is None and hasattr(net, "enableWinograd"):
             net.enableWinograd(False)
     # The new engine of 5.0.0 gives either one output or all of them.
-    return Tap(net, names, net.getUnconnectedOutLayersNames() if new else names)
+    return Tap(net, names, net.getUnconnectedOutLayersNames() if new else names, layout)
 
 
 def read_tap(tap: Tap, images: Array) -> list[Optional[Array]]:
@@ -103,7 +111,7 @@ def read_tap(tap: Tap, images: Array) -> list[Optional[Array]]:
 
     ``forward(name)`` is avoided: on the new engine of 5.0.0 it returns some other tensor.
     """
-    tap.net.setInput(to_blob(images))
+    tap.net.setInput(to_blob(images, tap.layout))
     return forward_tap(tap)
 
 
@@ -146,6 +154,7 @@ class LayerSamples:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._shapes = {entry["node"]: tuple(entry["shape"]) for entry in entries}
+        self._steps = {e["node"]: (e["step"], e["zero"]) for e in entries if "zero" in e}
         self._positions = {
             node: sample_positions(shape, node_seed(node)) for node, shape in self._shapes.items()
         }
@@ -158,14 +167,23 @@ class LayerSamples:
     def add(self, image: int, node: str, output: Array) -> None:
         """Take the samples that lie in image number `image` from that image's output (NCHW)."""
         shape, at = self._shapes[node], self._positions[node]
+        if node in self._steps:
+            output = in_steps(output, *self._steps[node])
         values = channels_last(output, shape)
         if values is None:
-            self.wrong[node] = f"shape {list(output.shape)} in OpenCV, {list(shape)} in TensorFlow"
+            self.wrong[node] = f"shape {list(output.shape)} in OpenCV, {list(shape)} expected"
             return
         samples = self.samples[node]
         inside, places = within(at, shape, image, image + 1)
         samples[places] = values(inside)
         samples[len(at) + image], samples[len(at) + shape[0] + image] = output.max(), output.min()
+
+
+def in_steps(output: Array, step: float, zero: int) -> Array:
+    """Return whole numbers as float32, by their scale and zero point; all else as it is."""
+    if output.dtype.kind not in "iu":
+        return output
+    return np.asarray((output.astype(np.float32) - zero) * np.float32(step))
 
 
 def channels_last(output: Array, shape: Sequence[int]) -> Any:
@@ -180,7 +198,8 @@ def channels_last(output: Array, shape: Sequence[int]) -> Any:
     wanted = [size for size in shape[1:] if size != 1]
     turned = [size for size in (shape[-1], *shape[1:-1]) if size != 1]
     actual = [size for size in output.shape if size != 1]
-    if actual == turned and output.ndim == len(shape):
+    # Of three axes the last ones are no image: only where they fit no other way are they turned.
+    if actual == turned and output.ndim == len(shape) and (len(shape) > 3 or actual != wanted):
         planes = output.reshape(shape[-1], -1)
         return lambda at: planes[at % shape[-1], at // shape[-1]]
     if actual == wanted:

@@ -209,9 +209,15 @@ def find_fallback(printed: str) -> Optional[str]:
     return match.group(0).strip() if match else None
 
 
-def to_blob(images: Array) -> Array:
-    """Return NHWC float32 images as the contiguous NCHW blob OpenCV takes."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
+def to_blob(images: Array, layout: str = "NCHW") -> Array:
+    """Return NHWC images as the contiguous blob OpenCV takes, float32 unless in whole numbers.
+
+    layout: of the blob; "NHWC" for an ONNX file whose input is so.
+    """
+    turned = images if layout == "NHWC" else images.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(
+        turned, dtype=images.dtype if images.dtype.kind in "iu" else np.float32
+    )
 
 
 def forward(net: Any, images: Array) -> Array:

@@ -18,9 +18,13 @@ import numpy as np
 
 from conformance.candidate import Array, RunConfig
 from conformance.inputs.preprocessing import TUTORIAL, Preprocessing, preprocessing_from
-from conformance.pack.conversion import chosen_importer, file_for, open_conversion
+from conformance.pack.conversion import (
+    chosen_importer,
+    file_for,
+    open_conversion,
+    own_tensors,
+)
 from conformance.pack.format import read_manifest
-from conformance.pack.formats import FORMATS
 from conformance.processes.inference import timed
 from conformance.processes.serve import Answer, Request, printed_since, serve
 
@@ -59,6 +63,7 @@ class Predictor:
         config = replace(config, importer=chosen_importer(pack, importers(self.cv2)))
         graph = file_for(pack, config.importer)
         self.config, self.classes = config, request["classes"]
+        self.layout = read_manifest(pack).input_layout
         self.subject = net.Subject(request["model"], config, self.cv2.__version__)
         self.tap, self.head = None, request["head"]
         with net.stage("parse", self.subject):
@@ -76,7 +81,9 @@ class Predictor:
         """Return what reads the outputs of a model that has several."""
         manifest, importer = read_manifest(pack), self.config.importer
         names = [str(name) for name in self.net.getLayerNames()]
-        tensors = open_conversion(graph.parent).manifest.tensors if importer in FORMATS else ()
+        tensors = own_tensors(manifest)
+        if graph.parent != pack:
+            tensors = open_conversion(graph.parent).manifest.tensors
         carriers = IMPORTERS[importer].carriers
         held = carriers(names, manifest.layers, tensors, self.config.engine)
         outputs = [
@@ -144,6 +151,11 @@ class Predictor:
         blob = self.cv2.dnn.blobFromImage(picture, **settings.call().keywords())
         return np.ascontiguousarray(settings.divide(blob))
 
+    def _given(self, blob: Array) -> Array:
+        """Return the blob as the network's file takes it."""
+        turned = blob.transpose(0, 2, 3, 1) if self.layout == "NHWC" else blob
+        return np.ascontiguousarray(turned)
+
     def _pixels(self, settings: Preprocessing) -> dict[str, Any]:
         # Without mean and scale the blob is the resized pixels themselves.
         plain = replace(TUTORIAL, rgb=False, **{n: getattr(settings, n) for n in _PLACING})
@@ -154,8 +166,10 @@ class Predictor:
     def _infer(self, blob: Array) -> tuple[Array, float]:
         """Return the outputs and the ms of the inference, once the network has run before."""
 
+        given = self._given(blob)
+
         def infer() -> Array:
-            self.net.setInput(blob)
+            self.net.setInput(given)
             return np.array(self._forward())
 
         outputs, ms = timed(infer, self.warm)

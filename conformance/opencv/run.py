@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,45 +13,69 @@ import numpy as np
 
 from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig
 from conformance.errors import ConformanceError
-from conformance.pack.conversion import require_conversion, takes_batches
+from conformance.pack.conversion import Conversion, file_of, takes_batches
 from conformance.pack.format import Pack
-from conformance.pack.formats import FORMATS
-from conformance.processes.child import Ending, last_lines, run_child
+from conformance.processes.child import (
+    HERE,
+    Ending,
+    Interpreter,
+    child_environment,
+    last_lines,
+    run_child,
+)
+
+from .layers import in_steps
 
 CHILD = "conformance.opencv.child"
+# What the child has of each of the model's outputs.
+_OF_HEADS = ("outputs", "repeat", "batch")
 
 
 def run_candidate(
     pack: Pack,
     config: Optional[RunConfig] = None,
     timeout: float = 300,
+    conversion: Optional[Conversion] = None,
+    interpreter: Interpreter = HERE,
 ) -> CandidateRun:
     """Run OpenCV on all inputs of `pack` in a child process and return what it gave.
 
-    timeout in seconds for the whole run. Whatever the candidate does, from an error to a crash or
-    a hang, comes back as ``failures`` of the result, with the arrays of the stages before it; of a
-    batch's crash or hang also with those after it, from a second run without the batch.
+    timeout in seconds for the whole run. conversion: the pack's file for the importer, from a
+    caller that has checked it. interpreter: whose OpenCV it is. Whatever the candidate does, from
+    an error to a crash or a hang, comes back as ``failures`` of the result, with the arrays of the
+    stages before it; of a batch's crash or hang also with those after it, from a second run without
+    the batch.
     Raises ConformanceError when the request cannot be made (temporary folder not writable; the
     importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
-    result = _run(pack, config, timeout, pack.takes_batches)
+    run = partial(_run, pack, config, timeout, conversion, interpreter)
+    result = run(pack.takes_batches)
     lost = [f for f in result.failures if f.stage == "batch" and f.kind != "error"]
     if lost:
         # ONNX files on OpenCV 5.0's classic engine: their batch crashes in some runs only.
-        result = _run(pack, config, timeout, batches=False)
+        result = run(batches=False)
         result.failures = [*lost, *result.failures]
     return result
 
 
-def _run(pack: Pack, config: RunConfig, timeout: float, batches: bool) -> CandidateRun:
+def _run(
+    pack: Pack,
+    config: RunConfig,
+    timeout: float,
+    conversion: Optional[Conversion],
+    interpreter: Interpreter,
+    batches: bool,
+) -> CandidateRun:
     try:
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
             folder = Path(name)
             request = folder / "request.json"
-            request.write_text(json.dumps(_request(pack, config, folder, batches)), "utf-8")
-            command = [sys.executable, "-m", CHILD, str(request)]
-            return _collect(folder, pack, config, run_child(command, timeout))
+            asked = _request(pack, config, folder, conversion, batches)
+            request.write_text(json.dumps(asked), "utf-8")
+            command = [interpreter.python, "-m", CHILD, str(request)]
+            ending = run_child(command, timeout, child_environment(interpreter.code))
+            return _collect(folder, pack, config, ending)
     except OSError as error:
         raise ConformanceError(
             f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "
@@ -59,18 +83,19 @@ def _run(pack: Pack, config: RunConfig, timeout: float, batches: bool) -> Candid
         ) from error
 
 
-def _request(pack: Pack, config: RunConfig, folder: Path, batches: bool) -> dict[str, Any]:
-    path, tensors = pack.graph_path, list[dict[str, str]]()
-    if config.importer in FORMATS:
-        conversion = require_conversion(pack, config.importer)
-        path, tensors = conversion.model_path, conversion.manifest.tensors
+def _request(
+    pack: Pack, config: RunConfig, folder: Path, conversion: Optional[Conversion], batches: bool
+) -> dict[str, Any]:
+    path, tensors = file_of(pack, config.importer, conversion)
+    own = pack.manifest.importer
     return {
         "model": pack.model,
         "graph": str(path.resolve()),
         "converted": tensors,
         "inputs": str((pack.path / "inputs.npy").resolve()),
         "heads": _heads(pack),
-        "batches": batches and takes_batches(config.importer),
+        "batches": batches and (config.importer == own or takes_batches(config.importer)),
+        "layout": pack.manifest.input_layout if config.importer == own else "NCHW",
         "layers": pack.manifest.layers,
         "config": asdict(config),
         "folder": str(folder),
@@ -88,8 +113,8 @@ def _heads(pack: Pack) -> list[dict[str, str]]:
 
 def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> CandidateRun:
     report = _report(folder)
-    forward, layers = _arrays(folder, "forward"), _arrays(folder, "layers")
-    batch, logits = _arrays(folder, "batch"), _arrays(folder, "logits")
+    stages = ("forward", "layers", "batch", "logits")
+    forward, layers, batch, logits = (_as_floats(pack, _arrays(folder, stage)) for stage in stages)
     result = CandidateRun(
         config=config,
         version=report.get("version"),
@@ -144,6 +169,16 @@ def _arrays(folder: Path, stage: str) -> dict[str, Array]:
         return {}
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def _as_floats(pack: Pack, arrays: dict[str, Array]) -> dict[str, Array]:
+    """Return the arrays, outputs in whole numbers by their scale."""
+    for number, head in enumerate(pack.manifest.heads):
+        for name in _OF_HEADS if head.get("step") else ():
+            key = f"{name}_{number}" if number else name
+            if key in arrays:
+                arrays[key] = in_steps(arrays[key], head["step"], head["zero"])
+    return arrays
 
 
 def _unnatural_end(folder: Path, model: str, result: CandidateRun, ending: Ending) -> Failure:

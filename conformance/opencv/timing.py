@@ -45,6 +45,7 @@ class TimingRequest:
     seconds: float = 1.0
     least: int = 5
     most: int = 200
+    layout: str = "NCHW"  # of the blob that the file takes
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ class Timing:
         return float(np.median(self.times_ms))
 
 
-def load_inference(graph: Path, images: Array, config: RunConfig) -> tuple[Any, Infer]:
+def load_inference(
+    graph: Path, images: Array, config: RunConfig, layout: str = "NCHW"
+) -> tuple[Any, Infer]:
     """Return the net and a function that runs float32 NHWC `images` through it, once a call.
+
+    layout: of the blob that it takes.
 
     Raises ValueError or cv2.error for what OpenCV refuses, and where it does not use the
     `config.threads` that were set.
@@ -84,7 +89,7 @@ def load_inference(graph: Path, images: Array, config: RunConfig) -> tuple[Any, 
     used = cv2.getNumThreads()
     if config.threads is not None and used != config.threads:
         raise ValueError(f"asked for {config.threads} threads but OpenCV says it uses {used}")
-    blob = net.to_blob(images)
+    blob = net.to_blob(images, layout)
 
     def infer() -> Array:
         candidate.setInput(blob)
@@ -116,7 +121,7 @@ def measure(request: TimingRequest) -> Timing:
         # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
         config = RunConfig(**{**asdict(config), "engine": engines(cv2)[-1]})
     images = repeated(np.load(request.inputs, allow_pickle=False), request.batch)
-    candidate, infer = load_inference(Path(request.graph), images, config)
+    candidate, infer = load_inference(Path(request.graph), images, config, request.layout)
     warm_up(infer)
     times, profiles = _inferences(request, infer, candidate)
     layers = _layers(candidate, profiles)

@@ -19,7 +19,8 @@ from conformance.processes.child import Child, child_environment, last_lines
 from conformance.processes.progress import Event, decode
 
 from .conversion import locate_conversion
-from .request import PackRequest, producer_versions
+from .formats import FORMATS
+from .request import PackRequest, producer_versions, runtime_versions
 from .store import locate_pack
 
 # Gives the command line that builds some packs under a folder.
@@ -45,9 +46,34 @@ def missing_packs(
 def _located(root: Path, request: PackRequest, importers: Sequence[str]) -> bool:
     try:
         pack = locate_pack(root, request)
+        if request.importer in FORMATS:
+            return pack is not None  # such a file is converted to nothing
         return pack is not None and all(locate_conversion(pack, name) for name in importers)
     except ConformanceError:
         return True
+
+
+def require_builder(request: PackRequest) -> None:
+    """Raise ConformanceError saying what to install where the pack of `request` can't be built."""
+    if request.importer not in FORMATS:
+        require_tensorflow(request.keras)
+    else:
+        title = FORMATS[request.importer].title
+        instead = ", or give --packs a folder of packs built elsewhere"
+        require_runtime(
+            request.importer, f"building a pack of the {title} file {request.model}", instead
+        )
+
+
+def require_runtime(importer: str, task: str, instead: str = "") -> None:
+    """Raise ConformanceError saying what to install where files of `importer` can't be run."""
+    if runtime_versions(importer) is None:
+        entry = FORMATS[importer]
+        raise ConformanceError(
+            f"{task} needs what is not installed here "
+            f"({', '.join(' or '.join(group[:2]) for group in entry.runtime)}): "
+            f"{install(entry.runtime_extra)}{instead}"
+        )
 
 
 def require_tensorflow(flavour: str, task: str = "") -> None:
@@ -82,7 +108,7 @@ def run_builder(
     the user included: a builder that dies takes down the model it was at, and a new one goes on
     with the rest. `verbose` lets the child's own output through to standard error. Closing the
     generator stops the child. `command` starts another builder than `build_command`'s. importers:
-    those whose converted file is made, too. Raises ConformanceError where TensorFlow is not
+    those whose converted file is made, too. Raises ConformanceError where what builds them is not
     installed.
     """
     if command is None:
@@ -90,8 +116,8 @@ def run_builder(
             build_command, force=force, verbose=verbose, importers=importers
         )
     for options, group in groupby(sorted(requests, key=_options), key=_options):
-        require_tensorflow(options[2])
         pending = {request.model: request for request in group}
+        require_builder(next(iter(pending.values())))
         legacy = options[2] == "legacy"
         yield from run_children(pending, lambda asked: command(asked, root), legacy, verbose)
 

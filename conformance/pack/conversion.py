@@ -19,9 +19,9 @@ import numpy as np
 from conformance.errors import ConformanceError, install
 
 from . import sealed
-from .format import GRAPH, Pack, array_file, read_manifest
-from .formats import FORMATS, PREFERRED
-from .request import GRAPHS, producer_versions
+from .format import GRAPH, Manifest, Pack, array_file, read_manifest
+from .formats import FORMATS, IMPORTERS
+from .request import GRAPHS, producer_versions, runtime_title
 from .store import write_sealed
 
 if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
@@ -41,7 +41,9 @@ class ConversionManifest:
     importer: str
     model: str
     graph: str  # SHA-256 of the frozen graph it was made from
-    producer: dict[str, str]  # versions of what converted it
+    # Versions of what converted it, and "runtime": what answered, such as "LiteRT 2.1"; of those
+    # made before that was written, TensorFlow's interpreter or ONNX Runtime.
+    producer: dict[str, str]
     input: str = ""  # a tensor of the file, as `output`
     output: str = ""
     # {"tensor", "layer", "node"} of each inner tensor that equals a node of the frozen graph, in
@@ -66,6 +68,12 @@ class Conversion:
     def model_path(self) -> Path:
         """The file OpenCV reads."""
         return self.path / FORMATS[self.manifest.importer].file
+
+    @property
+    def runtime(self) -> str:
+        """What answered for the file, as far as that is written."""
+        usual = {"onnx": "ONNX Runtime", "tflite": "TensorFlow"}
+        return self.manifest.producer.get("runtime") or usual.get(self.manifest.importer, "")
 
     def outputs(self, head: int = 0) -> NDArray[Any]:
         """Return what the file's own runtime answers to the pack's inputs, float32 [N, C].
@@ -124,7 +132,9 @@ def locate_conversion(pack: Path, importer: str) -> Optional[Path]:
     installed = converter_versions(importer, whole.request["keras"])
     answered = {array_file(OUTPUTS, head) for head in range(max(1, len(whole.heads)))}
     current = manifest.graph == whole.files[GRAPH]["sha256"] and answered <= set(manifest.files)
-    return folder if current and installed in (None, manifest.producer) else None
+    # Another runtime says of the same file what this one would, within rounding.
+    converter = {name: v for name, v in manifest.producer.items() if name != "runtime"}
+    return folder if current and installed in (None, converter) else None
 
 
 def find_conversion(pack: Pack, importer: str) -> Optional[Conversion]:
@@ -158,18 +168,63 @@ def require_conversion(pack: Pack, importer: str, why: str = "") -> Conversion:
     return found
 
 
+def file_of(
+    pack: Pack, importer: str, conversion: Optional[Conversion] = None
+) -> tuple[Path, list[dict[str, str]]]:
+    """Return the file of `pack` that OpenCV's importer reads, and its tensors as in a conversion.
+
+    conversion: the pack's file for the importer, from a caller that has checked it. Raises
+    ConformanceError where there is none: nothing was converted, or the pack is of a file of another
+    importer.
+    """
+    own = pack.manifest.importer
+    if importer == own and own in FORMATS:
+        return pack.graph_path, own_tensors(pack.manifest)
+    check_importer(pack.model, own, importer)
+    if importer not in FORMATS:
+        return pack.graph_path, []
+    conversion = conversion or require_conversion(pack, importer)
+    return conversion.model_path, conversion.manifest.tensors
+
+
+def own_tensors(manifest: Manifest) -> list[dict[str, str]]:
+    """Return the tensors of a pack's own file as a conversion lists its own; none of a graph."""
+    return [
+        {"tensor": entry["node"], "layer": entry["layer"], "node": entry["node"]}
+        for entry in (manifest.layers if manifest.importer in FORMATS else ())
+    ]
+
+
+def check_importer(model: str, own: str, importer: str) -> None:
+    """Raise ConformanceError where a model's file is for the importer `own` and no other."""
+    if own in FORMATS and importer != own:
+        raise ConformanceError(
+            f"{model} is judged as it stands, a{'n' * (own == 'onnx')} {FORMATS[own].title} file: "
+            f"OpenCV's importer {own} reads it, and {importer} does not; leave --importer out or "
+            f"give --importer {own}"
+        )
+
+
 def file_for(pack: Path, importer: str) -> Path:
     """Return where in the pack in folder `pack` the file is that `importer` reads; unchecked."""
-    return pack / importer / FORMATS[importer].file if importer in FORMATS else pack / GRAPH
+    if importer not in FORMATS:
+        return pack / GRAPH
+    file = FORMATS[importer].file
+    return pack / file if read_manifest(pack).importer == importer else pack / importer / file
 
 
 def chosen_importer(pack: Path, offered: Sequence[str], images: int = 1) -> str:
-    """Return the first of PREFERRED that OpenCV offers and the pack in folder `pack` has a file of.
+    """Return the first of IMPORTERS that OpenCV offers and the pack in folder `pack` has a file of.
+
+    Of a user's ONNX or TFLite file that is its own importer, if OpenCV offers it.
 
     images: how many are to be run at once. Raises ConformanceError saying how to make a file, or
     naming one that is damaged.
     """
-    fit = [n for n in PREFERRED if n in offered and (images == 1 or takes_batches(n))]
+    own = read_manifest(pack).importer
+    if own in FORMATS and own in offered:
+        return own
+    fit = [n for n in IMPORTERS if n in offered and (images == 1 or takes_batches(n))]
     for name in fit:
         if name not in FORMATS:
             return name
@@ -182,7 +237,7 @@ def chosen_importer(pack: Path, offered: Sequence[str], images: int = 1) -> str:
         raise ConformanceError(
             f"this OpenCV reads no file{together} that a pack can have, but "
             f"{', '.join(offered) or 'nothing'}: install one that has the importer "
-            f"{' or '.join(PREFERRED)}"
+            f"{' or '.join(IMPORTERS)}"
         )
     raise ConformanceError(
         f"this OpenCV has no importer for the frozen graph of {read_manifest(pack).model}, and the "
@@ -215,6 +270,7 @@ def write_conversion(
     """
     require_converter(importer, pack.manifest.request["keras"])
     producer = converter_versions(importer, pack.manifest.request["keras"]) or {}
+    producer["runtime"] = runtime_title(importer)
     graph = pack.manifest.files[GRAPH]["sha256"]
     manifest = ConversionManifest(importer, pack.model, graph, producer)
     manifest.created = datetime.now(timezone.utc).isoformat(timespec="seconds")

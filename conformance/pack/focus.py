@@ -14,19 +14,20 @@ import numpy as np
 
 from conformance.processes.child import ask_module
 
-from .builder import require_tensorflow
+from .builder import require_runtime, require_tensorflow
 from .format import LAYERS, Pack
+from .formats import FORMATS
 from .request import keras_flavour
 
 
 def focus_pack(pack: Pack, index: int, folder: Path, timeout: float = 600) -> Pack:
     """Write into `folder` what judging the pack's input number `index` alone needs; return it.
 
-    timeout: seconds that TensorFlow may take. Raises ConformanceError where it is not installed, or
-    fails.
+    timeout: seconds that TensorFlow, or a file's own runtime, may take. Raises ConformanceError
+    where it is not installed, or fails.
     """
     name = pack.manifest.inputs[index]
-    require_tensorflow(keras_flavour(), f"reading the nodes on the input {name!r}")
+    _require(pack, f"reading the nodes on the input {name!r}")
     folder.mkdir(parents=True, exist_ok=True)
     for file in pack.path.iterdir():
         if file.suffix == ".npy":
@@ -47,6 +48,15 @@ def _link(file: Path, link: Path) -> None:
 
 def _write_samples(pack: Pack, index: int, file: Path, timeout: float) -> None:
     arguments = [str(pack.path.resolve()), str(index), str(file.resolve())]
-    name = pack.manifest.inputs[index]
-    failure = f"TensorFlow could not run {pack.model} on the input {name!r}"
-    ask_module("conformance.reference.focus", arguments, timeout, failure)
+    name, own = pack.manifest.inputs[index], pack.manifest.importer in FORMATS
+    failure = f"{'Its runtime' if own else 'TensorFlow'} could not run {pack.model} on {name!r}"
+    module = "conformance.runtimes.focus" if own else "conformance.reference.focus"
+    ask_module(module, arguments, timeout, failure)
+
+
+def _require(pack: Pack, task: str) -> None:
+    importer = pack.manifest.importer
+    if importer not in FORMATS:
+        require_tensorflow(keras_flavour(), task)
+    else:
+        require_runtime(importer, task)

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from conformance.inputs.preprocessing import Preprocessing, get_mode, preprocessing_from
+from conformance.models import get_model
+
 from . import sealed
+from .formats import FORMATS
 from .request import SCHEMA, PackRequest, describe_request, pack_key
 from .sampling import node_seed, sample_positions
 
@@ -31,7 +35,8 @@ ARRAYS = (
     "logits_f64.npy",
     "frozen_f32.npy",
 )
-REQUIRED_FILES = (GRAPH, *ARRAYS, LAYERS, PREPROCESSING)
+COMMON_FILES = (*ARRAYS, LAYERS, PREPROCESSING)
+REQUIRED_FILES = (GRAPH, *COMMON_FILES)
 
 
 @dataclass
@@ -46,16 +51,20 @@ class Manifest:
     tensors: dict[str, str]  # "input", "logits" and "output": node names of frozen_graph.pb
     inputs: list[str]  # a name for each of the N inputs
     passes: list[dict[str, Any]] = field(default_factory=list)  # {"name", "found", "nodes"} of each
-    # {"node", "op", "inputs", "shape"} of each sampled node, in topological order.
+    # {"node", "op", "inputs", "shape"} of each sampled node, in topological order. Of a file as it
+    # stands also "layer", the operation's own name, and "step" and "zero" of whole numbers.
     layers: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(
         default_factory=dict
     )  # python, cpu, threads, for the record
     layout: str = "NHWC"
     schema: int = SCHEMA
+    rewrites: Optional[list[str]] = None  # that fit this graph and were not made; None: not known
     winograd: Optional[int] = None  # convolutions OpenCV may run as Winograd's; None: not known
+    # OpenCV's importer of the pack's own file: its frozen graph, or a user's ONNX or TFLite file.
+    importer: str = "tensorflow"
     # Of a user's own model: its "file", "preprocess", "input_shape" [H, W, C], and "batch", the
-    # only number of images its graph takes, None where it takes any.
+    # only number of images its graph takes, None where it takes any. Of an ONNX file also "layout".
     own: Optional[dict[str, Any]] = None
     # Of each output of an own model "name", "output" and "logits" (nodes), "kind" (softmax, sigmoid
     # or values) and "shape" of one image's, NHWC.
@@ -63,13 +72,23 @@ class Manifest:
     notes: list[str] = field(default_factory=list)  # what is judged otherwise than usual, and why
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # {name: {"sha256", "bytes"}}
 
+    @property
+    def graph_file(self) -> str:
+        """The name of the pack's own file, which OpenCV reads."""
+        return FORMATS[self.importer].file if self.importer in FORMATS else GRAPH
+
+    @property
+    def input_layout(self) -> str:
+        """How the pack's own file takes images: "NHWC" or, as OpenCV's blobs are, "NCHW"."""
+        return str((self.own or {}).get("layout", "NCHW"))
+
     def digest(self) -> str:
         """Return the key and a digest of what OpenCV is given, the graph and the inputs.
 
         TensorFlow's own float32 outputs are left out: they differ from machine to machine in the
         last bits, and the same question put to OpenCV stays the same question.
         """
-        asked = [self.files[name]["sha256"] for name in (GRAPH, "inputs.npy")]
+        asked = [self.files[name]["sha256"] for name in (self.graph_file, "inputs.npy")]
         return f"{self.key}:{sealed.json_digest(asked)[:16]}"
 
 
@@ -119,6 +138,7 @@ class Layer:
     shape: tuple[int, ...]
     f32: NDArray[Any]
     f64: NDArray[Any]
+    step: float = 0.0  # the scale of a node that holds whole numbers
 
     def positions(self) -> NDArray[np.int64]:
         """Return the int64 [S] flat positions that were sampled."""
@@ -157,6 +177,12 @@ class Pack:
         return str(heads[self.head]["name"]) if len(heads) > 1 else ""
 
     @property
+    def step(self) -> float:
+        """The scale of an output that holds whole numbers, 0 of plain floating point."""
+        heads = self.manifest.heads
+        return float(heads[self.head].get("step", 0.0)) if heads else 0.0
+
+    @property
     def output_shape(self) -> Optional[list[int]]:
         """The shape of one image's output, NHWC; None where it is a row of classes."""
         return list(self.manifest.heads[self.head]["shape"]) if self.manifest.heads else None
@@ -170,6 +196,15 @@ class Pack:
     def takes_batches(self) -> bool:
         """Whether the graph takes several images at once."""
         return self.manifest.own is None or self.manifest.own["batch"] is None
+
+    def preprocessing(self) -> Preprocessing:
+        """Return how a picture becomes the model's input, the input's size with it."""
+        shape = np.load(self.path / "inputs.npy", mmap_mode="r", allow_pickle=False).shape
+        own = self.manifest.own
+        made = (
+            preprocessing_from(own["preprocess"]) if own else get_mode(get_model(self.model).mode)
+        )
+        return replace(made, size=(shape[1], shape[2]), grey=shape[3] == 1)
 
     def labels(self) -> Optional[list[str]]:
         """Return the names of an own model's classes, None of a model of the registry.
@@ -185,8 +220,8 @@ class Pack:
 
     @property
     def graph_path(self) -> Path:
-        """The frozen graph that OpenCV reads."""
-        return self.path / GRAPH
+        """The pack's own file, which OpenCV reads: the frozen graph, of most."""
+        return self.path / self.manifest.graph_file
 
     def load(self, name: str) -> NDArray[Any]:
         """Return one array, such as "inputs" or "outputs_f64" (".npy" may be left out).
@@ -212,7 +247,8 @@ class Pack:
                     self.path / LAYERS, f"no array {error} ({entry['node']})"
                 ) from None
             shape, inputs = tuple(entry["shape"]), tuple(entry["inputs"])
-            yield Layer(entry["node"], entry["op"], inputs, shape, f32, f64)
+            step = entry.get("step", 0.0)
+            yield Layer(entry["node"], entry["op"], inputs, shape, f32, f64, step)
 
 
 def array_file(name: str, head: int = 0) -> str:
@@ -237,7 +273,8 @@ def read_manifest(path: Path) -> Manifest:
     Raises ConformanceError for a missing or damaged pack.json and for a newer schema.
     """
     manifest: Manifest = sealed.read_manifest(PACK, path)
-    missing = [name for name in REQUIRED_FILES if name not in manifest.files]
+    required = (manifest.graph_file, *COMMON_FILES)
+    missing = [name for name in required if name not in manifest.files]
     if missing:
         raise PACK.damaged(path / MANIFEST, f"lists no {', '.join(missing)}")
     return manifest

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+
+from .format import LABELS
+from .heads import Head
 
 IMAGENET = "labels/classification_classes_ILSVRC2012.txt"
 IMAGENET_CLASSES = 1000
@@ -31,6 +36,14 @@ def label_lines(path: Path, counts: Collection[int], has: str) -> list[str]:
             f"the order of the classes"
         )
     return lines
+
+
+def write_labels(folder: Path, path: Path, model: str, heads: Sequence[Head]) -> None:
+    """Copy a file of labels to a pack's folder; raise ConformanceError where no output fits it."""
+    sizes = {head.name: int(np.prod(head.shape)) for head in heads}
+    has = ", ".join(f"{size} of output {name!r}" for name, size in sizes.items())
+    labels = label_lines(path, sizes.values(), f"{model} has {has}")
+    (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
 
 
 @lru_cache(maxsize=1)

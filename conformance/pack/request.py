@@ -18,18 +18,23 @@ from conformance.fixtures import fixture_path
 from conformance.models import get_model
 from conformance.own_models import OwnModel
 
+from .formats import FORMATS, TENSORFLOW, TITLES
 from .sealed import file_digest, json_digest
 
 SCHEMA = 1
 # Raised with every change that alters what is built from the same request and versions.
 RECIPE = "4"
+# The same of a file that its own runtime answers for.
+FILE_RECIPE = "1"
 
-GRAPHS = ("opencv", "raw")
+# The frozen graph after the passes, after those and the rewrites, or as the tutorial freezes it.
+GRAPHS = ("opencv", "rewritten", "raw")
+# What a manifest says of a file that is neither converted nor changed.
+AS_IT_IS = "file"
 KERAS_FLAVOURS = ("keras3", "legacy")
 NAMED_WEIGHTS = ("synthetic", "imagenet")
 WEIGHT_SUFFIXES = (".weights.h5", ".h5", ".keras")
 
-_TENSORFLOW = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos", "tf-nightly")
 _KERAS = {"keras3": ("keras", "keras-nightly"), "legacy": ("tf_keras", "tf_keras-nightly")}
 
 
@@ -39,8 +44,9 @@ class PackRequest:
 
     model: name in the registry. weights: "synthetic", "imagenet", or the path of a weights file
     or of a folder that holds ``<model>.weights.h5``, ``.h5`` or ``.keras``. graph: "opencv" (the
-    passes applied) or "raw" (the tutorial's recipe). keras: "keras3" or "legacy" (tf_keras). own: a
-    model of the user's, whose name `model` is and whose file is the weights.
+    passes applied), "rewritten" (the rewrites too) or "raw" (the tutorial's recipe). keras:
+    "keras3" or "legacy" (tf_keras). own: a model of the user's, whose name `model` is and whose
+    file is the weights.
     """
 
     model: str
@@ -54,6 +60,11 @@ class PackRequest:
             get_model(self.model)
         _check_choice("graph", self.graph, GRAPHS)
         _check_choice("keras", self.keras, KERAS_FLAVOURS)
+
+    @property
+    def importer(self) -> str:
+        """OpenCV's importer of what the pack is of: the frozen graph, or a file as it stands."""
+        return "tensorflow" if self.own is None else self.own.importer
 
 
 def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -123,6 +134,8 @@ def describe_request(request: PackRequest) -> dict[str, str]:
         "graph": request.graph,
         "keras": request.keras,
     }
+    if request.importer in FORMATS:  # judged as it stands, and no Keras behind it
+        described.update(graph=AS_IT_IS, keras="")
     return described if request.own is None else {**described, **_describe_own(request.own)}
 
 
@@ -146,12 +159,48 @@ def producer_versions(flavour: str = "keras3") -> Optional[dict[str, str]]:
 
     Keys: "tensorflow", "keras" (of tf_keras for "legacy"), "numpy", "recipe". Reads metadata only.
     """
-    tensorflow = _installed(_TENSORFLOW)
+    tensorflow = _installed(TENSORFLOW)
     keras = _installed(_KERAS[flavour])
     numpy = _installed(("numpy",))
     if tensorflow is None or keras is None or numpy is None:
         return None
     return {"tensorflow": tensorflow, "keras": keras, "numpy": numpy, "recipe": RECIPE}
+
+
+def runtime_versions(importer: str) -> Optional[dict[str, str]]:
+    """Return the versions that decide what is said of a file, or None where they are not installed.
+
+    Keys: the distributions of its runtime, the one that answers first, "numpy" and "recipe".
+    """
+    versions: dict[str, str] = {}
+    for group in (*FORMATS[importer].runtime, ("numpy",)):
+        found = [(name, version) for name in group if (version := _installed((name,)))]
+        if not found:
+            return None
+        versions.update(found[:1])
+    return {**versions, "recipe": FILE_RECIPE}
+
+
+def runtime_title(importer: str) -> str:
+    """Return name and version of what runs files of `importer` here, such as "LiteRT 2.1"."""
+    versions = runtime_versions(importer)
+    assert versions is not None
+    name, version = next(iter(versions.items()))
+    return f"{TITLES[name]} {version}"
+
+
+def request_versions(request: PackRequest) -> Optional[dict[str, str]]:
+    """Return the versions that decide what is built of `request`, None where they are missing."""
+    if request.importer in FORMATS:
+        return runtime_versions(request.importer)
+    return producer_versions(request.keras)
+
+
+def built_with(request: PackRequest) -> str:
+    """Return the name of what builds the pack of `request`."""
+    if request.importer not in FORMATS:
+        return "TensorFlow"
+    return " or ".join(dict.fromkeys(TITLES[n] for n in FORMATS[request.importer].runtime[0]))
 
 
 def _installed(distributions: tuple[str, ...]) -> Optional[str]:

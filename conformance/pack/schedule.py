@@ -21,6 +21,7 @@ from conformance.processes.progress import Event, Report
 
 from .conversion import find_conversion
 from .format import Pack
+from .formats import FORMATS
 from .request import PackRequest
 from .store import find_pack, pack_lock, unwritable
 
@@ -117,7 +118,7 @@ class _Job:
         if pack is None:
             self._say("starting")
             pack, built = self.build(self.request, self.root, self._say), True
-        for importer in self.importers:
+        for importer in self.importers if self.request.importer not in FORMATS else ():
             if self.convert is not None and self._conversion_needed(pack, importer):
                 self.convert(pack, importer, self._say)
                 built = True

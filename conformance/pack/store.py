@@ -17,7 +17,14 @@ from conformance.errors import ConformanceError
 from conformance.models import EXTENDED, MODELS, get_model
 
 from .format import PACK, Manifest, Pack, open_pack, read_manifest
-from .request import PackRequest, describe_request, pack_key, producer_versions
+from .request import (
+    AS_IT_IS,
+    PackRequest,
+    built_with,
+    describe_request,
+    pack_key,
+    request_versions,
+)
 from .sealed import Kind, means_full, write_folder
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -43,13 +50,13 @@ def list_packs(root: Path) -> list[Path]:
 def locate_pack(root: Path, request: PackRequest) -> Optional[Path]:
     """Return the folder of the pack that answers `request`, its files not yet checked, or None.
 
-    Where TensorFlow is installed, only the pack of exactly these versions will do. Elsewhere the
-    newest pack of the request does. Of a model of the user's that is known by name only, the newest
-    pack of that name. Raises ConformanceError when the only candidates are unreadable.
+    Where what builds it is installed, only the pack of exactly these versions will do. Elsewhere
+    the newest pack of the request does. Of a model of the user's that is known by name only, the
+    newest pack of that name. Raises ConformanceError when the only candidates are unreadable.
     """
     if request.own is not None and request.own.path is None:
         return _newest_match(root / request.model, {"graph": request.graph})
-    producer = producer_versions(request.keras)
+    producer = request_versions(request)
     if producer is not None:
         exact = root / request.model / pack_key(request, producer)
         return exact if exact.is_dir() else None
@@ -65,7 +72,7 @@ def _newest_match(folder: Path, wanted: dict[str, str]) -> Optional[Path]:
         except ConformanceError as error:
             problems.append(error)
             continue
-        if all(manifest.request.get(key) == value for key, value in wanted.items()):
+        if all(manifest.request.get(key) in (value, AS_IT_IS) for key, value in wanted.items()):
             matches.append((manifest.created, path))
     if not matches and problems:
         raise problems[0]
@@ -94,8 +101,8 @@ def require_pack(root: Path, request: PackRequest) -> Pack:
         elif request.weights != "synthetic":
             words += ["--weights", request.weights]
         raise ConformanceError(
-            f"no pack of {request.model} in {root}: build it where TensorFlow is installed: "
-            f"python -m conformance pack build {shlex.join(words)} --packs {root}"
+            f"no pack of {request.model} in {root}: build it where {built_with(request)} is "
+            f"installed: python -m conformance pack build {shlex.join(words)} --packs {root}"
         )
     return pack
 

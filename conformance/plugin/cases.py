@@ -12,6 +12,7 @@ import pytest
 from conformance.candidate import RunConfig
 from conformance.generated.outcomes import MODEL
 from conformance.pack.conversion import takes_batches
+from conformance.pack.formats import FORMATS
 from conformance.session import Session
 from conformance.verdict.expectations import Case, KnownFailure, match_known_failure
 
@@ -39,11 +40,27 @@ def model_of(item: pytest.Item) -> Optional[str]:
     return model
 
 
-def is_batch_of_one(item: pytest.Item) -> bool:
+def is_of_no_file(session: Session, item: pytest.Item) -> bool:
+    """Return whether a test is about a file that its model has not.
+
+    A user's ONNX or TFLite file is judged by the importer that reads it, and converted to nothing;
+    models that have a frozen graph are judged by the importers that were asked for.
+    """
+    model, variant = parameters_of(item)
+    if model is None or model == MODEL:
+        return False
+    if "conversion" in getattr(item, "fixturenames", ()):
+        return session.own_importer(model) in FORMATS
+    return variant is not None and variant.importer not in session.importers_of(model)
+
+
+def is_batch_of_one(session: Session, item: pytest.Item) -> bool:
     """Return whether a test runs a batch through a file that is made for one image."""
-    _, variant = parameters_of(item)
+    model, variant = parameters_of(item)
     if variant is None or takes_batches(variant.importer):
         return False
+    if model not in (None, MODEL) and session.own_importer(model) in FORMATS:
+        return False  # that file says itself what it takes
     return item.name.startswith("test_batch") or stage_of(item) == "batch"
 
 

@@ -30,6 +30,7 @@ from conformance.generated.store import (
 )
 from conformance.pack.builder import run_children
 from conformance.pack.format import read_manifest
+from conformance.pack.request import GRAPHS
 from conformance.pack.store import locate_pack
 from conformance.processes.progress import Event
 from conformance.results.lines import Line, json_number
@@ -56,8 +57,10 @@ class Generated:
     @cached_property
     def request(self) -> Request:
         """What is judged."""
-        seed = self.session.choices.generated_seed
-        return Request(self.count, seed, tuple(self.session.importers))
+        asked = self.session.choices
+        # Nothing is frozen by the tutorial's recipe here.
+        graph = asked.graph if asked.graph != "raw" else GRAPHS[0]
+        return Request(self.count, asked.generated_seed, tuple(self.session.importers), graph)
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
@@ -89,7 +92,7 @@ class Generated:
         command = [sys.executable, "-m", "conformance", "pack", "build", "--packs", str(packs)]
         command += ["--generated", str(self.request.count), "--progress", "json"]
         command += ["--generated-seed", str(self.request.seed)]
-        command += ["--importer", ",".join(self.request.importers)]
+        command += ["--importer", ",".join(self.request.importers), "--graph", self.request.graph]
         for event in run_children({MODEL: None}, lambda _: command, False, False):
             report(event)
             if event.state == "failed":
@@ -177,10 +180,10 @@ def _figures(outcome: Outcome) -> Iterable[str]:
 def unmet(generated: Generated, config: RunConfig) -> list[Defect]:
     """Return the known defects that no model met, though they are about this run.
 
-    Only a whole run can say so: one of the default number of models, or more.
+    Only a whole run can say so: one of the default number of models, or more, as they are.
     """
-    version = generated.session.capability["version"]
-    if generated.request.count < COUNT or generated.request.seed != 0:
+    version, asked = generated.session.capability["version"], generated.request
+    if asked.count < COUNT or asked.seed != 0 or asked.graph != GRAPHS[0]:
         return []
     outcomes = list(generated.outcomes(config).values())
     met = {defect.name for one in outcomes for defect in generated.described(config, one)}

@@ -12,7 +12,7 @@ import numpy as np
 from conformance import __version__
 from conformance.candidate import RunConfig
 from conformance.pack.conversion import question, takes_batches
-from conformance.pack.formats import PREFERRED
+from conformance.pack.formats import IMPORTERS
 from conformance.pack.store import locate_pack
 from conformance.processes.machine import cpu_name
 from conformance.session import Session
@@ -45,23 +45,25 @@ def results_header(session: Session, config: RunConfig) -> dict[str, Any]:
 
 def _pack_digests(session: Session, importer: str) -> dict[str, str]:
     packs = session.choices.packs
-    located = {m: locate_pack(packs, session.request(m)) for m in session.models}
+    judged = (m for m in session.models if importer in session.importers_of(m))
+    located = {m: locate_pack(packs, session.request(m)) for m in judged}
     return {m: question(path, importer) for m, path in located.items() if path}
 
 
 def header(session: Session) -> Iterator[str]:
     """Yield the lines at the top of the run."""
     found, asked = session.capability, session.choices
-    for name in asked.importers or PREFERRED[: PREFERRED.index(session.importers[0])]:
+    for name in asked.importers or IMPORTERS[: IMPORTERS.index(session.importers[0])]:
         if name not in session.importers:
             done = "left out" if asked.importers else f"{session.importers[0]} is judged"
             yield f"conformance: OpenCV {found['version']} has no importer {name}: {done}"
-    for name in session.importers:
+    judged = list(dict.fromkeys(variant.importer for variant in session.variants()))
+    for name in judged:
         if not takes_batches(name):
             yield f"conformance: files for the importer {name} take one image: no batch is judged"
     yield (
         f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "
-        f"{', '.join(session.engines)}, importer {', '.join(session.importers)}, "
+        f"{', '.join(session.engines)}, importer {', '.join(judged)}, "
         f"target {asked.target}, {asked.threads or found['threads']} threads"
     )
     yield (

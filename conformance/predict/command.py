@@ -7,22 +7,26 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
-
-import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.cli import ERROR, OK
 from conformance.cli.options import ENGINE, OWN, add_option, add_options, chosen
 from conformance.errors import ConformanceError, install
 from conformance.fixtures import fixture_path
-from conformance.inputs.preprocessing import Preprocessing, get_mode, preprocessing_from
-from conformance.models import get_model
+from conformance.inputs.preprocessing import Preprocessing
 from conformance.own_models import OwnModel
 from conformance.pack.format import Pack
-from conformance.pack.request import PackRequest, keras_flavour, producer_versions
+from conformance.pack.formats import FORMATS, TITLES
+from conformance.pack.request import (
+    PackRequest,
+    keras_flavour,
+    producer_versions,
+    request_versions,
+    runtime_versions,
+)
 from conformance.pack.store import locate_pack, require_pack
 
 from . import options, printing
@@ -73,6 +77,7 @@ class _Found:
     tensorflow: Optional[Answer]
     missing: str
     explanation: Optional[Explanation]
+    reference: str = "tensorflow"  # or "runtime": whose answer is beside OpenCV's
 
 
 def run_predict(given: argparse.Namespace) -> int:
@@ -81,9 +86,9 @@ def run_predict(given: argparse.Namespace) -> int:
     name, own = _model(given)
     pictures = find_pictures(given.image or [str(fixture_path("images/squirrel_cls.jpg"))])
     outputs = output_paths(pictures, given.output) if given.output else []
-    missing = _tensorflow_missing(given)
     pack = _answering(_pack(given, name, own))
-    settings = options.chosen_preprocessing(given, name, _default(pack))
+    missing = _reference_missing(given, pack)
+    settings = options.chosen_preprocessing(given, name, pack.preprocessing())
     if given.explain and settings.grey:
         raise ConformanceError(f"--explain: {name} takes grey images, it explains colour ones only")
     classes = pack.load("outputs_f32").shape[-1]
@@ -120,8 +125,10 @@ def _check(given: argparse.Namespace) -> None:
             )
 
 
-def _tensorflow_missing(given: argparse.Namespace) -> str:
-    """Return why TensorFlow does not answer, or an empty string."""
+def _reference_missing(given: argparse.Namespace, pack: Pack) -> str:
+    """Return why TensorFlow, or a file's own runtime, does not answer, or an empty string."""
+    if pack.manifest.importer in FORMATS:
+        return _runtime_missing(given, pack)
     if given.opencv_only:
         return "not asked (--opencv-only)"
     if producer_versions(keras_flavour()) is not None:
@@ -131,6 +138,31 @@ def _tensorflow_missing(given: argparse.Namespace) -> str:
             f"--explain needs TensorFlow, which is not installed here: {install('tensorflow')}"
         )
     return "not installed here, so that the pack's frozen graph is run by OpenCV alone"
+
+
+def _runtime_missing(given: argparse.Namespace, pack: Pack) -> str:
+    title = FORMATS[pack.manifest.importer].title
+    if given.explain:
+        raise ConformanceError(
+            f"--explain compares with the Keras model, and {pack.model} is a file as it stands "
+            f"({title}): leave --explain out"
+        )
+    if pack.load("inputs").dtype.kind in "iu":
+        raise ConformanceError(
+            f"{pack.model} takes whole numbers, which predict does not make of a picture; judge it "
+            "with pytest --model"
+        )
+    if given.opencv_only:
+        return "not asked (--opencv-only)"
+    if runtime_versions(pack.manifest.importer) is None:
+        return f"not installed here, so that the {title} file is run by OpenCV alone"
+    return ""
+
+
+def _reference(pack: Pack) -> str:
+    """Return the name of what answers beside OpenCV."""
+    format = FORMATS.get(pack.manifest.importer)
+    return TITLES[format.runtime[0][0]] if format else "TensorFlow"
 
 
 def _model(given: argparse.Namespace) -> tuple[str, Optional[OwnModel]]:
@@ -148,7 +180,7 @@ def _pack(given: argparse.Namespace, name: str, own: Optional[OwnModel]) -> Pack
     flavour = keras_flavour()
     weights = given.weights if own is None else own.path or name
     request = PackRequest(name, weights, "opencv", flavour, own)
-    can_build = producer_versions(flavour) is not None and (own is None or own.path is not None)
+    can_build = request_versions(request) is not None and (own is None or own.path is not None)
     if can_build and locate_pack(given.packs, request) is None:
         from conformance.pack.builder import run_builder
 
@@ -172,14 +204,6 @@ def _answering(pack: Pack) -> Pack:
             "with pytest --model"
         )
     return next((head for head in rows if head.kind == "softmax"), rows[0])
-
-
-def _default(pack: Pack) -> Preprocessing:
-    """Return how the model's input is made."""
-    shape = np.load(pack.path / "inputs.npy", mmap_mode="r", allow_pickle=False).shape
-    size, own = (shape[1], shape[2]), pack.manifest.own
-    made = preprocessing_from(own["preprocess"]) if own else get_mode(get_model(pack.model).mode)
-    return replace(made, size=size, grey=shape[3] == 1)
 
 
 def _heading(pack: Pack, weights: str, settings: Preprocessing) -> Iterator[str]:
@@ -233,8 +257,10 @@ def _one(
             lines = printing.explanation_lines(explanation, _weights(frameworks))
             _print(given, ["", *lines])
     else:
-        _print(given, [f"TensorFlow: {missing}"])
-    return _Found(picture, size, opencv, tensorflow, missing, explanation)
+        _print(given, [f"{_reference(frameworks.pack)}: {missing}"])
+    own = frameworks.pack.manifest.importer in FORMATS
+    reference = "runtime" if own else "tensorflow"
+    return _Found(picture, size, opencv, tensorflow, missing, explanation, reference)
 
 
 def _print(given: argparse.Namespace, lines: Iterable[str]) -> None:
@@ -272,7 +298,7 @@ def _record(
         **about,
         "preprocessing": {k: v for k, v in asdict(settings).items() if k != "mode"},
         "opencv": found.opencv.as_dict(),
-        "tensorflow": tensorflow.as_dict() if tensorflow else {"missing": found.missing},
+        found.reference: tensorflow.as_dict() if tensorflow else {"missing": found.missing},
         "difference": apart.as_dict() if apart else None,
         "explanation": found.explanation.as_dict() if found.explanation else None,
         "output": str(output[0]) if output else None,

@@ -16,12 +16,15 @@ from conformance.errors import ConformanceError
 from conformance.inputs.preprocessing import Preprocessing
 from conformance.own_models import OwnModel
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.processes.server import FrameworkError, Server
 
 from .answers import Answer, Array, best_classes
 from .explanation import Explanation, Levels, explain
 
 OPENCV, TENSORFLOW = "conformance.opencv.prediction", "conformance.reference.prediction"
+# In the place of TensorFlow, for a pack of an ONNX or TFLite file.
+RUNTIME = "conformance.runtimes.prediction"
 # A window stays open as long as its user likes: a week, in seconds.
 _LOOKED_AT = 7 * 24 * 3600.0
 
@@ -119,21 +122,26 @@ class Frameworks:
         return answer, found["size"], found["warning"]
 
     def tensorflow(self) -> Answer:
-        """Return what TensorFlow's frozen graph makes of the blob that OpenCV was given."""
+        """Return what TensorFlow's frozen graph makes of the blob that OpenCV was given.
+
+        Of an ONNX or TFLite file, what its own runtime makes of it.
+        """
         found = self._ask(
             self._started_tensorflow(),
             do="predict",
             blob=self._file("blob.npy"),
             outputs=self._file("tensorflow.npy"),
         )
-        threads = int(self.about["threads"])
-        version, how = found["version"], "frozen graph"
-        return self._answer("TensorFlow", version, how, threads, found, "tensorflow.npy")
+        threads, own = int(self.about["threads"]), FORMATS.get(self.pack.manifest.importer)
+        name, version, how = "TensorFlow", found["version"], "frozen graph"
+        if own is not None:
+            (name, _, version), how = version.rpartition(" "), f"{own.title} file"
+        return self._answer(name, version, how, threads, found, "tensorflow.npy")
 
     def _started_tensorflow(self) -> Server:
         if self._tensorflow is None:
             self._tensorflow = self._start(
-                TENSORFLOW,
+                RUNTIME if self.pack.manifest.importer in FORMATS else TENSORFLOW,
                 pack=str(self.pack.path.resolve()),
                 head=self.pack.head,
                 own=self.own.as_dict() if self.own else None,

@@ -11,15 +11,12 @@ import contextlib
 import gc
 import logging
 import os
-import sys
 from collections.abc import Iterator
 
 from conformance.errors import ConformanceError, install
-
-
-def verbose() -> bool:
-    """Whether CONFORMANCE_VERBOSE asks for what TensorFlow logs."""
-    return os.environ.get("CONFORMANCE_VERBOSE", "0") not in ("", "0")
+from conformance.processes.quiet import muted_stderr as muted_stderr
+from conformance.processes.quiet import quiet as quiet
+from conformance.processes.quiet import verbose as verbose
 
 
 @contextlib.contextmanager
@@ -37,25 +34,6 @@ def uncollected() -> Iterator[None]:
         gc.freeze()
         if was_on:
             gc.enable()
-
-
-@contextlib.contextmanager
-def muted_stderr() -> Iterator[None]:
-    """Silence what native code writes to file descriptor 2, whatever the log level."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as devnull:
-            os.dup2(devnull.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-
-
-def quiet() -> contextlib.AbstractContextManager[None]:
-    """Return a context in which nothing shows on standard error unless CONFORMANCE_VERBOSE=1."""
-    return contextlib.nullcontext() if verbose() else muted_stderr()
 
 
 def first_line(error: Exception) -> str:

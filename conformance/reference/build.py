@@ -14,10 +14,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
+from conformance.inputs.images import own_inputs, pack_inputs
 from conformance.models import get_model
 from conformance.pack.format import (
     GRAPH,
-    LABELS,
     LAYERS,
     PREPROCESSING,
     Manifest,
@@ -25,7 +25,7 @@ from conformance.pack.format import (
     array_file,
     new_manifest,
 )
-from conformance.pack.labels import label_lines
+from conformance.pack.labels import write_labels
 from conformance.pack.request import PackRequest, producer_versions
 from conformance.pack.sampling import SAMPLED
 from conformance.pack.store import write_pack
@@ -35,7 +35,7 @@ from . import keras_flavour
 from .freeze import Traced, freeze_raw, trace
 from .graph import Graph, Head, constant_value, read_graph, source, with_input_shape, write_graph
 from .graph.passes import apply_passes
-from .images import own_inputs, pack_inputs
+from .graph.rewrites import fitting
 from .loader import keras_preprocess
 from .oracle import Answers, Layer, chunk_size, list_layers, run
 from .own import Subject, explained, load_own
@@ -166,17 +166,9 @@ def _describe_own(
     else:
         stated = {}  # Keras has no such function: there is nothing to compare with
     np.savez(folder / PREPROCESSING, **stated)
-    _write_labels(folder, own.labels, request.model, subject.traced.graph.heads)
+    if own.labels is not None:
+        write_labels(folder, Path(own.labels), request.model, subject.traced.graph.heads)
     return inputs
-
-
-def _write_labels(folder: Path, path: str | None, model: str, heads: Sequence[Head]) -> None:
-    if path is None:
-        return
-    sizes = {head.name: int(np.prod(head.shape)) for head in heads}
-    has = ", ".join(f"{size} of output {name!r}" for name, size in sizes.items())
-    labels = label_lines(Path(path), sizes.values(), f"{model} has {has}")
-    (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
 
 
 def _write_model(job: _Job, subject: Subject) -> tuple[dict[str, Array], tuple[Head, ...]]:
@@ -194,8 +186,10 @@ def _write_model(job: _Job, subject: Subject) -> tuple[dict[str, Array], tuple[H
     job.save_heads("outputs_f32", heads, single)
     job.save_heads("logits_f32", heads, single)
     job.progress("float64 answers")
-    # The nodes of a raw graph have names of their own; its layers are run in _write_layers.
-    layers = [] if job.request.graph == "raw" else _layers(graph, job.inputs)
+    # The nodes of a raw graph have names of their own, and a rewrite brings some: those are run in
+    # _write_layers.
+    known = set() if job.request.graph == "raw" else set(traced.graph.nodes())
+    layers = [layer for layer in _layers(graph, job.inputs) if layer.node in known]
     with explained(job.request.model, "in float64"):
         truth = _answers(traced.graph, job.inputs, "float64", layers)
     job.save_heads("outputs_f64", heads, truth.results)
@@ -229,9 +223,10 @@ def _write_graph(job: _Job, subject: Subject) -> Graph:
     if job.request.graph == "raw":
         graph = subject.raw(path)
     else:
-        graph, passes = apply_passes(subject.traced.graph)
+        graph, passes = apply_passes(subject.traced.graph, job.request.graph == "rewritten")
         write_graph(path, graph)
         job.manifest.passes = [asdict(applied) for applied in passes]
+        job.manifest.rewrites = fitting(graph)
     job.manifest.tensors = {"input": graph.input, "logits": graph.logits, "output": graph.output}
     if job.request.own is not None:
         job.manifest.heads = [asdict(head) for head in graph.heads]
@@ -308,9 +303,9 @@ def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
         single = _answers(graph, job.inputs, "float32", layers)
     job.save_heads("frozen_f32", graph.heads, single.results)
     if any(layer.node not in double for layer in layers):
-        # None was read before, or a pass lets TensorFlow tell the shape of a node (ConvNeXt).
+        # Or a pass lets TensorFlow tell the shape of a node (ConvNeXt).
         job.progress("layers in float64")
-        double = run(graph, job.inputs[SAMPLED], "float64", layers).samples
+        double = {**run(graph, job.inputs[SAMPLED], "float64", layers).samples, **double}
     arrays: dict[str, Any] = {}
     for index, layer in enumerate(layers):
         arrays[f"{index}_f32"] = single.samples[layer.node]

@@ -61,14 +61,19 @@ class Built:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def build_generated(recipe: Recipe, folder: Path, importers: Sequence[str]) -> Built:
+def build_generated(
+    recipe: Recipe, folder: Path, importers: Sequence[str], rewritten: bool = False
+) -> Built:
     """Write the model's files into `folder` and return what TensorFlow and the runtimes answer.
 
-    Raises IllConditioned for a model whose float64 answer hangs on its inputs' last digits.
+    rewritten: as apply_passes has it; the answers are those of the graph as it was. Raises
+    IllConditioned for a model whose float64 answer hangs on its inputs' last digits.
     """
     graph, inputs = graph_of(recipe)
-    write_graph(folder / FILE_OF["tensorflow"], graph)
     arrays = {"inputs": inputs, **_answers(graph, inputs)}
+    if rewritten:
+        graph = apply_passes(graph, rewritten)[0]
+    write_graph(folder / FILE_OF["tensorflow"], graph)
     built = Built(arrays, {"tensorflow": graph_operations(graph)})
     for importer in importers:
         _add_file(built, graph, recipe, importer, folder)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ def build_generated_pack(
         )
     key = request.key(producer)
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    importers = list(request.importers)
     manifest = Manifest(
-        key, created, request.count, request.seed, list(request.importers), producer
+        key, created, request.count, request.seed, importers, producer, graph=request.graph
     )
     target = root / MODEL / key
     write_sealed(
@@ -69,7 +71,7 @@ def _fill(folder: Path, manifest: Manifest, progress: Progress, workers: int) ->
     recipes = draw(manifest.count, manifest.seed)
     files: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
-    for models, some_files, some_arrays in _built(recipes, manifest.importers, workers):
+    for models, some_files, some_arrays in _built(recipes, manifest, workers):
         manifest.models += models
         files.update(some_files)
         arrays.update(some_arrays)
@@ -81,10 +83,12 @@ def _fill(folder: Path, manifest: Manifest, progress: Progress, workers: int) ->
 Part = tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]
 
 
-def _built(recipes: list[Recipe], importers: list[str], workers: int) -> Iterator[Part]:
+def _built(recipes: list[Recipe], manifest: Manifest, workers: int) -> Iterator[Part]:
     chunks = [recipes[start : start + CHUNK] for start in range(0, len(recipes), CHUNK)]
     with building_pool(min(workers or os.cpu_count() or 1, len(chunks))) as pool:
-        yield from pool.map(build_part, chunks, [importers] * len(chunks))
+        yield from pool.map(
+            build_part, chunks, repeat(manifest.importers), repeat(manifest.graph == "rewritten")
+        )
 
 
 def building_pool(workers: int = 0) -> AbstractContextManager[ProcessPoolExecutor]:
@@ -108,8 +112,11 @@ def _prepare() -> None:
     gc.freeze()
 
 
-def build_part(recipes: list[Recipe], importers: list[str]) -> Part:
-    """Return manifest entries, files and arrays of some models."""
+def build_part(recipes: list[Recipe], importers: list[str], rewritten: bool = False) -> Part:
+    """Return manifest entries, files and arrays of some models.
+
+    rewritten: as apply_passes has it.
+    """
     from .generated import FILE_OF, IllConditioned, build_generated
 
     models, files, arrays = [], {}, {}
@@ -121,7 +128,7 @@ def build_part(recipes: list[Recipe], importers: list[str]) -> Part:
             entry: dict[str, Any] = {"key": key, "recipe": recipe.as_dict()}
             models.append(entry)
             try:
-                built = build_generated(recipe, folder, converted)
+                built = build_generated(recipe, folder, converted, rewritten)
             except IllConditioned as error:
                 entry["left_out"] = str(error)
                 continue

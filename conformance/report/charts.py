@@ -12,11 +12,14 @@ from typing import Callable, Optional
 
 from conformance import charts
 from conformance.results.gate import DEVIATION
-from conformance.results.lines import Line
+from conformance.results.lines import Line, number
+from conformance.results.routes import SINGLY
 from conformance.results.times import Timing
 
-from .content import Data, Report, number
+from .content import Data, Report
 from .matrix import NAMES, SYMBOLS, Column, Group, Matrix
+from .routes import VERDICTS as ROUTES
+from .routes import picture_rows
 
 # Of each benchmark's rounds the charts show at most the first ones.
 MOST_ROUNDS = 200
@@ -109,6 +112,10 @@ def _verdicts(report: Report) -> list[Data]:
     ]
 
 
+def _routes(report: Report) -> list[Data]:
+    return list(picture_rows(report.routes))
+
+
 def _evaluations(report: Report) -> list[Data]:
     """Return the chart's rows, mean ms an image; TensorFlow's once for each model, CPU, version."""
     rows: dict[tuple[str, str, str], Data] = {}
@@ -126,7 +133,22 @@ def _evaluations(report: Report) -> list[Data]:
 
 
 CHARTS = {
-    "verdicts": Chart(charts.verdict_chart(NAMES), _verdicts, (), None, "Verdicts", "verdicts"),
+    "verdicts": Chart(
+        charts.verdict_chart({name: verdict for verdict, name in NAMES.items()}),
+        _verdicts,
+        (),
+        None,
+        "Verdicts",
+        "verdicts",
+    ),
+    "routes": Chart(
+        charts.verdict_chart({**ROUTES, SINGLY: "series-1"}, width=80),
+        _routes,
+        (),
+        None,
+        "The best route, and how many others conform",
+        "routes",
+    ),
     "deviation": Chart(
         charts.deviation_chart(),
         _deviations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Optional
 
 from conformance.models import model_order
@@ -16,6 +17,8 @@ from conformance.tables import release
 from .generated import Generated
 from .matrix import Matrix
 from .operations import Table
+from .routes import Table as Routes
+from .routes import tables_of
 
 Data = dict[str, Any]
 
@@ -38,6 +41,11 @@ class Report:
         """The tables of operations, one for each importer."""
         return [] if self.generated is None else self.generated.tables
 
+    @cached_property
+    def routes(self) -> list[Routes]:
+        """The tables of routes; none where all has been by one."""
+        return tables_of(self.matrix)
+
     @property
     def models(self) -> list[str]:
         """The models of verdicts, times and evaluations, in the registry's order."""
@@ -54,11 +62,6 @@ class Report:
         found |= {(one.header["opencv"], one.header["engine"]) for one in self.accuracies}
         found |= {column for table in self.tables for column in table.columns}
         return sorted(found, key=lambda pair: (release(pair[0]), pair[1]))
-
-
-def number(value: object) -> Optional[float]:
-    """Return a recorded number, None where it is missing or not finite (recorded as a string)."""
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def case_name(case: Line) -> str:

@@ -11,9 +11,10 @@ from typing import Any, Optional
 from conformance.charts import LIGHT, vl_convert
 from conformance.errors import ConformanceError, install
 from conformance.generated.findings import versions_text
+from conformance.results.lines import number
 
 from .charts import CHARTS, Chart
-from .content import Data, Report, case_name, number
+from .content import Data, Report, case_name
 from .matrix import NAMES, SYMBOLS
 from .operations import verdict_of_symptom
 from .payload import payload, shorten

@@ -8,18 +8,22 @@ from conformance.generated.findings import Finding, versions_text
 from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
 from conformance.results.history import history
-from conformance.results.lines import Line
+from conformance.results.lines import Line, number
 from conformance.results.outcomes import BAD
+from conformance.results.routes import SINGLY, STRAYS
 
-from .content import Report, case_name, number
+from .content import Report, case_name
 from .generated import Generated
 from .matrix import NAMES, SYMBOLS, Group, Matrix
 from .operations import REGISTERED, VERDICTS, Table
+from .routes import Cell, share_of
 from .sections import failures
 
 # A CI summary holds 1 MiB; past this many failures nobody reads on.
 MOST_FAILURES = 50
 _LONGEST_REASON = 300
+# Of a route that serves single images only.
+SINGLE_SIGN = "(1)"
 
 
 def markdown(report: Report) -> str:
@@ -32,6 +36,7 @@ def markdown(report: Report) -> str:
     parts += [f"> Note: {note}" for note in report.notes]
     for group in report.matrix.groups:
         parts += list(_group(report.matrix, group))
+    parts += list(_routes(report))
     parts += list(_failures(report))
     if report.generated:
         parts += list(_operations(report.generated))
@@ -63,6 +68,33 @@ def _group(matrix: Matrix, group: Group) -> Iterator[str]:
 
 def _mark(verdict: str) -> str:
     return f"**{SYMBOLS[verdict]} {verdict}**" if verdict in BAD else SYMBOLS[verdict]
+
+
+def _routes(report: Report) -> Iterator[str]:
+    """Yield the best route of each model and version, then how many generated models have one."""
+    for found in report.routes:
+        yield f"### Routes{': ' + found.name if found.name else ''}"
+        yield (
+            "The best importer (TF: the frozen graph itself) and engine by which every check of "
+            "single images passes, nearest to float64, then fastest; behind + how many others "
+            f"there are. {SINGLE_SIGN}: one image at a time. "
+            f"{SYMBOLS['failed']}: no route conforms. {SYMBOLS['not run']}: not judged"
+        )
+        rows = [[model, *map(_route, cells)] for model, cells in found.rows.items()]
+        yield table(["model", *found.versions], rows)
+    if report.routes and report.generated:
+        share = share_of(report.generated.files)
+        yield "#### Generated models that are right on single images"
+        rows = [
+            [r.title, *(str(n.get(v, "-")) for v in share.judged)] for r, n in share.routes.items()
+        ]
+        some = [f"{share.some[v]} of {share.judged[v]}" for v in share.judged]
+        yield table(["route", *share.judged], [["some route", *some], *rows])
+
+
+def _route(cell: Cell) -> str:
+    text = f"**{cell.sign}**" if cell.state == STRAYS else cell.text
+    return f"{text} {SINGLE_SIGN}" if cell.state == SINGLY else text
 
 
 def _failures(report: Report) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from conformance.models import model_order
+from conformance.pack.formats import IMPORTERS
 from conformance.processes.machine import on_threads
 from conformance.results.cases import Results
 from conformance.results.lines import Line
@@ -26,7 +27,7 @@ SYMBOLS = {
 NAMES = {**{outcome: outcome for outcome in SYMBOLS}, "xfailed": "expected failure"}
 
 # What must be equal for two files to be held against each other, besides the machine.
-_SETUP = ("importer", "backend", "target", "graph", "weights", "keras")
+SETUP = ("importer", "backend", "target", "graph", "weights", "keras")
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,9 @@ def build_matrix(files: Iterable[Results], expected: Sequence[str] = ()) -> Matr
     by_group: dict[tuple[str, ...], list[Results]] = defaultdict(list)
     for results in kept:
         by_group[_group_key(results.header)].append(results)
-    names = _names(sorted(by_group))
-    groups = [_group(names[key], by_group[key], expected) for key in sorted(by_group)]
+    keys = sorted(by_group, key=_group_order)
+    names = group_names(keys)
+    groups = [_group(names[key], by_group[key], expected) for key in keys]
     found = {case["model"] for results in kept for case in results.cases}
     return Matrix(sorted(found, key=model_order), groups, notes)
 
@@ -146,18 +148,28 @@ def _newest(files: Iterable[Results]) -> tuple[list[Results], list[str]]:
 
 
 def _group_key(header: Line) -> tuple[str, ...]:
-    return (machine(header), *(header[axis] for axis in _SETUP))
+    return (machine(header), *(header[axis] for axis in SETUP))
 
 
-def _names(keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """Name each group by what tells it from the others; a single one needs no name."""
+def _group_order(key: tuple[str, ...]) -> tuple[object, ...]:
+    machine, importer, *rest = key
+    return (machine, IMPORTERS.index(importer), *rest)
+
+
+def group_names(
+    keys: Sequence[tuple[str, ...]], axes: Sequence[str] = SETUP
+) -> dict[tuple[str, ...], str]:
+    """Name each group by what tells it from the others; a single one needs no name.
+
+    keys: of each the machine, then its value of each of the axes.
+    """
     machines = list(dict.fromkeys(key[0] for key in keys))
     names = {}
     for key in keys:
         words = [f"machine {machines.index(key[0]) + 1}"] if len(machines) > 1 else []
         words += [
             f"{axis} {value}"
-            for place, (axis, value) in enumerate(zip(_SETUP, key[1:]), 1)
+            for place, (axis, value) in enumerate(zip(axes, key[1:]), 1)
             if len({other[place] for other in keys}) > 1
         ]
         names[key] = ", ".join(words)
@@ -171,7 +183,7 @@ def _group(name: str, members: Sequence[Results], expected: Sequence[str]) -> Gr
     have = {release(column.version) for column in columns}
     columns += [Column(version, "") for version in expected if release(version) not in have]
     columns.sort(key=lambda column: (release(column.version), column.engine, column.python))
-    return Group(name, machine(header), {axis: header[axis] for axis in _SETUP}, columns)
+    return Group(name, machine(header), {axis: header[axis] for axis in SETUP}, columns)
 
 
 def _column(results: Results, several: bool) -> Column:

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from conformance.charts import coloured, layer_chart
-from conformance.results.lines import Line
+from conformance.results.lines import Line, number
+from conformance.results.routes import Judged
 
 from .charts import CHARTS
-from .content import Data, Report, case_name, number
+from .content import Data, Report, case_name
 from .matrix import Cell, Column, Matrix
 from .operations import Table
+from .routes import Table as Routes
 
 # A reason longer than this is cut in the page; the results file has all of it.
 LONGEST_REASON = 1500
@@ -39,6 +41,7 @@ def payload(report: Report) -> Data:
         for _, column in matrix.columns
     ]
     layers = list(_layers(matrix, arrays))
+    routes = [_routes(table, texts) for table in report.routes]
     shown = [(name, chart) for name, chart in CHARTS.items() if chart.caption is not None]
     return {
         "columns": [_column(column, group.name) for group, column in matrix.columns],
@@ -49,6 +52,7 @@ def payload(report: Report) -> Data:
         "arrays": list(arrays),
         # The script itself makes the rows of a layer profile.
         "charts": {"layers": coloured(layer_chart()), **{n: coloured(c.spec) for n, c in shown}},
+        "routes": routes,
         "operations": [_operations(table) for table in report.tables],
         "rows": {name: chart.rows(report) for name, chart in shown},
     }
@@ -58,6 +62,23 @@ def _operations(table: Table) -> list[str]:
     """Return what each column of a table of operations is of."""
     importer = f"importer {table.importer}"
     return [" ".join(filter(None, ("OpenCV", *c))) + f", {importer}" for c in table.columns]
+
+
+def _routes(table: Routes, texts: Places) -> Data:
+    """Return the versions, and of each model and version the routes: see _route."""
+    rows = {
+        model: [[_route(*pair, texts) for pair in zip(cell.routes, cell.columns)] for cell in cells]
+        for model, cells in table.rows.items()
+    }
+    return {"versions": table.versions, "name": table.name, "rows": rows}
+
+
+def _route(one: Judged, column: int, texts: Places) -> list[Any]:
+    """Return [title, state, deviation, noise, ms, column, bad cases, reason of the first]."""
+    figures = [_short(value) for value in (one.deviation, one.noise, one.ms)]
+    reason = _place(texts, shorten(one.reason)) if one.reason else None
+    words = [_place(texts, text) for text in (one.route.title, one.state)]
+    return [*words, *figures, column, len(one.bad), reason]
 
 
 def _column(column: Column, group: str) -> Data:

@@ -19,6 +19,8 @@ from .charts import MOST_ROUNDS, ratio, version_times
 from .content import Data, Report
 from .matrix import Matrix
 from .operations import OFTEN, REGISTERED, VERDICTS
+from .routes import MEANINGS, share_of
+from .routes import VERDICTS as ROUTES
 
 # More groups of failures than this are a list nobody reads; the cells still lead to all of them.
 MOST_FAILURES = 200
@@ -50,6 +52,14 @@ def bad_models(matrix: Matrix) -> list[str]:
         for model in matrix.models
         if any(column.cell(model).verdict in BAD for _, column in matrix.columns)
     ]
+
+
+def routes(report: Report) -> Optional[Data]:
+    """Which importer and engine conform on each model, and which is the best."""
+    if not report.routes:
+        return None
+    share = share_of(report.generated.files) if report.generated else None
+    return {"tables": report.routes, "share": share, "verdicts": ROUTES, "meanings": MEANINGS}
 
 
 def failures(report: Report) -> Optional[Data]:
@@ -174,6 +184,7 @@ def environment(report: Report) -> Optional[Data]:
 
 SECTIONS: dict[str, Callable[[Report], Optional[Data]]] = {
     "verdicts": verdicts,
+    "routes": routes,
     "failures": failures,
     "operations": operations,
     "deviation": deviation,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Callable
+from typing import IO, Any, Callable, Optional
 
 import fastjsonschema
 
@@ -68,6 +68,11 @@ def json_number(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: json_number(inner) for name, inner in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(value: object) -> Optional[float]:
+    """Return a recorded number, None where it is missing or not finite (recorded as a string)."""
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def line_text(line: Line) -> str:

@@ -18,13 +18,14 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.inputs import images
 from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
 from conformance.pack.format import REQUIRED_FILES, Pack, open_pack
 from conformance.pack.request import PackRequest
 from conformance.pack.sampling import SAMPLED, node_seed, sampled_values
 from conformance.pack.store import list_packs
-from conformance.reference import images, keras_flavour, uncollected
+from conformance.reference import keras_flavour, uncollected
 from conformance.reference.build import build_pack, check_outputs
 from conformance.reference.graph import read_graph
 

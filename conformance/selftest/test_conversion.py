@@ -267,6 +267,16 @@ def test_damage_is_told_and_repaired(own: Pack, how: str) -> None:
     assert open_conversion(own.path / "tflite").model_path.exists()
 
 
+def test_a_session_checks_a_conversion_once(own: Pack) -> None:
+    """What a session has checked serves all of its runs; another session checks it again."""
+    choices = Choices(own.path.parent.parent, importers=["onnx"])
+    session = Session(choices)
+    damage(session.conversion(own, "onnx"), "no manifest")
+    assert session.run(own, RunConfig(importer="onnx")).failures == []
+    with pytest.raises(ConformanceError, match="conversion"):
+        Session(choices).check_conversion(own, "onnx")
+
+
 def test_conversion_of_another_graph_does_not_count(own: Pack) -> None:
     """After the frozen graph was made anew, its old conversions are as good as none."""
     files = {**own.manifest.files, "frozen_graph.pb": {"sha256": "0" * 64, "bytes": 1}}

@@ -25,11 +25,11 @@ from conformance.faults.graph import KINDS, generator, graph_faults, value_of, w
 from conformance.faults.outcome import Outcome
 from conformance.faults.run import Bench, _graph_outcomes, beyond_opencv_limits, top1_differs
 from conformance.fixtures import fixture_path
+from conformance.inputs.images import CHECK_PHOTOS, load_photo
 from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
 from conformance.reference.formats import build_conversion
 from conformance.reference.graph import Graph, read_graph
-from conformance.reference.images import CHECK_PHOTOS, load_photo
 from conformance.reference.oracle import REFUSED, run
 from conformance.session import Choices, Session
 

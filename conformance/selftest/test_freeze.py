@@ -17,12 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from conformance.errors import ConformanceError
+from conformance.inputs.images import pack_inputs
 from conformance.models import get_model
 from conformance.reference import keras_flavour
 from conformance.reference.freeze import Traced, freeze_raw, trace
 from conformance.reference.graph import Graph, GraphDef, constant, read_graph, write_graph
 from conformance.reference.graph.passes import apply_passes
-from conformance.reference.images import pack_inputs
 from conformance.reference.oracle import list_layers, run
 from conformance.reference.weights import build_model
 

@@ -16,12 +16,12 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 
+from conformance.inputs.images import pack_inputs
 from conformance.models import get_model
 from conformance.pack.sampling import MAX_SAMPLES, node_seed, sampled_values
 from conformance.reference.freeze import Traced, trace
 from conformance.reference.graph import Graph, source
 from conformance.reference.graph.passes import apply_passes
-from conformance.reference.images import pack_inputs
 from conformance.reference.oracle import MEMORY_BUDGET, chunk_size, list_layers, live_elements, run
 from conformance.reference.weights import build_model, new_model
 

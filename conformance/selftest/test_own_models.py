@@ -160,7 +160,7 @@ def test_unknown_preprocessing_lists_the_modes(home: Path) -> None:
     ("model", "said"),
     [
         ("nowhere/x.keras", "nowhere/x.keras: no such file or folder; give a .keras"),
-        ("model.onnx", "unknown suffix '.onnx'; give a .keras"),
+        ("model.mlmodel", "unknown suffix '.mlmodel'; give a .keras"),
         ("empty", "without saved_model.pb is no SavedModel"),
         ("saved/saved_model.pb", "part of a SavedModel; give its folder"),
         ("a b.keras", "can't be a test id"),
@@ -171,7 +171,7 @@ def test_bad_model_is_named(home: Path, model: str, said: str) -> None:
     """A path that is no model gives one error that says what was expected."""
     for name in ("empty", "saved"):
         (home / name).mkdir()
-    for name in ("model.onnx", "a b.keras", "saved/saved_model.pb"):
+    for name in ("model.mlmodel", "a b.keras", "saved/saved_model.pb"):
         (home / name).write_bytes(b"x")
     with pytest.raises(ConformanceError) as caught:
         choose(Asked([model]), home / "packs")

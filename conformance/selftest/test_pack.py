@@ -34,7 +34,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Optional[dict[str, s
     """A function that sets which producer is installed, None for no TensorFlow."""
 
     def install(producer: Optional[dict[str, str]]) -> None:
-        monkeypatch.setattr(pack_store, "producer_versions", lambda flavour: producer)
+        monkeypatch.setattr(pack_store, "request_versions", lambda request: producer)
 
     return install
 

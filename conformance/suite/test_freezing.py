@@ -21,11 +21,16 @@ pytestmark = pytest.mark.stage("freeze")
 def test_frozen_graph_equals_keras(
     pack: Pack, verify: Callable[[Judgement], None], conformance_session: Session
 ) -> None:
-    """TensorFlow running the frozen graph answers as the Keras model does, within rounding."""
+    """TensorFlow running the frozen graph answers as the Keras model does, within rounding.
+
+    Of an ONNX or TFLite file: its own runtime with all optimisations, as it does without.
+    """
+    own = FORMATS.get(pack.manifest.importer)
+    who = f"the {own.title} file, optimised," if own else "the frozen graph"
 
     def judged(output: Pack) -> Judgement:
         arrays = output.load("frozen_f32"), output.load("outputs_f64")
-        sides = Sides(pack.manifest.inputs, *arrays, "the frozen graph")
+        sides = Sides(pack.manifest.inputs, *arrays, who)
         allowance = conformance_session.limits.allow(
             output, RunConfig(winograd=False), "frozen_l1_sum"
         )
@@ -43,9 +48,9 @@ def test_conversion_equals_keras(
 ) -> None:
     """The converted file, run by its format's own runtime, answers as Keras does, within rounding.
 
-    TensorFlow's interpreter for TFLite, ONNX Runtime for ONNX.
+    LiteRT for TFLite where it is installed, else TensorFlow's interpreter; ONNX Runtime for ONNX.
     """
-    who = f"the {FORMATS[conversion.manifest.importer].title} file"
+    who = f"the {FORMATS[conversion.manifest.importer].title} file in {conversion.runtime}"
 
     def judged(output: Pack) -> Judgement:
         arrays = conversion.outputs(output.head), output.load("outputs_f64")

@@ -17,6 +17,7 @@ from conformance.errors import ConformanceError
 from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
 from conformance.pack.conversion import file_for
 from conformance.pack.format import Pack
+from conformance.pack.formats import FORMATS
 from conformance.pack.request import producer_versions
 from conformance.plugin.cases import known_failure
 from conformance.plugin.hooks import marked
@@ -64,7 +65,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     batch = metafunc.config.getoption("--batch")
     threads = session.choices.threads or session.capability["threads"]
     # Of the importers only the first: they differ in the layers that they make, not in speed.
-    usual = (v for v in session.variants() if v.importer == session.importers[0])
+    judged = session.variants()
+    usual = (v for v in judged if v.importer == judged[0].importer)
     variants = [replace(v, threads=threads, layers=False) for v in usual]
     alone = len({variant.engine for variant in variants}) == 1
     rows = [Row("opencv", threads, batch, variant) for variant in variants]
@@ -87,6 +89,8 @@ def inference(pack: Pack, row: Row, conformance_session: Session) -> Inference:
 
 
 def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Inference:
+    if pack.manifest.importer in FORMATS:
+        variant = replace(variant, importer=pack.manifest.importer)
     session.check_conversion(pack, variant.importer)
     failure = session.run(pack, variant).failure_before("batch" if row.batch > 1 else "forward")
     if failure is not None:
@@ -98,13 +102,16 @@ def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Infer
     inputs = str(pack.path / "inputs.npy")
     file = file_for(pack.path, variant.importer)
     request = TimingRequest(str(file), inputs, variant, row.batch, seconds=0)
+    request = replace(request, layout=pack.manifest.input_layout)
     alone = time_in_child(request, f"{pack.model} in OpenCV", session.choices.candidate_timeout)
     images = repeated(pack.load("inputs"), row.batch)
-    _, infer = load_inference(file, images, variant)
+    _, infer = load_inference(file, images, variant, request.layout)
     return Inference(infer, alone.peak_mib)
 
 
 def _tensorflow(pack: Pack, row: Row, session: Session) -> Inference:
+    if pack.manifest.importer in FORMATS:
+        pytest.skip(f"{pack.model}: there is no TensorFlow graph of it")
     if producer_versions(session.choices.keras) is None:
         pytest.skip("TensorFlow is not installed: only OpenCV is timed")
     from conformance.reference import timing  # TensorFlow is what is timed

@@ -115,6 +115,12 @@ def match_known_failure(entries: Iterable[KnownFailure], case: Case) -> Optional
     return next((entry for entry in entries if _matches(entry, case)), None)
 
 
+def known_reasons(entries: Iterable[KnownFailure], case: Case) -> list[str]:
+    """Return the reasons of the entries that are about the case's stage, whatever the test."""
+    about = (f"{e.reason} {e.link}".rstrip() for e in entries if _is_about(e, case))
+    return list(dict.fromkeys(about))
+
+
 def ready_entry(case: Case, reason: str, link: str = "") -> str:
     """Return the TOML entry that makes `case` a known failure on this OpenCV version."""
     axes = {name: getattr(case, name) for name in _AXES}
@@ -138,12 +144,18 @@ def ready_entry(case: Case, reason: str, link: str = "") -> str:
 
 def _matches(entry: KnownFailure, case: Case) -> bool:
     return (
+        _is_about(entry, case)
+        and (entry.test is None or fnmatchcase(case.test, entry.test))
+        and (entry.case is None or fnmatchcase(case.parameters, entry.case))
+    )
+
+
+def _is_about(entry: KnownFailure, case: Case) -> bool:
+    return (
         case.model in entry.models
         and _reaches(entry.stage, case.stage)
         and all(getattr(case, name) == value for name, value in entry.axes)
         and all(holds(wanted, getattr(case, name)) for name, wanted in entry.versions)
-        and (entry.test is None or fnmatchcase(case.test, entry.test))
-        and (entry.case is None or fnmatchcase(case.parameters, entry.case))
     )
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Optional
 
-from conformance.candidate import CandidateRun, RunConfig
-from conformance.pack.format import Pack
+import numpy as np
 
-from .metrics import METRICS
+from conformance.candidate import CandidateRun, RunConfig
+from conformance.pack.format import Layer, Pack
+
+from .metrics import METRICS, l1_sum
 from .nodes import METRIC as LAYER_METRIC
 from .nodes import NodeDeviation, profile
 from .tolerance import Allowance, Tolerances, allow, load_tolerances, typical_logit_noise
 
 if TYPE_CHECKING:
     from .metrics import Array
+
+# How many steps of its scale a number may differ from LiteRT's.
+STEPS = 2.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Limits:
         sigmoid = pack.kind == "sigmoid"
         logits = (pack.load("logits_f32"), pack.load("logits_f64"), sigmoid)
         squeezed = arrays == "outputs" and pack.kind != "values"
-        return allow(
+        allowance = allow(
             self.tolerances,
             metric,
             pack.load(f"{arrays}_f32"),
@@ -42,17 +47,19 @@ class Limits:
             logit_noise=typical_logit_noise(*logits) if squeezed else None,
             sigmoid=sigmoid,
         )
+        summed = METRICS[metric].measure is l1_sum
+        return in_steps(allowance, pack.step, logits[0].shape[1] if summed else 1)
 
     def allow_node(
-        self, pack: Pack, config: RunConfig, float32: Array, float64: Array
+        self, pack: Pack, config: RunConfig, float32: Array, float64: Array, step: float = 0.0
     ) -> Allowance:
-        """Return what a node with these samples, [1, S], may stray.
+        """Return what a node with these samples, [1, S], may stray. step: its scale, if it has one.
 
         The classic engine reads all nodes without Winograd convolution unless it was switched on;
         the new one, and a network that is cut, with it where the graph has a convolution for it.
         """
         ran = _winograd(pack, config)
-        return allow(
+        allowance = allow(
             self.tolerances,
             LAYER_METRIC,
             float32,
@@ -63,14 +70,28 @@ class Limits:
             winograd=ran if config.engine == "new" or config.cut else bool(ran),
             estimated=True,
         )
+        return in_steps(allowance, step)
 
     def profile(self, pack: Pack, run: CandidateRun) -> list[NodeDeviation]:
         """Return how far each node of the graph strays in a run that read the layers."""
 
-        def allowed(float32: Array, float64: Array) -> Allowance:
-            return self.allow_node(pack, run.config, float32, float64)
+        def allowed(layer: Layer) -> Allowance:
+            return self.allow_node(pack, run.config, layer.f32[None], layer.f64[None], layer.step)
 
         return profile(pack.layers(), run, allowed)
+
+
+def in_steps(allowance: Allowance, step: float, values: int = 1) -> Allowance:
+    """Return what is allowed where the numbers go in steps: STEPS of them at each of the values.
+
+    step: the scale, 0 of plain floating point, of which all stays as it is. Rounding differs by one
+    step here and there, in each operation, and its root mean square by less.
+    """
+    if not step:
+        return allowance
+    least = np.full_like(allowance.values, STEPS * step * values)
+    reason = f"{STEPS:g} steps of the scale {step:.3g}"
+    return replace(allowance, values=np.maximum(allowance.values, least), reason=reason)
 
 
 def _winograd(pack: Pack, config: RunConfig) -> Optional[bool]:

@@ -32,7 +32,14 @@ MEAN_EPS = 2
 
 # Nodes that OpenCV may have no layer of: they move values but compute none, and what they do wrong
 # shows in the node after them.
-WITHOUT_VALUES = ("Pad", "PadV2", "MirrorPad", "Reshape", "Squeeze", "StridedSlice", "ExpandDims")
+WITHOUT_VALUES = (
+    *("Pad", "PadV2", "MirrorPad", "Reshape", "Squeeze", "StridedSlice", "ExpandDims"),
+    *("Flatten", "Unsqueeze", "Slice", "Transpose", "Cast"),  # of ONNX
+    *("PAD", "PADV2", "MIRROR_PAD", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "STRIDED_SLICE"),
+    *("SLICE", "TRANSPOSE", "QUANTIZE"),  # of TFLite
+)
+_SOFTMAXES = ("Softmax", "SOFTMAX")
+_MEANS = ("Mean", "ReduceMean", "GlobalAveragePool", "AveragePool", "MEAN", "AVERAGE_POOL_2D")
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,11 @@ class NodeDeviation:
 
 
 def profile(
-    layers: Iterable[Layer], run: CandidateRun, allow: Callable[[Array, Array], Allowance]
+    layers: Iterable[Layer], run: CandidateRun, allow: Callable[[Layer], Allowance]
 ) -> list[NodeDeviation]:
     """Return every node of the pack, in topological order.
 
-    allow: returns what ``layer_rms`` may reach, given a node's float32 and float64 samples [1, S].
+    allow: returns what ``layer_rms`` may reach at a node.
     """
     nodes = []
     sizes: dict[str, int] = {}
@@ -92,9 +99,9 @@ def profile(
         if _is_whole_softmax(layer) and logits is not None and layer.node in run.layer_samples:
             nodes.append(_softmax_node(layer, run, logits, before))
         else:
-            allowance = allow(layer.f32[None], layer.f64[None])
+            allowance = allow(layer)
             factor = max((widened.get(name, 1.0) for name in layer.inputs), default=1.0)
-            if layer.op == "Mean" and layer.inputs[0] in sizes:
+            if layer.op in _MEANS and layer.inputs[0] in sizes:
                 terms = sizes[layer.inputs[0]] / max(1, sizes[layer.node])
                 factor = max(factor, _of_mean(layer, allowance, terms))
             widened[layer.node] = factor
@@ -117,7 +124,8 @@ def _of_mean(layer: Layer, allowance: Allowance, terms: float) -> float:
 def _is_whole_softmax(layer: Layer) -> bool:
     """Whether it is a softmax [N, C] of which every value was sampled, as its logits then were."""
     size = int(np.prod(layer.shape))
-    return layer.op == "Softmax" and len(layer.shape) == 2 and size <= MAX_SAMPLES
+    floating = layer.op in _SOFTMAXES and not layer.step
+    return floating and len(layer.shape) == 2 and size <= MAX_SAMPLES
 
 
 def _node(layer: Layer, run: CandidateRun, allowance: Allowance) -> NodeDeviation:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 Entry = Mapping[str, Any]
 Tensor = Mapping[str, str]
@@ -76,24 +76,28 @@ def absent(
     """Return {node: reason} of the nodes that no layer holds.
 
     Most have no tensor in the file: the converter folded them. One that has is lost in OpenCV,
-    unless the next node of the file after it, its only user, has a layer that stands for both.
+    unless all that is made of it comes to one node that has a layer, which stands for both.
     """
     there, converted = set(held.values()), {entry["node"] for entry in tensors}
     users: dict[str, list[str]] = {}
     for entry in entries:
         for name in set(entry["inputs"]):
             users.setdefault(name, []).append(entry["node"])
+    # By node, the nearest ones after it that have a layer; None for an end without one.
+    after: dict[str, set[Optional[str]]] = {}
+    for entry in reversed(entries):
+        node = entry["node"]
+        further = (after[user] for user in users.get(node, ()) if user in after)
+        after[node] = {node} if node in there else set().union(*further) or {None}
     reasons = {}
     for node, op in ((entry["node"], entry["op"]) for entry in entries):
         if node in there:
             continue
-        after = users.get(node, [])
-        while len(after) == 1 and after[0] not in converted:
-            after = users.get(after[0], [])
+        (holder, *others) = after[node]
         if node not in converted:
             reasons[node] = f"{op} is folded into another operation of the file"
-        elif len(after) == 1 and after[0] in there:
-            reasons[node] = f"{op} is folded into {after[0]}"
+        elif holder is not None and not others:
+            reasons[node] = f"{op} is folded into {holder}"
         else:
             reasons[node] = f"OpenCV makes no layer of this {op}"
     return reasons

@@ -14,8 +14,10 @@ from .converted import absent as absent
 
 READER = "readNetFromONNX"
 BEFORE_ENGINE: tuple[str, ...] = ()
-# onnx_importer.cpp, extractNodeName: since 4.5.5 the operation's name, before the tensor's.
+# onnx_importer.cpp, extractNodeName: since 4.5.5 the operation's name, before the tensor's; that of
+# its first output where the operation has none.
 _PREFIXES = ("onnx_node!", "")
+_UNNAMED = "onnx_node_output_0!"
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 _GRAPH = 7  # field of ModelProto
 _NODE, _OUTPUT = 1, 12  # fields of GraphProto; a NodeProto has inputs and outputs in 1 and 2
@@ -27,7 +29,8 @@ def carriers(
     """Return {OpenCV layer: graph node whose value it holds}."""
 
     def layers_of(entry: Tensor) -> list[str]:
-        return [*(prefix + entry["layer"] for prefix in _PREFIXES), entry["tensor"]]
+        named = (prefix + entry["layer"] for prefix in _PREFIXES if entry["layer"])
+        return [*named, _UNNAMED + entry["tensor"], entry["tensor"]]
 
     return carriers_by(layers_of, names, tensors, engine)
 

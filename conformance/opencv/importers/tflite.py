@@ -103,7 +103,8 @@ def _front(old: bytes, names: Sequence[str], cut: bool = False) -> bytes:
     unknown = [name for name in names if name not in number_of]
     if unknown:
         raise ValueError(f"the TFLite file has no tensor {unknown[0]!r}")
-    constants = [n for n, tensor in enumerate(tensors) if _is_constant(tensor, buffers)]
+    constants = [n for n, tensor in enumerate(tensors) if _has_data(tensor, buffers)]
+    constants.sort(key=lambda n: not _is_float(tensors[n]))
     if not constants:
         raise ValueError("the TFLite file has no constant")
     front = Builder(1 << 16)
@@ -125,10 +126,14 @@ def _front(old: bytes, names: Sequence[str], cut: bool = False) -> bytes:
     return bytes(front.Output())
 
 
-def _is_constant(tensor: Any, buffers: list[Any]) -> bool:
-    """Whether a tensor is of float32, which is 0, and has data in the file."""
-    data, kind = buffers[_number(tensor, _BUFFER)].Offset(_slot(_DATA)), tensor.Offset(_slot(_TYPE))
-    return bool(data) and not (kind and tensor.Bytes[tensor.Pos + kind])
+def _has_data(tensor: Any, buffers: list[Any]) -> bool:
+    return bool(buffers[_number(tensor, _BUFFER)].Offset(_slot(_DATA)))
+
+
+def _is_float(tensor: Any) -> bool:
+    """Whether a tensor is of float32, which is 0."""
+    kind = tensor.Offset(_slot(_TYPE))
+    return not (kind and tensor.Bytes[tensor.Pos + kind])
 
 
 def _slot(field: int) -> int:

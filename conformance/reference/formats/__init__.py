@@ -70,7 +70,9 @@ def convert(importer: str, graph: Graph, shape: list[int], path: Path) -> tuple[
         return given
     except Exception as error:  # converters raise whatever their own passes raise
         title = FORMATS[importer].title
-        reason = str(error).strip().splitlines()[-3:]
+        lines = str(error).strip().splitlines()
+        # TensorFlow's converter ends with the whole graph; what it could not do comes before.
+        reason = [line for line in lines if "error:" in line][:1] or lines[-3:]
         raise ConformanceError(
             f"converting the graph to {title} failed ({type(error).__name__}): {' '.join(reason)}"
         ) from error
@@ -83,7 +85,13 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     inputs = pack.load("inputs")
     manifest.input, manifest.output = convert_pack(importer, pack, path)
     progress(f"running the {title} file")
-    outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
+    try:
+        outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
+    except Exception as error:  # runtimes raise errors of their own
+        raise ConformanceError(
+            f"the {title} file that the converter wrote can't be run by its own runtime "
+            f"({type(error).__name__}): {' '.join(str(error).split())[-400:]}"
+        ) from error
     for number, answers in enumerate(outputs):
         np.save(folder / array_file(OUTPUTS, number), answers)
     manifest.strays = matcher.strays(_typical)

@@ -1,14 +1,13 @@
-"""A frozen graph as an ONNX file, by tf2onnx, and what ONNX Runtime says. Needs the extra onnx."""
+"""A frozen graph as an ONNX file, by tf2onnx. Needs the extra onnx."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from unittest import mock
 
 import numpy as np
@@ -17,6 +16,8 @@ import tensorflow as tf
 from conformance.pack.protobuf import tag, varint
 from conformance.reference import quiet
 from conformance.reference.graph import Array, Graph, embedded, sources
+from conformance.runtimes.onnx import operations as operations
+from conformance.runtimes.onnx import run as run
 
 LARGE = 32 << 20
 
@@ -90,43 +91,3 @@ def _images(graph: Graph, tensors: list[str]) -> list[str]:
     with tf.Graph().as_default() as inferred:
         tf.import_graph_def(graph.definition, name="")
     return [name for name in tensors if inferred.get_tensor_by_name(name).shape.rank == 4]
-
-
-def operations(path: Path) -> list[tuple[str, str, str]]:
-    """Return (tensor, operation's name, ONNX's type of it) of what each operation gives."""
-    import onnx
-
-    return [(node.output[0], node.name, node.op_type) for node in onnx.load(str(path)).graph.node]
-
-
-def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], dict[str, Array]]]:
-    """Yield, image by image, the outputs, NHWC, and, if asked for, {inner tensor: value}.
-
-    images: float32 NHWC. By ONNX Runtime, which is kept from rewriting the graph.
-    """
-    import onnx
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 2
-    model = onnx.load(str(path))
-    results = [output.name for output in model.graph.output]
-    names = [node.output[0] for node in model.graph.node]
-    if inner:
-        del model.graph.output[:]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    given = session.get_inputs()[0]
-    channels_first = len(given.shape) == 4
-    for image in images:
-        blob = image[None].transpose(0, 3, 1, 2) if channels_first else image[None]
-        wanted = list(dict.fromkeys([*results, *(names if inner else ())]))
-        found = session.run(wanted, {given.name: np.ascontiguousarray(blob)})
-        values: dict[str, Any] = dict(zip(wanted, found))
-        yield [_channels_last(values[name]) for name in results], values if inner else {}
-
-
-def _channels_last(value: Any) -> Any:
-    return value.transpose(0, 2, 3, 1) if value.ndim == 4 else value

@@ -1,16 +1,16 @@
-"""A frozen graph as a TFLite file, by TensorFlow's own converter, and what its interpreter says."""
+"""A frozen graph as a TFLite file, by TensorFlow's own converter."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from conformance.reference import quiet
-from conformance.reference.graph import Array, Graph, embedded
+from conformance.reference.graph import Graph, embedded
+from conformance.runtimes.tflite import ends
+from conformance.runtimes.tflite import operations as operations
+from conformance.runtimes.tflite import run as run
 
 
 def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
@@ -34,42 +34,4 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
         function = tf.function(classify).get_concrete_function(spec)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         path.write_bytes(converter.convert())
-    interpreter = _interpreter(path, keep=False)
-    ends = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    return ends[0]["name"], ends[1]["name"]
-
-
-def operations(path: Path) -> list[tuple[str, str, str]]:
-    """Return (tensor, operation's name, TFLite's type of it) of each operation; none has a name."""
-    interpreter = _interpreter(path, keep=False)
-    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    return [(names[op["outputs"][0]], "", op["op_name"]) for op in interpreter._get_ops_details()]
-
-
-def run(path: Path, images: Array, inner: bool) -> Iterator[tuple[list[Array], dict[str, Array]]]:
-    """Yield, image by image, the outputs, NHWC, and, if asked for, {inner tensor: value}.
-
-    images: float32 NHWC. By TensorFlow's interpreter, its own kernels: no delegate fuses anything.
-    """
-    interpreter = _interpreter(path, keep=inner)
-    interpreter.allocate_tensors()
-    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    given = [op["outputs"][0] for op in interpreter._get_ops_details()] if inner else []
-    results = [detail["index"] for detail in interpreter.get_output_details()]
-    for image in images:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
-        interpreter.invoke()
-        values = {names[index]: np.array(interpreter.get_tensor(index)) for index in given}
-        yield [np.array(interpreter.get_tensor(index)) for index in results], values
-
-
-def _interpreter(path: Path, keep: bool) -> tf.lite.Interpreter:
-    resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    with warnings.catch_warnings(), quiet():
-        warnings.simplefilter("ignore")  # it is to move to a package of its own
-        return tf.lite.Interpreter(
-            str(path),
-            experimental_op_resolver_type=resolver,
-            experimental_preserve_all_tensors=keep,
-            num_threads=2,
-        )
+    return ends(path)

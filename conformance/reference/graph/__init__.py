@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -13,6 +13,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
+from conformance.pack.heads import Head as Head
+from conformance.pack.heads import heads_of as heads_of
 from conformance.pack.protobuf import message_field, tag, varint
 
 Array = NDArray[Any]
@@ -24,27 +26,6 @@ INT32, INT64 = tf.int32.as_datatype_enum, tf.int64.as_datatype_enum
 
 # Constants of more bytes than this are kept out of the protobuf messages (read_graph).
 LARGE = 4096
-
-
-@dataclass(frozen=True)
-class Head:
-    """One output of a graph.
-
-    name: what its author calls it. output: the node whose value it is. logits: the node before the
-    softmax or sigmoid, elsewhere the same node. kind: "softmax", "sigmoid" or "values". shape: of
-    one image's output, NHWC.
-    """
-
-    name: str
-    output: str
-    logits: str
-    kind: str
-    shape: tuple[int, ...]
-
-
-def heads_of(entries: Sequence[dict[str, Any]]) -> tuple[Head, ...]:
-    """Return the outputs that a pack's manifest describes in `entries`."""
-    return tuple(Head(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from conformance.reference.graph import (
     with_nodes,
 )
 
+from .rewrites import REWRITES, rewrite
 from .session import fetch, open_session
 
 
@@ -42,11 +43,12 @@ class _Pass:
     apply: Callable[[Graph, list[str]], Graph]
 
 
-def apply_passes(graph: Graph) -> tuple[Graph, list[AppliedPass]]:
+def apply_passes(graph: Graph, rewritten: bool = False) -> tuple[Graph, list[AppliedPass]]:
     """Return the graph after all passes, in order, and those that found something to do.
 
     A pass keeps name and value of every node it leaves, so that a node of the new graph which
-    depends on the input is found in the old one.
+    depends on the input is found in the old one. rewritten: put what OpenCV fails at in other words
+    too, see rewrites.py.
     """
     applied = []
     for step in PASSES:
@@ -54,6 +56,10 @@ def apply_passes(graph: Graph) -> tuple[Graph, list[AppliedPass]]:
         if nodes:
             graph = step.apply(graph, nodes)
             applied.append(AppliedPass(step.apply.__name__, step.found, len(nodes)))
+    for change in REWRITES if rewritten else ():
+        graph, places = rewrite(graph, change)
+        if places:
+            applied.append(AppliedPass(change.name, change.found, places))
     return graph, applied
 
 

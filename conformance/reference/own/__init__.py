@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from conformance.errors import ConformanceError
-from conformance.own_models import OwnModel, check_format
+from conformance.own_models import OwnModel, Shape, check_format, image_shape
+from conformance.pack.heads import head_note
 from conformance.reference import first_line
 from conformance.reference.freeze import Traced, freeze_raw, trace
 from conformance.reference.graph import (
@@ -32,11 +32,6 @@ from conformance.reference.oracle import REFUSED
 
 from .graphs import checked_input, find_outputs, import_graph, read_definition
 from .keras import load_keras
-
-# Height and width of the images where the model takes any and nobody said: ImageNet's usual size.
-DEFAULT_SIDE = 224
-
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ def load_own(own: OwnModel) -> Subject:
 
 def _from_keras(own: OwnModel, path: Path) -> Subject:
     model = load_keras(path)
-    shape, notes = _image_shape(own, [*model.inputs[0].shape[1:]])
+    shape, notes = image_shape(own, [*model.inputs[0].shape[1:]])
     size = (shape[0], shape[1])
     with explained(own.name, f"on images of {size[0]} x {size[1]}"):
         traced = trace(model, size)
@@ -108,7 +103,7 @@ def _from_keras(own: OwnModel, path: Path) -> Subject:
         lambda target: freeze_raw(model, target, size),
         shape,
         None,
-        [*notes, *_head_notes(traced.graph.heads)],
+        [*notes, *map(head_note, traced.graph.heads)],
     )
 
 
@@ -123,7 +118,7 @@ def _from_saved_model(own: OwnModel, path: Path) -> Subject:
         raise ConformanceError(
             f"input {name!r} is {spec.dtype.name} {spec.shape}: expected float32 images, NHWC"
         )
-    shape, notes = _image_shape(own, spec.shape.as_list()[1:])
+    shape, notes = image_shape(own, spec.shape.as_list()[1:])
     images = tf.TensorSpec([spec.shape[0], *shape], tf.float32, name="input")
 
     def call(image: Any) -> Any:
@@ -179,7 +174,7 @@ def _of_definition(
     image, dimensions = checked_input(definition, outputs.values())
     more: list[str] = []
     if shape is None:
-        shape, more = _image_shape(own, dimensions[1:])
+        shape, more = image_shape(own, dimensions[1:])
     batch = dimensions[0] if dimensions[0] and dimensions[0] > 0 else None
     if batch not in (None, 1):
         raise ConformanceError(
@@ -198,7 +193,7 @@ def _of_definition(
         target.write_bytes(definition.SerializeToString())
         return graph
 
-    all_notes = [*notes, *more, *_head_notes(heads)]
+    all_notes = [*notes, *more, *map(head_note, heads)]
     return Subject(Traced(graph, _function(definition, graph)), eager, raw, shape, batch, all_notes)
 
 
@@ -213,39 +208,3 @@ def _function(definition: Any, graph: Graph) -> Callable[[Any], Sequence[Any]]:
     whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
     pruned = whole.prune(f"{graph.input}:0", [f"{node}:0" for node in results_of(graph.heads)])
     return lambda images: list(pruned(images))
-
-
-def _image_shape(own: OwnModel, dimensions: Sequence[Optional[int]]) -> tuple[Shape, list[str]]:
-    """Return height, width and channels, and what was decided about them."""
-    if len(dimensions) != 3 or dimensions[2] not in (1, 3):
-        raise ConformanceError(
-            f"takes input of the shape {[None, *dimensions]}: expected images, NHWC, of 3 channels "
-            "(RGB or BGR) or 1 (grey)"
-        )
-    wanted = own.size or (DEFAULT_SIDE, DEFAULT_SIDE)
-    height, width = (given or side for given, side in zip(dimensions, wanted))
-    if own.size not in (None, (height, width)):
-        raise ConformanceError(
-            f"takes images of {height} x {width} only: leave --model-size {own.size[0]} "  # type: ignore[index]
-            f"{own.size[1]} out"  # type: ignore[index]
-        )
-    notes = []
-    if own.size is None and None in dimensions[:2]:
-        notes = [f"takes images of any size: judged at {height} x {width} (--model-size)"]
-    return (height, width, int(dimensions[2] or 3)), notes
-
-
-def _head_notes(heads: Sequence[Head]) -> list[str]:
-    return [_head_note(head) for head in heads]
-
-
-def _head_note(head: Head) -> str:
-    count = int(np.prod(head.shape))
-    if head.kind == "softmax":
-        return f"output {head.name!r}: a softmax of {count} classes"
-    shape = " x ".join(map(str, head.shape))
-    values = f"output {head.name!r}: {shape} value{'s' if count > 1 else ''}"
-    how = "their distance itself is judged, against the noise floor"
-    if head.kind == "sigmoid":
-        return f"{values} of a sigmoid, which need not sum to 1; {how}"
-    return f"{values}, no softmax; {how}"

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from conformance.inputs.images import calibration_inputs
 from conformance.inputs.preprocessing import MODES
 from conformance.models import ModelSpec
-from conformance.reference.images import calibration_inputs
 
 from .files import imagenet_model, load_weights
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from conformance.inputs.images import check_inputs
 from conformance.models import ModelSpec, get_model
-from conformance.reference.images import check_inputs
 from conformance.reference.weights import build_model
 
 MIN_CLASSES = 6

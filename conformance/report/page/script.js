@@ -40,7 +40,7 @@ function applyFilter() {
   for (const element of document.querySelectorAll("[data-model],[data-version],[data-versions],[data-operation]")) {
     const { model, version, versions, engine } = element.dataset;
     const fine = troubled && element.tagName === "TR" && element.dataset.trouble === undefined &&
-      element.closest("#verdicts .heat, #operations .heat");
+      element.closest("#verdicts .heat, #routes .routes, #operations .heat");
     element.hidden = fine || !matches({ model, version: versions ?? version, engine });
   }
   const models = page.models.filter((model) => matches({ model })).length;
@@ -159,7 +159,7 @@ function worstLayers(layers) {
   return table("The layers that use most of what is allowed", heads, worst.map(row));
 }
 
-const FIGURES = ["observed", "noise floor", "allowed"];
+const FIGURES = ["observed", "noise floor", "allowed", "L1 to float64", "L1 / noise", "ms"];
 
 function table(caption, heads, rows) {
   const cells = (row) => row.map((cell) => (cell.tagName === "TH" || cell.tagName === "TD")
@@ -241,6 +241,32 @@ function showCell(index, model) {
   get("cases").scrollTop = 0;
 }
 
+// The routes of a cell: which conform, how near and how fast each is, what is wrong with the others.
+const STATES = { "conforms": "passed", "conforms, one image at a time": "single", "does not conform": "failed" };
+
+function routeRow(row, model) {
+  const [title, state, deviation, noise, ms, column, bad, reason] = row;
+  const text = (place) => (place === null ? "" : page.texts[place]);
+  const figures = [figure(deviation ?? undefined), deviation !== null && noise ? figure(deviation / noise) : "-", figure(ms ?? undefined)];
+  const cases = node("a", { href: `#c${column}/${model}` }, bad ? `${bad} not passed` : "all passed");
+  const why = node("div", { class: "small" }, text(reason).split("\n")[0]);
+  return [node("th", { scope: "row", class: "route" }, text(title)),
+    node("span", { class: `mark ${STATES[text(state)] ?? "not-run"}`, "aria-hidden": "true" }, { failed: "✗", passed: "✓", single: "✓" }[STATES[text(state)]] ?? "-"),
+    text(state), ...figures.map((one) => node("td", { class: "n" }, one)), node("td", {}, cases, reason === null ? "" : why)];
+}
+
+function showRoutes(number, place, model) {
+  const shown = page.routes[number], rows = shown?.rows[model]?.[place];
+  if (!rows) return;
+  get("cases-heading").textContent =
+    [`${model} on OpenCV ${shown.versions[place]}: routes`, shown.name].filter(Boolean).join(", ");
+  const heads = ["route", "", "verdict", "L1 to float64", "L1 / noise", "ms", "cases"];
+  get("cases-body").replaceChildren(table("L1: median input; ms: median of the forwards made while judging", heads,
+    rows.map((row) => routeRow(row, model))));
+  if (!get("cases").open) get("cases").showModal();
+  get("cases").scrollTop = 0;
+}
+
 // The findings of an operation's cell, copied from the list below the tables.
 function showFindings(cell) {
   const [, place, operation] = /^#o([\d.]+)\/(.+)$/.exec(cell.hash);
@@ -269,16 +295,18 @@ function showFinding(finding) {
 function followHash() {
   const hash = decodeURIComponent(location.hash);
   const [, index, model] = /^#c(\d+)\/(.+)$/.exec(hash) ?? [];
+  const [, number, place, routed] = /^#r(\d+)\.(\d+)\/(.+)$/.exec(hash) ?? [];
   const cell = hash.startsWith("#o") && document.querySelector(`a[href="${CSS.escape(hash)}"]`);
   const finding = hash.startsWith("#f-") && get(hash.slice(1));
   if (model) showCell(Number(index), model);
+  else if (routed) showRoutes(Number(number), Number(place), routed);
   else if (cell) showFindings(cell);
   else if (finding) showFinding(finding);
   else if (get("cases").open) get("cases").close();
 }
 
 get("cases").addEventListener("close", () => {
-  if (/^#[co]\d/.test(location.hash)) history.replaceState(null, "", location.pathname + location.search);
+  if (/^#[cor]\d/.test(location.hash)) history.replaceState(null, "", location.pathname + location.search);
 });
 get("cases").addEventListener("click", (event) => {
   if (event.target === get("cases")) get("cases").close();
