@@ -291,7 +291,7 @@ def run_cut(session: Session, cv2: Any) -> None:
             value = value_of.get(node, node)
             with layers.open_cut(cv2, session.graph, session.config, value) as part:
                 for index, image in enumerate(single_images(session.images[SAMPLED])):
-                    samples.add(index, node, net.forward(part, image))
+                    samples.add(index, node, net.forward(part, image, session.layout))
         found = {node: samples.samples[node] for node in nodes if node not in samples.wrong}
         session.save("layers", **numbered(found))
         session.report.update(
