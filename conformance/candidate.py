@@ -38,7 +38,8 @@ class RunConfig:
 
     importer: one of pack/formats.py. engine: "classic", or "new" (OpenCV 5). backend,
     target: the ends of OpenCV's constants in lower case, such as "opencv" for DNN_BACKEND_OPENCV
-    and "cpu_fp16" for DNN_TARGET_CPU_FP16. layers: read every layer too.
+    and "cpu_fp16" for DNN_TARGET_CPU_FP16. layers: read every layer too. cut: read these nodes
+    instead, each by itself, so that what stands before it is fused as the user has it.
     """
 
     importer: str = "tensorflow"
@@ -49,6 +50,7 @@ class RunConfig:
     fusion: Optional[bool] = None
     threads: Optional[int] = None
     layers: bool = False
+    cut: Optional[tuple[str, ...]] = None
 
     @property
     def variant(self) -> str:

@@ -78,7 +78,7 @@ def _trials(
     rewrites: Optional[Sequence[str]] = None
     for graph in (PLAIN, REWRITTEN):
         if graph == REWRITTEN and rewrites == []:
-            print(f"no rewrite fits the graph of {name}")
+            print("  no rewrite fits the graph")
             return
         session = Session(
             choices_of(
@@ -99,7 +99,7 @@ def _trials(
         if graph == PLAIN:
             print(f"{name}, routes to OpenCV {session.capability['version']}:", flush=True)
         without: set[str] = set()  # importers for which there is no file
-        for route in routes(graph, session.importers, session.engines):
+        for route in routes(graph, session.importers_of(name), session.engines):
             if route.importer in without:
                 continue
             trial = try_route(session, name, route, defects, _progress)

@@ -112,9 +112,9 @@ def _route(
 def _script(trial: Trial, pack: Pack, opencv: dict[str, Any], file: str, labelled: bool) -> str:
     """Return run.py."""
     route, settings = trial.route, pack.preprocessing()
-    # The engine that OpenCV takes by itself needs no word.
-    chosen = route.engine == opencv["engines"][-1]
-    constants = {} if chosen else opencv["engine_constants"]
+    # The engine that OpenCV takes by itself, the last one, needs no word.
+    own_choice = route.engine == opencv["engines"][-1]
+    constants = {} if own_choice else opencv["engine_constants"]
     lines = [
         f'"""Classifies a picture with {pack.model}: python {SCRIPT} picture.jpg',
         "",

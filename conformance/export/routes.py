@@ -11,7 +11,7 @@ from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.generated.defects import Defect
 from conformance.generated.outcomes import SINGLE
-from conformance.pack.conversion import Conversion, find_conversion
+from conformance.pack.conversion import Conversion
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
 from conformance.pack.request import GRAPHS
@@ -104,9 +104,10 @@ def try_route(
     try:
         pack = session.pack(model)
         session.check_conversion(pack, route.importer)
+        as_it_is = pack.manifest.importer == route.importer
+        conversion = None if as_it_is else session.conversion(pack, route.importer)
     except ConformanceError as error:
         return Trial(route, [_first_line(session.build_failures.get(model) or str(error))])
-    conversion = find_conversion(pack, route.importer) if route.importer in FORMATS else None
     file = conversion.model_path if conversion else pack.graph_path
     trial = Trial(route, pack=pack, file=file)
     if conversion is not None:

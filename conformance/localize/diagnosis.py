@@ -23,6 +23,8 @@ from conformance.verdict.checks import (
 from conformance.verdict.judge import Sides
 from conformance.verdict.nodes import describe, first_bad
 
+from .cutting import first_fused
+
 
 def diagnose(session: Session, pack: Pack, config: RunConfig) -> list[str]:
     """Return in words where a run that fails leaves the noise, and what makes that vanish."""
@@ -87,6 +89,9 @@ def _blamed(session: Session, pack: Pack, run: CandidateRun) -> Iterator[str]:
         first = first_bad(nodes)
         state = describe(first, nodes) if first else _all_well(run.config)
         yield f"on {focused.manifest.inputs[0]!r} {state}"
+    fused = first_fused(session, focused, alone) if _vanishes(session, focused, alone) else None
+    if fused:
+        yield str(fused)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -100,19 +105,33 @@ def _all_well(config: RunConfig) -> str:
 
 def _tapped(session: Session, pack: Pack, run: CandidateRun) -> Iterator[str]:
     """Tell whether the (first) outputs stray as far while the layers are read."""
+    vanishes = _vanishes(session, pack, run)
+    if vanishes is not None:
+        state, shift = (
+            "vanishes" if vanishes else "stays",
+            run.of_head(0, pack.output_shape).tap_shift,
+        )
+        yield (
+            f"the deviation of the outputs {state} while all layers are read, which moves the "
+            f"outputs by {shift:.2g}"
+        )
+
+
+def _vanishes(session: Session, pack: Pack, run: CandidateRun) -> Optional[bool]:
+    """Return whether the (first) outputs stray no longer while the layers are read.
+
+    None where they do not stray on the inputs SAMPLED, or were not read.
+    """
     run, first = run.of_head(0, pack.output_shape), outputs_of(pack, run)[0]
     if run.tapped is None or run.outputs is None or run.tapped.shape[1:] != run.outputs.shape[1:]:
-        return
+        return None
     names, truth = pack.manifest.inputs[SAMPLED], pack.load("outputs_f64")[SAMPLED]
     allowance = session.limits.allow(pack, run.config, first.metric("softmax_l1_sum")).of(SAMPLED)
     plain, tapped = (
         judge.judge_distance(Sides(names, outputs, truth), allowance)
         for outputs in (run.outputs[SAMPLED], run.tapped)
     )
-    if not plain.passed:
-        state = "vanishes" if tapped.passed else "stays"
-        shift = f"which moves the outputs by {run.tap_shift:.2g}"
-        yield f"the deviation of the outputs {state} while all layers are read, {shift}"
+    return None if plain.passed else tapped.passed
 
 
 _WINOGRAD_OFF = "--winograd off"

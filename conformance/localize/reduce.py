@@ -183,7 +183,7 @@ def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
         )
     from conformance.reference.reduce import node_that_uses  # reads the graph
 
-    named = _graph_node(session, pack, run)
+    named = graph_node(pack, run)
     found_named = node_that_uses(pack.graph_path, pack.manifest.tensors, named)
     if found_named is not None:
         return NodeDeviation(*found_named, (), None, None, 0.0, 0.0)
@@ -193,10 +193,10 @@ def _target(session: Session, pack: Pack, run: CandidateRun) -> NodeDeviation:
     )
 
 
-def _graph_node(session: Session, pack: Pack, run: CandidateRun) -> str:
+def graph_node(pack: Pack, run: CandidateRun) -> str:
     """Return the frozen graph's name of the node that OpenCV's error names, "" if it names none."""
     named = run.failure.node if run.failure and run.failure.node else ""
-    if run.config.importer not in FORMATS:
+    if not named or run.config.importer not in FORMATS:
         return named
     for entry in require_conversion(pack, run.config.importer).manifest.tensors:
         if named.split("!")[-1] in (entry["tensor"], entry["layer"]):

@@ -125,6 +125,10 @@ def run(session: Session) -> None:
         session.subject = net.Subject(session.model, session.config, cv2.__version__)
         session.report["version"] = cv2.__version__
     candidate, held = run_plain(session, cv2)
+    if session.config.cut:
+        del candidate
+        run_cut(session, cv2)
+        return
     wanted = any(head["logits"] for head in session.heads)
     if session.config.engine == "new":
         # It reads the graph again for each tap; two nets of vgg19 would take over 3 GiB. As what it
@@ -249,8 +253,8 @@ def by_head(name: str, wanted: list[str], read: dict[str, list[Array]]) -> dict[
 def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
     """Read every layer on the inputs SAMPLED, and the outputs as they then are."""
     with session.stage("layers"):
-        outputs = session.layers_of("output", held, required=False)
-        logits = session.layers_of("logits", held)
+        # Where there is no layer of one, the others are read all the same; run_logits tells of it.
+        outputs, logits = (session.layers_of(n, held, required=False) for n in ("output", "logits"))
         samples = layers.LayerSamples(session.entries)
         read: dict[str, list[Array]] = {name: [] for name in (*outputs, *logits) if name}
         for names in layers.in_portions(held, session.entries):
@@ -275,6 +279,25 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
         session.save("layers", **by_head("outputs", outputs, read), **numbered(found))
         session.report.update(
             carriers=held, layers_absent=missing, layers_wrong=samples.wrong, sampled=list(found)
+        )
+
+
+def run_cut(session: Session, cv2: Any) -> None:
+    """Read some nodes on the inputs SAMPLED, each from the part of the network that ends in it."""
+    with session.stage("layers"):
+        value_of = {entry["node"]: entry["tensor"] for entry in session.converted}
+        samples, nodes = layers.LayerSamples(session.entries), session.config.cut or ()
+        for node in nodes:
+            value = value_of.get(node, node)
+            with layers.open_cut(cv2, session.graph, session.config, value) as part:
+                for index, image in enumerate(single_images(session.images[SAMPLED])):
+                    samples.add(index, node, net.forward(part, image, session.layout))
+        found = {node: samples.samples[node] for node in nodes if node not in samples.wrong}
+        session.save("layers", **numbered(found))
+        session.report.update(
+            carriers={value_of.get(node, node): node for node in nodes},
+            layers_wrong=samples.wrong,
+            sampled=list(found),
         )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Optional
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from conformance.candidate import Array, RunConfig
 from conformance.pack.sampling import node_seed, sample_positions, within
 
+from .importers import IMPORTERS
 from .importers.converted import Entry
 from .net import configure, read, set_fusion, to_blob
 
@@ -126,6 +129,20 @@ def tap_outputs(cv2: Any, graph: Path, config: RunConfig, names: Sequence[str], 
     if not set(names) <= set(net.getUnconnectedOutLayersNames()):
         net = read(cv2, graph, config, extra=names)
     return Tap(net, names, net.getUnconnectedOutLayersNames())
+
+
+@contextmanager
+def open_cut(cv2: Any, graph: Path, config: RunConfig, value: str) -> Iterator[Any]:
+    """Give a net of what of the file gives `value`: a tensor of it, or a node of the frozen graph.
+
+    All that is left is fused as it is in the whole network.
+    """
+    with TemporaryDirectory(prefix="opencv-conformance-") as folder:
+        part = Path(folder, graph.name)
+        IMPORTERS[config.importer].write_cut(graph, value, part)
+        net = read(cv2, part, config)
+        configure(cv2, net, config)
+        yield net
 
 
 class LayerSamples:

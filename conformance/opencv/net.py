@@ -220,7 +220,7 @@ def to_blob(images: Array, layout: str = "NCHW") -> Array:
     )
 
 
-def forward(net: Any, images: Array) -> Array:
+def forward(net: Any, images: Array, layout: str = "NCHW") -> Array:
     """Run NHWC images through the whole net; return a copy of its output as OpenCV shaped it."""
-    net.setInput(to_blob(images))
+    net.setInput(to_blob(images, layout))
     return np.array(net.forward())

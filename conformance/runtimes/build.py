@@ -119,6 +119,7 @@ class _Builder:
         }
         heads, source = self._answer(runtime, file, inputs)
         manifest.heads = [asdict(head) for head in heads]
+        manifest.rewrites = []  # the file is judged as it stands
         first = heads[0]
         manifest.tensors = {
             "input": file.input.name,

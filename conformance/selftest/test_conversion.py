@@ -80,11 +80,25 @@ def runs(pack: Pack) -> list[CandidateRun]:
     ]
 
 
+def test_lost_tensor_is_folded_into_the_next_one_of_the_file() -> None:
+    """A node that OpenCV gives no layer is spoken for by the next that the file has a tensor of."""
+    inputs = {"product": ["x"], "bias": ["product"], "sum": ["bias"], "lost": ["sum"]}
+    entries = [{"node": node, "op": "Op", "inputs": names} for node, names in inputs.items()]
+    tensors = [{"tensor": node, "node": node} for node in ("product", "sum", "lost")]
+    reasons = READERS["onnx"].absent({"sum": "sum"}, entries, tensors)
+    assert reasons == {
+        "product": "Op is folded into sum",
+        "bias": "Op is folded into another operation of the file",
+        "lost": "OpenCV makes no layer of this Op",
+    }
+
+
 def test_every_importer_has_what_the_tables_promise() -> None:
     """Each name of pack/formats.py has its module on both sides, with the names that are used."""
     assert list(READERS) == ["tensorflow", *IMPORTERS]
     for module in READERS.values():
-        assert {"READER", "BEFORE_ENGINE", "read", "carriers", "absent"} <= set(dir(module))
+        names = {"READER", "BEFORE_ENGINE", "read", "write_cut", "carriers", "absent"}
+        assert names <= set(dir(module))
     assert list(formats.CONVERTERS) == list(IMPORTERS)
     for module in formats.CONVERTERS.values():
         assert {"convert", "operations", "run"} <= set(dir(module))

@@ -23,13 +23,17 @@ from conformance.faults.call import CALL_KINDS, call_faults
 from conformance.faults.command import read, report
 from conformance.faults.graph import KINDS, generator, graph_faults, value_of, with_value
 from conformance.faults.outcome import Outcome
-from conformance.faults.run import beyond_opencv_limits, top1_differs
+from conformance.faults.run import Bench, _graph_outcomes, beyond_opencv_limits, top1_differs
 from conformance.fixtures import fixture_path
 from conformance.inputs.images import CHECK_PHOTOS, load_photo
 from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
-from conformance.reference.graph import Graph
+from conformance.reference.formats import build_conversion
+from conformance.reference.graph import Graph, read_graph
 from conformance.reference.oracle import REFUSED, run
+from conformance.session import Choices, Session
+
+from .tiny import tiny_pack
 
 CLASSES = 1000
 
@@ -193,6 +197,31 @@ def test_quick_faults_are_all_caught(mobilenet_packs: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "ours 0" in done.stdout
     assert "MISSED" not in done.stdout
+
+
+def test_faults_go_through_another_importers_file(tmp_path: Path) -> None:
+    """A faulty graph is converted to ONNX and judged by the right pack: caught, and localised."""
+    pytest.importorskip("tf2onnx")
+    pack = tiny_pack(tmp_path)
+    build_conversion(pack, "onnx")
+    session = Session(Choices(tmp_path, importers=["onnx"], engines=["default"]))
+    graph = read_graph(pack.graph_path, pack.manifest.tensors)
+    truth = run(graph, pack.load("inputs"), "float64").outputs
+    bench = Bench(session, pack, session.variants()[0], graph, truth)
+    kinds = "constant x (1 + 1e-2)", "kernel flipped", "softmax omitted"
+    faults = [fault for fault in graph_faults(graph, "tiny", 1) if fault.kind in kinds]
+    outcomes = list(_graph_outcomes(bench, faults))
+    assert [outcome.kind for outcome in outcomes] == list(kinds)
+    assert all(one.ours and one.localised and not one.equivalent for one in outcomes), outcomes
+
+
+def test_several_importers_at_once_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Faults are counted for one way to read them: two importers are an error that says so."""
+    asked = ["faults", "mobilenet", "--importer", "tensorflow,onnx", "--packs", str(tmp_path)]
+    assert main(asked) == 2
+    assert "give one of each" in capsys.readouterr().err
 
 
 def test_faults_in_generated_models(capsys: pytest.CaptureFixture[str]) -> None:

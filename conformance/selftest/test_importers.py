@@ -23,7 +23,7 @@ from conformance.localize.reduce import write_reproducer
 from conformance.opencv.capability import probe_in_child
 from conformance.pack.conversion import write_conversion
 from conformance.pack.format import Pack
-from conformance.pack.formats import FORMATS
+from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.plugin.header import header
 from conformance.reference import formats
 from conformance.reference.formats import build_conversion
@@ -115,10 +115,10 @@ def test_importers_are_not_compared(results: dict[str, Results]) -> None:
     assert sorted(group.setup["importer"] for group in groups) == ["onnx", "tensorflow", "tflite"]
 
 
-def lacking(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Have OpenCV's probe say that it has no such importer, as that of an old version does."""
+def lacking(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Have OpenCV's probe say that it has no such importers, as that of an old version does."""
     found = probe_in_child()
-    have = [importer for importer in found["importers"] if importer != name]
+    have = [importer for importer in found["importers"] if importer not in names]
     changed = {**found, "version": "4.6.0", "importers": have}
     monkeypatch.setattr(session_module, "probe_in_child", lambda: changed)
 
@@ -132,6 +132,33 @@ def test_importer_that_opencv_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     alone = Session(Choices(tmp_path, importers=["tflite"]))
     with pytest.raises(ConformanceError, match="has no importer 'tflite'; it offers: tensorflow"):
         alone.variants()
+
+
+@pytest.mark.parametrize(
+    ("gone", "taken"),
+    [((), "tensorflow"), (("tensorflow",), "onnx"), (("tensorflow", "onnx"), "tflite")],
+)
+def test_importer_that_is_taken_where_none_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: tuple[str, ...], taken: str
+) -> None:
+    """TensorFlow's, else ONNX's, else TFLite's; the header says what is missed, ids what ran."""
+    lacking(monkeypatch, *gone)
+    session = Session(Choices(tmp_path))
+    assert session.importers == [taken]
+    said = [line for line in header(session) if "has no importer" in line]
+    assert said == [
+        f"conformance: OpenCV 4.6.0 has no importer {name}: {taken} is judged" for name in gone
+    ]
+    config = session.variants()[0]
+    assert config.variant.startswith(f"{taken}-") == bool(gone)
+    assert ("--importer" in localize_command(session, MODEL, config)) == bool(gone)
+
+
+def test_opencv_that_reads_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OpenCV without any of the importers is an error that says so."""
+    lacking(monkeypatch, *IMPORTERS)
+    with pytest.raises(ConformanceError, match="has no importer 'tensorflow'; it offers: none"):
+        Session(Choices(tmp_path)).variants()
 
 
 def test_pack_without_conversion_says_what_to_run(

@@ -55,8 +55,8 @@ class Limits:
     ) -> Allowance:
         """Return what a node with these samples, [1, S], may stray. step: its scale, if it has one.
 
-        The classic engine reads nodes without Winograd convolution unless it was switched on; the
-        new one with it, where the graph has a convolution that could run so.
+        The classic engine reads all nodes without Winograd convolution unless it was switched on;
+        the new one, and a network that is cut, with it where the graph has a convolution for it.
         """
         ran = _winograd(pack, config)
         allowance = allow(
@@ -67,7 +67,7 @@ class Limits:
             model=pack.model,
             opencv=self.opencv,
             engine=config.engine,
-            winograd=ran if config.engine == "new" else bool(ran),
+            winograd=ran if config.engine == "new" or config.cut else bool(ran),
             estimated=True,
         )
         return in_steps(allowance, step)

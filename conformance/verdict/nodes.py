@@ -231,14 +231,14 @@ def describe(node: NodeDeviation, nodes: Sequence[NodeDeviation]) -> str:
 
 def _of_inputs(node: NodeDeviation, nodes: Sequence[NodeDeviation]) -> str:
     by_name = {other.node: other for other in nodes}
-    sources = [by_name[name] for name in _held_sources(node, by_name)]
+    sources = [by_name[name] for name in held_sources(node, by_name)]
     if not sources:
         return "its input is the network's"
     worst = max(sources, key=lambda source: source.used)
     return f"its inputs by up to {worst.observed:.3g}, allowed {worst.allowed:.3g}"
 
 
-def _held_sources(node: NodeDeviation, by_name: Mapping[str, NodeDeviation]) -> list[str]:
+def held_sources(node: NodeDeviation, by_name: Mapping[str, NodeDeviation]) -> list[str]:
     """Return the nearest nodes before `node` that have a layer."""
     found: list[str] = []
     pending = [name for name in node.inputs if name in by_name]

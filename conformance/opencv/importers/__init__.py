@@ -6,6 +6,8 @@ Each module has these names:
 - BEFORE_ENGINE: that function's arguments between the file and an engine's number.
 - read(reader, path, engine, extra): the net. engine: the number in a list, empty where OpenCV has
   one engine only. extra: inner layers, or tensors of the file, that are to be outputs.
+- write_cut(file, value, path): write the part of a file that gives a value, the only output then.
+  value: a tensor of the file, or a node of the frozen graph.
 - carriers(names, entries, tensors, engine): {OpenCV layer: graph node whose value it holds}. names:
   from ``net.getLayerNames()`` before anything ran. entries: the pack's "layers", in topological
   order, each {"node", "op", "inputs"}. tensors: those of the conversion's manifest. A layer is left

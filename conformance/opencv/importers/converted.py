@@ -1,4 +1,4 @@
-"""Common to the importers of a file that was converted from the frozen graph.
+"""Common to the importers, most of it to those of a file converted from the frozen graph.
 
 The tensors of such a file are known to equal nodes of the graph (pack/conversion.py); here they are
 found again among OpenCV's layers. OpenCV 5's new engine hands out nothing but a model's outputs,
@@ -33,6 +33,24 @@ def read_with(
         tapped = Path(folder, path.name)
         write_tapped(path, extra, tapped)
         return reader(str(tapped), *engine)
+
+
+def needed_for(wanted: str, operations: Sequence[tuple[Sequence[str], Sequence[str]]]) -> set[int]:
+    """Return the places of the operations that the value `wanted` is made by.
+
+    operations: the names of what each takes and gives. Raises ValueError where none gives `wanted`.
+    """
+    made = {name: at for at, (_, given) in enumerate(operations) for name in given}
+    if wanted not in made:
+        raise ValueError(f"no operation of the file gives {wanted!r}")
+    found: set[int] = set()
+    pending = [wanted]
+    while pending:
+        at = made.get(pending.pop())
+        if at is not None and at not in found:
+            found.add(at)
+            pending += operations[at][0]
+    return found
 
 
 def carriers_by(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from conformance.pack.protobuf import message_field
+from conformance.pack.protobuf import fields, message_field, tag, texts, varint
 
-from .converted import Entry, Tensor, carriers_by, read_with
+from .converted import Entry, Tensor, carriers_by, needed_for, read_with
 from .converted import absent as absent
 
 READER = "readNetFromONNX"
@@ -19,6 +19,8 @@ BEFORE_ENGINE: tuple[str, ...] = ()
 _PREFIXES = ("onnx_node!", "")
 _UNNAMED = "onnx_node_output_0!"
 _FLOAT = 1  # onnx.TensorProto.FLOAT
+_GRAPH = 7  # field of ModelProto
+_NODE, _OUTPUT = 1, 12  # fields of GraphProto; a NodeProto has inputs and outputs in 1 and 2
 
 
 def carriers(
@@ -37,15 +39,41 @@ def write_tapped(model: Path, tensors: Sequence[str], path: Path) -> None:
     """Write the file with `tensors` as outputs besides its own to `path`.
 
     A ModelProto with a graph that has outputs only is appended: protobuf merges the two.
-    ModelProto.graph is field 7, GraphProto.output 12; OpenCV wants each to have a shape, and heeds
-    none that is unknown.
+    OpenCV wants each output to have a shape, and heeds none that is unknown.
     """
     shutil.copyfile(model, path)
+    with path.open("ab") as file:
+        file.write(_outputs(tensors))
+
+
+def _outputs(tensors: Sequence[str]) -> bytes:
     unknown = message_field(2, message_field(1, message_field(2, b"N")) * 4)
     kind = message_field(1, bytes([1 << 3, _FLOAT]) + unknown)
     values = (message_field(1, name.encode()) + message_field(2, kind) for name in tensors)
-    with path.open("ab") as file:
-        file.write(message_field(7, b"".join(message_field(12, value) for value in values)))
+    return message_field(_GRAPH, b"".join(message_field(_OUTPUT, value) for value in values))
+
+
+def write_cut(model: Path, tensor: str, path: Path) -> None:
+    """Write what of the file gives `tensor`, its only output then, to `path`.
+
+    Raises ValueError for a tensor that is not in the file.
+    """
+    whole = memoryview(model.read_bytes())
+    # A graph in several parts is one: protobuf merges them.
+    inside = [
+        field for number, graph, _ in fields(whole) if number == _GRAPH for field in fields(graph)
+    ]
+    nodes = [payload for number, payload, _ in inside if number == _NODE]
+    kept = needed_for(tensor, [(texts(node, 1), texts(node, 2)) for node in nodes])
+    with path.open("wb") as file:
+        file.writelines(field for number, _, field in fields(whole) if number != _GRAPH)
+        place = -1
+        for number, _, field in inside:
+            place += number == _NODE
+            if number != _OUTPUT and (number != _NODE or place in kept):
+                file.write(tag(_GRAPH) + varint(len(field)))
+                file.write(field)
+        file.write(_outputs([tensor]))
 
 
 read = partial(read_with, write_tapped)

@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-from .converted import Entry, Tensor
+from conformance.pack.protobuf import fields, texts
+
+from .converted import Entry, Tensor, needed_for
 
 READER = "readNetFromTensorflow"
 BEFORE_ENGINE: tuple[str, ...] = ("",)  # the file of a text graph
 # tf_importer.cpp: parseConvolution, parseMatMul, parseMul, parseDepthwiseConv2dNative.
+_NODE = 1  # field of GraphDef; a NodeDef has its name in 1 and its inputs in 3
 _FOLDED_SECOND = ("Add", "AddV2", "BiasAdd")
 
 
@@ -27,6 +30,27 @@ def read(
     """Return the net."""
     # extraOutputs of the classic engine make layers outputs too, which changes fusion.
     return reader(str(path), *((*BEFORE_ENGINE, *engine, list(extra)) if engine else ()))
+
+
+def write_cut(model: Path, node: str, path: Path) -> None:
+    """Write what of the frozen graph gives `node`, its last one then, to `path`.
+
+    Raises ValueError for a node that is not in the graph.
+    """
+    whole = memoryview(model.read_bytes())
+    nodes = [payload for number, payload, _ in fields(whole) if number == _NODE]
+    kept = needed_for(node, [(list(map(_source, texts(n, 3))), texts(n, 1)) for n in nodes])
+    place = -1
+    with path.open("wb") as file:
+        for number, _, field in fields(whole):
+            place += number == _NODE
+            if number != _NODE or place in kept:
+                file.write(field)
+
+
+def _source(operand: str) -> str:
+    """Return the node that an operand is of: "^node" is run before it, "node:1" another value."""
+    return operand.lstrip("^").split(":")[0]
 
 
 def carriers(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .converted import Entry, Tensor, carriers_by, read_with
+from .converted import Entry, Tensor, carriers_by, needed_for, read_with
 from .converted import absent as absent
 
 READER = "readNetFromTFLite"
@@ -67,9 +67,28 @@ def write_tapped(model: Path, tensors: Sequence[str], path: Path) -> None:
         file.write(old)
 
 
-def _front(old: bytes, names: Sequence[str]) -> bytes:
+def write_cut(model: Path, tensor: str, path: Path) -> None:
+    """Write what of the file gives `tensor`, its only output then, to `path`; see write_tapped."""
+    old = model.read_bytes()
+    with path.open("wb") as file:
+        file.write(_front(old, [tensor], cut=True))
+        file.write(old)
+
+
+def _needed(operators: Sequence[Any], number: int) -> list[Any]:
+    """Return the operators that the tensor of that number is made by."""
+    ends = [
+        [list(map(str, _numbers(o, n))) for n in (_OPERATOR_INPUTS, _OPERATOR_OUTPUTS)]
+        for o in operators
+    ]
+    kept = needed_for(str(number), [(taken, given) for taken, given in ends])
+    return [operator for place, operator in enumerate(operators) if place in kept]
+
+
+def _front(old: bytes, names: Sequence[str], cut: bool = False) -> bytes:
     """Return the tables and vectors that stand before the file `old`.
 
+    cut: leave out the operations that the one tensor of `names` does not need.
     A Builder counts offsets from its end, where `old` begins: what lies in `old` has negative ones.
     """
     # Imported by taps only: the environments of other OpenCVs may be without it.
@@ -93,7 +112,10 @@ def _front(old: bytes, names: Sequence[str]) -> bytes:
     ends = {_OPERATOR_INPUTS: constants[:1], _OPERATOR_OUTPUTS: [number_of[n] for n in names]}
     vectors = {n: front.CreateNumpyVector(np.array(end, np.int32)) for n, end in ends.items()}
     operator = _table(front, {_CODE: len(codes)}, vectors)
-    operators = _references(front, [*(-o.Pos for o in _tables(graph, _OPERATORS)), operator])
+    kept_operators = _tables(graph, _OPERATORS)
+    if cut:
+        kept_operators = _needed(kept_operators, number_of[names[0]])
+    operators = _references(front, [*(-o.Pos for o in kept_operators), operator])
     kept = {n: -graph.Indirect(_at(graph, n)) for n in (_TENSORS, _INPUTS, _OUTPUTS)}
     parts = {**kept, _OPERATORS: operators, _GRAPH_NAME: front.CreateString("main")}
     graphs = _references(front, [_table(front, {}, parts)])
@@ -130,6 +152,17 @@ def _number(table: Any, field: int) -> int:
     from flatbuffers.number_types import Uint32Flags
 
     return int(table.GetSlot(_slot(field), 0, Uint32Flags))
+
+
+def _numbers(table: Any, field: int) -> list[int]:
+    """Return a vector of int32, empty where the table has none."""
+    from flatbuffers.number_types import Int32Flags
+
+    offset = table.Offset(_slot(field))
+    if not offset:
+        return []
+    first = table.Vector(offset)
+    return [int(table.Get(Int32Flags, first + 4 * n)) for n in range(table.VectorLen(offset))]
 
 
 def _tables(table: Any, field: int) -> list[Any]:

@@ -173,7 +173,7 @@ def _write_erfc(graph: Graph, match: Match) -> tuple[list[Any], dict[str, Array]
 
 
 def _is_group_normalization(graph: Graph, match: Match) -> bool:
-    if not _are_constants(graph, match, "shape", "axes", "again", "gamma", "beta"):
+    if not _are_constants(graph, match, "shape", "axes", "again", "gamma", "beta", "epsilon"):
         return False
     shape, *axes = _values(graph, match, "shape", "axes", "again")
     return len(shape) == 5 and all(over.tolist() == [1, 2, 4] for over in axes)
@@ -181,17 +181,19 @@ def _is_group_normalization(graph: Graph, match: Match) -> bool:
 
 def _write_group_normalization(graph: Graph, match: Match) -> tuple[list[Any], dict[str, Array]]:
     """Return it on four axes: a group's mean is that of its channels' means, all of equal size."""
-    parts, last = match.parts, match.last
-    shape, gamma, beta = _values(graph, match, "shape", "gamma", "beta")
+    last = match.last
+    shape, gamma, beta, epsilon = _values(graph, match, "shape", "gamma", "beta", "epsilon")
     groups, size = (int(side) for side in shape[3:])
     kernel = np.kron(np.eye(groups), np.full((size, size), 1 / size)).astype(np.float32)
     values = {
         f"{last}/groups": kernel.reshape(1, 1, *kernel.shape),
         f"{last}/gamma": gamma.reshape(1, 1, 1, -1),
         f"{last}/beta": beta.reshape(1, 1, 1, -1),
+        # One a channel: tf2onnx's optimiser breaks at a single number (max() of an empty shape).
+        f"{last}/epsilon": np.full((1, 1, 1, groups * size), epsilon, np.float32),
     }
     nodes = [placeholder(name, value.dtype, value.shape) for name, value in values.items()]
-    axes, images = f"{last}/axes", parts["images"]
+    axes, images = f"{last}/axes", match.parts["images"]
 
     def add(op: str, name: str, *inputs: str) -> str:
         nodes.append(operation(op, name, inputs, T=FLOAT))
@@ -207,7 +209,9 @@ def _write_group_normalization(graph: Graph, match: Match) -> tuple[list[Any], d
     nodes.append(constant(axes, np.array([1, 2], np.int32)))
     centred = add("Sub", f"{last}/centred", images, mean_of(f"{last}/mean", images))
     variance = mean_of(f"{last}/variance", add("Mul", f"{last}/squared", centred, centred))
-    inverse = add("Rsqrt", f"{last}/rsqrt", add("AddV2", f"{last}/add", variance, parts["epsilon"]))
+    inverse = add(
+        "Rsqrt", f"{last}/rsqrt", add("AddV2", f"{last}/add", variance, f"{last}/epsilon")
+    )
     scale = add("Mul", f"{last}/scale", inverse, f"{last}/gamma")
     add("AddV2", last, add("Mul", f"{last}/scaled", centred, scale), f"{last}/beta")
     return nodes, values

@@ -7,6 +7,7 @@ from conformance.cli.main import Command, Later, main, no_options
 freezing = Later("selftest.benchmarks.freezing")
 evaluation = Later("selftest.benchmarks.evaluation")
 recording = Later("selftest.benchmarks.recording")
+keras_onnx = Later("selftest.benchmarks.keras_onnx")
 report = Later("selftest.benchmarks.report")
 tutorial = Later("selftest.benchmarks.tutorial")
 
@@ -28,6 +29,12 @@ BENCHMARKS = (
         "recorded inference times beside those of a bare loop",
         recording.overhead_options,
         recording.run_overhead,
+    ),
+    Command(
+        "keras-onnx",
+        "Keras' own ONNX export of each model, by ONNX Runtime and by OpenCV",
+        keras_onnx.benchmark_options,
+        keras_onnx.run_benchmark,
     ),
     Command(
         "report",
