@@ -67,7 +67,10 @@ def network(
     layout: str = "NCHW",
     ends: Sequence[str] = ("prob",),
 ) -> Path:
-    """Write a small classifier as an ONNX file, opset 13, its batch norm after a convolution."""
+    """Write a small classifier as an ONNX file, opset 13, its batch norm after a convolution.
+
+    layout: of its input; the operations of one that takes NHWC have no names.
+    """
     given = values or weights()
     node = helper.make_node
     nodes = [node("Transpose", ["images"], ["turned"], "turn", perm=[0, 3, 1, 2])]
@@ -84,6 +87,8 @@ def network(
         node("Gemm", ["flat", "matrix", "bias"], ["logits"], "dense"),
         node("Softmax", ["logits"], ["prob"], "softmax", axis=1),
     ]
+    for one in nodes if layout == "NHWC" else ():
+        one.ClearField("name")
     values_of = {name: np.asarray(value, np.float32) for name, value in given.items()}
     batch = shape[0] if shape else "N"
     graph = helper.make_graph(
@@ -145,7 +150,7 @@ def files(shared: Path) -> Path:
 
 def _write_files(folder: Path) -> None:
     network(folder / "flowers.onnx")
-    network(folder / "last.onnx", ["N", SIDE, SIDE, 3], layout="NHWC")
+    network(folder / "last.onnx", ["N", SIDE, SIDE, 3], layout="NHWC", ends=("prob", "logits"))
     tf = pytest.importorskip("tensorflow")
     layers = tf.keras.layers
 
