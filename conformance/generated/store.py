@@ -71,6 +71,8 @@ class Manifest:
     # Of each "key", "recipe", and "operations" and "refused" by importer, or "left_out": why.
     models: list[dict[str, Any]] = field(default_factory=list)
     graph: str = GRAPHS[0]
+    # By importer, what answered for its files, such as "LiteRT 2.1": each says the same of a file.
+    runtimes: dict[str, str] = field(default_factory=dict)
     model: str = MODEL
     schema: int = SCHEMA
     files: dict[str, dict[str, Any]] = field(default_factory=dict)

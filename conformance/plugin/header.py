@@ -59,7 +59,8 @@ def header(session: Session) -> Iterator[str]:
             yield f"conformance: OpenCV {found['version']} has no importer {name}: {done}"
     judged = list(dict.fromkeys(variant.importer for variant in session.variants()))
     for name in judged:
-        if not takes_batches(name):
+        converted = any(session.own_importer(model) != name for model in session.models)
+        if converted and not takes_batches(name):
             yield f"conformance: files for the importer {name} take one image: no batch is judged"
     yield (
         f"conformance: OpenCV {found['version']} ({found['distribution']}), engines "

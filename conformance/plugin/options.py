@@ -79,7 +79,8 @@ def new_session(config: pytest.Config) -> Session:
             extended=_extended(config),
         )
     )
-    session.capability  # noqa: B018  # a missing cv2 is reported before anything is collected
+    # A missing cv2, or an importer that does not read a file, is told before anything is collected.
+    session.variants()
     return session
 
 

@@ -29,6 +29,8 @@ from conformance.generated.store import (
     Request,
     producer_of,
 )
+from conformance.pack.formats import FORMATS
+from conformance.pack.request import runtime_title
 from conformance.pack.store import write_sealed
 from conformance.processes.pool import process_pool
 
@@ -59,6 +61,7 @@ def build_generated_pack(
     manifest = Manifest(
         key, created, request.count, request.seed, importers, producer, graph=request.graph
     )
+    manifest.runtimes = {name: runtime_title(name) for name in importers if name in FORMATS}
     target = root / MODEL / key
     write_sealed(
         KIND, root, target, manifest, lambda folder: _fill(folder, manifest, progress, workers)

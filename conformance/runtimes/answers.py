@@ -60,15 +60,16 @@ class Reader:
     def read(self, run: Any, path: Path, setting: Optional[Setting] = None) -> Answers:
         """Return the answers of `run`: a runtime's in a setting, or its float64 without one."""
         kept = range(len(self.inputs))[SAMPLED]
-        wanted = {operation.tensor for operation in self.file.dependents()}
+        wanted = [operation.tensor for operation in self.file.dependents()]
         ends = {name for head in self.heads for name in (head.output, head.logits, head.name)}
         each = self._double(run, path) if setting is None else self._single(run, path, setting)
         rows: list[dict[str, Array]] = []
         inside: dict[str, list[Array]] = {}
         for index, values in enumerate(each):
             rows.append({name: values[name] for name in ends & values.keys()})
-            for name in wanted & values.keys() if index in kept else ():
-                inside.setdefault(name, []).append(values[name])
+            for name in wanted if index in kept else ():
+                if name in values:
+                    inside.setdefault(name, []).append(values[name])
         samples, shapes = _sampled(inside)
         return Answers(
             [_column(rows, head.output, head.name) for head in self.heads],

@@ -128,8 +128,9 @@ class _Builder:
         }
         manifest.winograd = file.winograd
         single = ["the file takes one image at a time: no batch is judged"] if batch else []
-        known = f"{path.name} is judged as it stands; what it was made of is not known, nor, but "
-        known += "for what is said here, how its inputs are to be made"
+        known = f"{path.name} is judged as it stands: what it was made of is not known, nor, but "
+        known += "by --model-preprocess and --model-labels, how its inputs are made and what its "
+        known += "classes are called"
         manifest.notes = [known, *notes, *single, *file.notes, *map(head_note, heads), *source]
         if self.own.labels is not None:
             write_labels(self.folder, Path(self.own.labels), self.own.name, heads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.pack.formats import LITERT
-from conformance.pack.request import runtime_title
+from conformance.pack.request import runtime_title, runtime_versions
 from conformance.processes.quiet import quiet
 
 from .file import Array, File, Operation, Setting, Tensor
@@ -32,11 +32,7 @@ _IDENTIFIER = b"TFL3"
 
 
 def _litert() -> bool:
-    try:
-        metadata.version(LITERT)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    return LITERT in (runtime_versions(_IMPORTER) or ())
 
 
 def describe(path: Path) -> File:

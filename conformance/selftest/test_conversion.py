@@ -33,6 +33,7 @@ from conformance.pack.conversion import (
 )
 from conformance.pack.format import Layer, Pack, open_pack
 from conformance.pack.formats import FORMATS
+from conformance.pack.request import runtime_title
 from conformance.reference import formats, graph
 from conformance.reference.formats import build_conversion, onnx
 from conformance.reference.formats.match import Matcher
@@ -286,6 +287,17 @@ def test_conversion_of_another_graph_does_not_count(own: Pack) -> None:
 
     (own.path / "pack.json").write_text(manifest_text(manifest))
     assert find_conversion(Pack(own.path, manifest), "onnx") is None
+
+
+def test_runtime_is_told_and_leaves_a_conversion_current(
+    own: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversion says what answered for it, and counts where another runtime is installed."""
+    converted = require_conversion(own, "tflite")
+    assert converted.manifest.producer["runtime"] == runtime_title("tflite") == converted.runtime
+    other = replace(FORMATS["tflite"], runtime=(("numpy",),))
+    monkeypatch.setitem(FORMATS, "tflite", other)
+    assert find_conversion(own, "tflite") is not None
 
 
 def test_unfinished_conversion_leaves_nothing(own: Pack) -> None:
