@@ -36,7 +36,7 @@ BRIGHT = 5
 def clipless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Pack, CandidateRun]:
     """Session, pack and run of an OpenCV that takes ReLU6 for ReLU."""
 
-    def wrong(pack: Pack, config: RunConfig, timeout: float) -> CandidateRun:
+    def wrong(pack: Pack, config: RunConfig, timeout: float, *_: object) -> CandidateRun:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         shutil.copytree(pack.path, folder, dirs_exist_ok=True)
         (folder / GRAPH).unlink()

@@ -44,7 +44,7 @@ def test_capabilities_go_by_name() -> None:
     """The engine is found by its new name, the TensorFlow importer is missed, the version stays."""
     found = probe_in_child()
     assert found["engine_constants"] == {"new": "ENGINE_OPENCV"}
-    assert found["importers"] == ["tflite", "onnx"]
+    assert found["importers"] == ["onnx", "tflite"]
     assert found["version"].startswith("5.")
     call = read_call("onnx", "new", found["engine_constants"], "model.onnx")
     assert call == 'cv2.dnn.readNetFromONNX(os.path.join(here, "model.onnx"))'

@@ -231,7 +231,7 @@ def test_broken_graph_fails_one_test_and_errors_the_rest(tmp_path: Path) -> None
     ("arguments", "said"),
     [
         (("--engine", "newest"), "has no engine 'newest'; it offers: classic"),
-        (("--importer", "caffe2"), "'caffe2' is none of tensorflow, tflite, onnx"),
+        (("--importer", "caffe2"), "'caffe2' is none of tensorflow, onnx, tflite"),
         (("--target", "myriad"), "has no target 'myriad'; it offers: cpu"),
         (("--known-failures", "nowhere.toml"), "nowhere.toml"),
         (("--threads", "-3"), "--threads -3: give 1 or more"),
