@@ -118,11 +118,13 @@ def _progress(event: Event) -> None:
 def _tell(trial: Trial) -> None:
     """Print what came of a route, and why where it does not conform."""
     if trial.conforms:
-        print(f"  {trial.route}: conforms, L1 {trial.strays:.2g} of {trial.allowed:.2g} allowed")
+        print(
+            f"  {trial.route.title}: conforms, L1 {trial.strays:.2g} of {trial.allowed:.2g} allowed"
+        )
         if trial.batches:
             print(f"    one image at a time: {trial.batches}")
     else:
-        print(f"  {trial.route}: does not conform")
+        print(f"  {trial.route.title}: does not conform")
         for line in trial.wrong:
             print(f"    {line}")
         for reason in trial.known:
@@ -135,7 +137,7 @@ def _nearest(tried: Sequence[Trial]) -> str:
     if found is None or found.strays is None or found.allowed is None:
         return "; none of them gives an answer"
     share = found.strays / found.allowed
-    return f"; the nearest is {found.route}, whose L1 is {share:.3g} times what is allowed"
+    return f"; the nearest is {found.route.title}, whose L1 is {share:.3g} times what is allowed"
 
 
 def _write(

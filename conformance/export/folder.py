@@ -118,7 +118,7 @@ def _script(trial: Trial, pack: Pack, opencv: dict[str, Any], file: str, labelle
     lines = [
         f'"""Classifies a picture with {pack.model}: python {SCRIPT} picture.jpg',
         "",
-        f"Judged on OpenCV {opencv['version']} ({route}); see {ROUTE}.",
+        f"Judged on OpenCV {opencv['version']} ({route.title}); see {ROUTE}.",
         *_of_batches(trial),
         '"""',
         "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -16,29 +17,15 @@ from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
 from conformance.pack.request import GRAPHS
 from conformance.processes.progress import Event
+from conformance.results.routes import Route
 from conformance.session import Session
-from conformance.verdict.checks import judge_run
+from conformance.verdict.checks import judge_file, judge_run
 from conformance.verdict.expectations import Case, known_reasons
-from conformance.verdict.judge import Sides, judge_distance
 from conformance.verdict.judgement import Judgement
 from conformance.verdict.nodes import METRIC, describe, first_bad
 
 PLAIN, REWRITTEN = GRAPHS[:2]
 BATCH = "batch"
-
-
-@dataclass(frozen=True)
-class Route:
-    """One way to OpenCV. graph: "opencv" or "rewritten", as in PackRequest."""
-
-    graph: str
-    importer: str
-    engine: str
-
-    def __str__(self) -> str:
-        """Return it in words, such as "onnx importer, new engine, rewritten graph"."""
-        words = [f"{self.importer} importer", f"{self.engine} engine"]
-        return ", ".join(words + ["rewritten graph"] * (self.graph == REWRITTEN))
 
 
 @dataclass(frozen=True)
@@ -85,7 +72,7 @@ def routes(graph: str, importers: Sequence[str], engines: Sequence[str]) -> list
 
     engines: OpenCV's own choice last, as the capability has them, which is tried first.
     """
-    return [Route(graph, one, engine) for one in importers for engine in reversed(engines)]
+    return [Route(one, engine, graph) for one in importers for engine in reversed(engines)]
 
 
 def try_route(
@@ -110,28 +97,31 @@ def try_route(
         return Trial(route, [_first_line(session.build_failures.get(model) or str(error))])
     file = conversion.model_path if conversion else pack.graph_path
     trial = Trial(route, pack=pack, file=file)
-    if conversion is not None:
-        untrue = _converter_wrong(session, pack, conversion)
-        if untrue is not None:
-            return replace(trial, wrong=[untrue])
+    untrue = _untrue(session, pack, conversion)
+    if untrue is not None:
+        return replace(trial, wrong=[untrue])
     return _judged(session, trial, pack, session.run(pack, config), defects)
 
 
-def _converter_wrong(session: Session, pack: Pack, conversion: Conversion) -> Optional[str]:
-    """Return how the file's own runtime strays, so that OpenCV can't be judged by it, or None."""
-    title = FORMATS[conversion.manifest.importer].title
-    for output in pack.heads():
-        sides = Sides(
-            pack.manifest.inputs, conversion.outputs(output.head), output.load("outputs_f64")
-        )
-        allowance = session.limits.allow(output, RunConfig(winograd=False), "frozen_l1_sum")
-        found = judge_distance(sides, allowance)
-        if not found.passed:
-            return (
-                f"the {title} file's own runtime strays by {found.observed:.3g}, allowed "
-                f"{found.allowed:.3g}: the converter is wrong, not OpenCV"
-            )
-    return None
+def _untrue(session: Session, pack: Pack, conversion: Optional[Conversion]) -> Optional[str]:
+    """Return how the file strays by its own runtime, so that OpenCV can't be judged by it, or None.
+
+    conversion: None where the file is the frozen graph.
+    """
+    if conversion is None:
+        who, answers = "the frozen graph", partial(Pack.load, name="frozen_f32")
+    else:
+        who = f"the {FORMATS[conversion.manifest.importer].title} file in {conversion.runtime}"
+        answers = partial(_answers, conversion)
+    found = judge_file(session.limits, pack, answers, who)
+    if found.passed:
+        return None
+    strays = f"strays by {found.observed:.3g}, allowed {found.allowed:.3g}"
+    return f"{who} {strays}: freezing or the converter is wrong, not OpenCV"
+
+
+def _answers(conversion: Conversion, output: Pack) -> Any:
+    return conversion.outputs(output.head)
 
 
 def _judged(

@@ -19,8 +19,9 @@ import tensorflow as tf
 from conformance.cli.main import main
 from conformance.export import command
 from conformance.export.folder import nearest
-from conformance.export.routes import Route, Trial
+from conformance.export.routes import Trial
 from conformance.fixtures import fixture_path
+from conformance.results.routes import Route
 
 from .own_models import CLASSES, TWO_HEADS, layers, model, save
 from .test_predict import read
@@ -165,11 +166,11 @@ def test_picture_that_is_none_ends_the_script_with_a_sentence(home: Path, tmp_pa
 
 def test_nearest_is_the_one_that_uses_least_of_what_is_allowed() -> None:
     """Of routes that fail, the nearest has the smallest share; one without an answer is none."""
-    routes = [Route("opencv", "onnx", engine) for engine in ("new", "classic")]
+    routes = [Route("onnx", engine) for engine in ("new", "classic")]
     far, near = (
         Trial(route, ["wrong"], strays=strays, allowed=1e-6)
         for route, strays in zip(routes, (2.0, 3e-6))
     )
-    silent = Trial(Route("opencv", "tensorflow", "new"), ["refused"])
+    silent = Trial(Route("tensorflow", "new"), ["refused"])
     assert nearest([far, silent, near]) is near
     assert nearest([silent]) is None

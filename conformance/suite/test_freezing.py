@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import Callable
 
 import pytest
 
-from conformance.candidate import RunConfig
 from conformance.pack.conversion import Conversion
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
 from conformance.session import Session
-from conformance.verdict.judge import Sides, judge_distance
-from conformance.verdict.judgement import Judgement, worst_of
+from conformance.verdict.checks import judge_file
+from conformance.verdict.judgement import Judgement
 
 pytestmark = pytest.mark.stage("freeze")
 
@@ -28,15 +27,8 @@ def test_frozen_graph_equals_keras(
     own = FORMATS.get(pack.manifest.importer)
     who = f"the {own.title} file, optimised," if own else "the frozen graph"
 
-    def judged(output: Pack) -> Judgement:
-        arrays = output.load("frozen_f32"), output.load("outputs_f64")
-        sides = Sides(pack.manifest.inputs, *arrays, who)
-        allowance = conformance_session.limits.allow(
-            output, RunConfig(winograd=False), "frozen_l1_sum"
-        )
-        return replace(judge_distance(sides, allowance), output=output.output_name)
-
-    verify(worst_of([judged(output) for output in pack.heads()]))
+    answers = partial(Pack.load, name="frozen_f32")
+    verify(judge_file(conformance_session.limits, pack, answers, who))
 
 
 @pytest.mark.stage("convert")
@@ -52,12 +44,5 @@ def test_conversion_equals_keras(
     """
     who = f"the {FORMATS[conversion.manifest.importer].title} file in {conversion.runtime}"
 
-    def judged(output: Pack) -> Judgement:
-        arrays = conversion.outputs(output.head), output.load("outputs_f64")
-        sides = Sides(pack.manifest.inputs, *arrays, who)
-        allowance = conformance_session.limits.allow(
-            output, RunConfig(winograd=False), "frozen_l1_sum"
-        )
-        return replace(judge_distance(sides, allowance), output=output.output_name)
-
-    verify(worst_of([judged(output) for output in pack.heads()]))
+    limits = conformance_session.limits
+    verify(judge_file(limits, pack, lambda output: conversion.outputs(output.head), who))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
-from conformance.candidate import BATCH, CandidateRun
+from conformance.candidate import BATCH, CandidateRun, RunConfig
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
 
 from . import judge
-from .judge import Sides
-from .judgement import Judgement
+from .judge import Sides, judge_distance
+from .judgement import Judgement, worst_of
 from .limits import Limits
 from .nodes import NodeDeviation, judge_layers
 from .tolerance import Allowance
+
+if TYPE_CHECKING:
+    from .metrics import Array
 
 SOFTMAX_METRICS = ("softmax_l1_sum", "softmax_l1_mean", "softmax_linf")
 LOGITS_METRICS = ("logits_l1_mean", "logits_linf")
@@ -117,6 +120,19 @@ def _judge_output(limits: Limits, output: Output) -> Iterator[Judgement]:
         yield judge.judge_batch(sides.of(first), run.batch, allow("batch_linf").of(first))
     if run.repeat is not None:
         yield judge.judge_repeat(sides, run.repeat)
+
+
+def judge_file(limits: Limits, pack: Pack, answers: Callable[[Pack], Array], who: str) -> Judgement:
+    """Return how far a file strays that OpenCV is given, run by its own runtime: the worst output.
+
+    answers: of the pack as one output sees it, what the runtime gives, [N, C]. who: that in words.
+    """
+    found = []
+    for output in pack.heads():
+        sides = Sides(pack.manifest.inputs, answers(output), output.load("outputs_f64"), who)
+        allowance = limits.allow(output, RunConfig(winograd=False), "frozen_l1_sum")
+        found.append(replace(judge_distance(sides, allowance), output=output.output_name))
+    return worst_of(found)
 
 
 def is_clean(limits: Limits, pack: Pack, run: CandidateRun) -> bool:
