@@ -15,7 +15,6 @@ import pytest
 from packaging.markers import Marker
 
 from conformance.errors import ConformanceError
-from conformance.pack import store as pack_store
 from conformance.pack.builder import PYTHONS, build_command, missing_packs, run_builder
 from conformance.pack.format import Pack, open_pack
 from conformance.pack.request import SCHEMA, PackRequest
@@ -32,7 +31,7 @@ REQUESTS = [PackRequest(model) for model in MODELS]
 @pytest.fixture(autouse=True)
 def _tiny_producer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process believe that the tiny packs' producer is installed."""
-    monkeypatch.setattr(pack_store, "producer_versions", lambda flavour: PRODUCER)
+    monkeypatch.setattr("conformance.pack.request.producer_versions", lambda flavour: PRODUCER)
     monkeypatch.setattr("conformance.pack.builder.producer_versions", lambda flavour: PRODUCER)
 
 
@@ -84,7 +83,7 @@ def test_unreadable_pack_is_not_missing_without_tensorflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing can be built, a pack of a newer schema is left for its reader."""
-    monkeypatch.setattr(pack_store, "producer_versions", lambda flavour: None)
+    monkeypatch.setattr("conformance.pack.request.producer_versions", lambda flavour: None)
     write_tiny(tmp_path, "mobilenet", schema=SCHEMA + 1)
     assert missing_packs(REQUESTS, tmp_path) == REQUESTS[1:]
 

@@ -356,7 +356,7 @@ def test_request_for_what_does_not_exist_is_refused() -> None:
     """An unknown model, graph or Keras is refused when the request is made."""
     with pytest.raises(ConformanceError, match="mobilenet"):
         PackRequest("moblenet")
-    with pytest.raises(ConformanceError, match="opencv, raw"):
+    with pytest.raises(ConformanceError, match="opencv, rewritten, raw"):
         PackRequest("mobilenet", graph="cooked")
 
 

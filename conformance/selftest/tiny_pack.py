@@ -14,7 +14,6 @@ from unittest import mock
 
 import numpy as np
 
-from conformance.pack import store as pack_store
 from conformance.pack.format import (
     ARRAYS,
     GRAPH,
@@ -75,7 +74,7 @@ def build_tiny(request: PackRequest, root: Path, step: Callable[[str], None]) ->
 
 def main(root: str, log: str, seconds: str, *models: str) -> None:
     """Be a builder process, reporting in JSON, where the tiny packs' producer is installed."""
-    mock.patch.object(pack_store, "producer_versions", return_value=PRODUCER).start()
+    mock.patch("conformance.pack.request.producer_versions", return_value=PRODUCER).start()
 
     def build(request: PackRequest, folder: Path, step: Callable[[str], None]) -> Pack:
         with open(log, "a", encoding="utf-8") as notes:
