@@ -9,6 +9,7 @@ evaluation = Later("selftest.benchmarks.evaluation")
 recording = Later("selftest.benchmarks.recording")
 keras_onnx = Later("selftest.benchmarks.keras_onnx")
 report = Later("selftest.benchmarks.report")
+routes = Later("selftest.benchmarks.routes")
 tutorial = Later("selftest.benchmarks.tutorial")
 
 BENCHMARKS = (
@@ -41,6 +42,12 @@ BENCHMARKS = (
         "what a report of 13 OpenCV versions and 15 models takes",
         no_options,
         report.run_benchmark,
+    ),
+    Command(
+        "routes",
+        "of how many generated models OpenCV is right by some route, rewritten graphs included",
+        routes.benchmark_options,
+        routes.run_benchmark,
     ),
     Command(
         "tutorial",
