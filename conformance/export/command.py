@@ -25,8 +25,8 @@ from conformance.processes.progress import Event
 from conformance.session import Session, choices_of
 from conformance.verdict.expectations import load_known_failures
 
-from .folder import check_folder, nearest, write_folder
-from .routes import PLAIN, REWRITTEN, Trial, routes, try_route
+from .folder import check_folder, write_folder
+from .routes import PLAIN, REWRITTEN, Trial, nearest, routes, try_route
 
 
 def export_options(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import conformance
 from conformance.errors import ConformanceError
@@ -180,9 +180,3 @@ def _outputs() -> list[str]:
         "for name, value in zip(names, net.forward(names)):",
         "    print(name, value.shape, value.min(), value.max())",
     ]
-
-
-def nearest(trials: Sequence[Trial]) -> Optional[Trial]:
-    """Return the route that came nearest: that answered, and strays least of what it may."""
-    answered = [t for t in trials if t.strays is not None and t.allowed]
-    return min(answered, key=lambda t: (t.strays or 0.0) / (t.allowed or 1.0), default=None)

@@ -84,15 +84,19 @@ def try_route(
 ) -> Trial:
     """Return what comes of a route; its pack and file are made first, where they are missing.
 
-    session: of the route's graph.
+    session: of the route's graph. Raises ConformanceError where the model has no pack, and none can
+    be built here.
     """
     config = RunConfig(route.importer, route.engine, layers=True, threads=session.choices.threads)
     session.build_missing([model], report, [route.importer])
+    if route.graph == PLAIN:
+        session.pack(model)  # without it nothing can be converted or put in other words
+    conversion: Optional[Conversion] = None
     try:
         pack = session.pack(model)
         session.check_conversion(pack, route.importer)
-        as_it_is = pack.manifest.importer == route.importer
-        conversion = None if as_it_is else session.conversion(pack, route.importer)
+        if pack.manifest.importer != route.importer:
+            conversion = session.conversion(pack, route.importer)
     except ConformanceError as error:
         return Trial(route, [_first_line(session.build_failures.get(model) or str(error))])
     file = conversion.model_path if conversion else pack.graph_path
@@ -202,3 +206,9 @@ def _in_words(judgement: Judgement) -> str:
     reason = f" ({judgement.reason})" if judgement.reason else ""
     allowed = f"allowed {judgement.allowed:.3g}{reason}"
     return f"{judgement.metric} is {judgement.observed:.3g}{on}, {allowed}"
+
+
+def nearest(trials: Sequence[Trial]) -> Optional[Trial]:
+    """Return the route that came nearest: that answered, and strays least of what it may."""
+    answered = [t for t in trials if t.strays is not None and t.allowed]
+    return min(answered, key=lambda t: (t.strays or 0.0) / (t.allowed or 1.0), default=None)

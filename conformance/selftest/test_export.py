@@ -18,8 +18,7 @@ import tensorflow as tf
 
 from conformance.cli.main import main
 from conformance.export import command
-from conformance.export.folder import nearest
-from conformance.export.routes import Trial
+from conformance.export.routes import Trial, nearest
 from conformance.fixtures import fixture_path
 from conformance.results.routes import Route
 
@@ -174,3 +173,12 @@ def test_nearest_is_the_one_that_uses_least_of_what_is_allowed() -> None:
     silent = Trial(Route("tensorflow", "new"), ["refused"])
     assert nearest([far, silent, near]) is near
     assert nearest([silent]) is None
+
+
+def test_model_that_cannot_be_loaded_is_an_error(home: Path, tmp_path: Path, capsys: Said) -> None:
+    """A file that is no Keras model ends with status 2 and a sentence that names it."""
+    (tmp_path / "broken.keras").write_bytes(b"no model")
+    assert export(tmp_path, "broken.keras", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "broken.keras" in said
+    assert "Traceback" not in said
