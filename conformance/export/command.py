@@ -89,17 +89,11 @@ def _trials(
                 known_failures=load_known_failures(own=tuple(models.own)),
             )
         )
-        own = session.own_importer(name)
-        if own in FORMATS:
-            raise ConformanceError(
-                f"{name} is a{'n' * (own == 'onnx')} {FORMATS[own].title} file already, and is "
-                "judged as it stands: pytest --model; export takes a Keras model, a SavedModel or "
-                "a frozen graph"
-            )
         if graph == PLAIN:
+            _refuse_converted(session, name)
             print(f"{name}, routes to OpenCV {session.capability['version']}:", flush=True)
         without: set[str] = set()  # importers for which there is no file
-        for route in routes(graph, session.importers_of(name), session.engines):
+        for route in routes(graph, session.importers, session.engines):
             if route.importer in without:
                 continue
             trial = try_route(session, name, route, defects, _progress)
@@ -108,6 +102,17 @@ def _trials(
             else:
                 rewrites = trial.pack.manifest.rewrites
             yield session, trial
+
+
+def _refuse_converted(session: Session, model: str) -> None:
+    """Raise ConformanceError for a model that is an ONNX or TFLite file."""
+    own = session.own_importer(model)
+    if own in FORMATS:
+        raise ConformanceError(
+            f"{model} is a{'n' * (own == 'onnx')} {FORMATS[own].title} file already, and is judged "
+            "as it stands: pytest --model; export takes a Keras model, a SavedModel or a frozen "
+            "graph"
+        )
 
 
 def _progress(event: Event) -> None:

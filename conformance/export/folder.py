@@ -78,7 +78,7 @@ def write_folder(
             (made / ROUTE).write_text(json.dumps(route, indent=1) + "\n", encoding="utf-8")
             names = sorted(file.name for file in made.iterdir())
             if folder.exists():
-                shutil.rmtree(folder)
+                folder.rename(Path(scratch, "before"))
             made.rename(folder)
     except OSError as error:
         raise ConformanceError(

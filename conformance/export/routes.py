@@ -35,7 +35,7 @@ class Trial:
     strays: the softmax's (or output's) sum of |differences| to float64 on the worst input, None
     without an answer. allowed: what it may be. wrong: why it does not conform, in lines; none where
     it does. batches: why several images at once do not work; empty where they do. known: the
-    entries of fixtures/ that tell of it. file: what OpenCV read. passes: those that were applied.
+    entries of fixtures/ that tell of it. pack, file: what OpenCV was judged by, and read.
     """
 
     route: Route
@@ -91,12 +91,9 @@ def try_route(
     session.build_missing([model], report, [route.importer])
     if route.graph == PLAIN:
         session.pack(model)  # without it nothing can be converted or put in other words
-    conversion: Optional[Conversion] = None
     try:
-        pack = session.pack(model)
-        session.check_conversion(pack, route.importer)
-        if pack.manifest.importer != route.importer:
-            conversion = session.conversion(pack, route.importer)
+        pack, converted = session.pack(model), route.importer in FORMATS
+        conversion = session.conversion(pack, route.importer) if converted else None
     except ConformanceError as error:
         return Trial(route, [_first_line(session.build_failures.get(model) or str(error))])
     file = conversion.model_path if conversion else pack.graph_path
@@ -189,10 +186,7 @@ def _known_defects(
     """Yield the known defects that OpenCV's own words, or the first bad node, tell of."""
     version, message = session.capability["version"], "\n".join(wrong)
     for defect in defects if wrong else ():
-        about = any(
-            defect.covers(route.importer, route.engine, version, SINGLE, symptom)
-            for symptom in defect.symptoms
-        )
+        about = defect.concerns(route.importer, route.engine, version, SINGLE)
         if about and defect.explains((), message):
             yield defect
 

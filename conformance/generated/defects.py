@@ -41,15 +41,18 @@ class Defect:
     link: str
     instead: str  # what avoids it
 
-    def covers(self, importer: str, engine: str, version: str, run: str, symptom: str) -> bool:
-        """Return whether it is about this importer, engine, version, way to run and symptom."""
+    def concerns(self, importer: str, engine: str, version: str, run: str) -> bool:
+        """Return whether it is about this importer, engine, version and way to run."""
         return (
             importer in self.importers
             and self.engine in (None, engine)
             and holds(self.opencv, version)
             and self.run in (None, run)
-            and symptom in self.symptoms
         )
+
+    def covers(self, importer: str, engine: str, version: str, run: str, symptom: str) -> bool:
+        """Return whether it is about this importer, engine, version, way to run and symptom."""
+        return self.concerns(importer, engine, version, run) and symptom in self.symptoms
 
     def explains(self, operations: Collection[str], message: str) -> bool:
         """Return whether it may be why a model fails of which only the file is known.

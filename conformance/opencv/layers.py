@@ -12,6 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
+from conformance.pack.heads import by_scale
 from conformance.pack.sampling import node_seed, sample_positions, within
 
 from .importers import IMPORTERS
@@ -168,7 +169,7 @@ class LayerSamples:
         """Take the samples that lie in image number `image` from that image's output (NCHW)."""
         shape, at = self._shapes[node], self._positions[node]
         if node in self._steps:
-            output = in_steps(output, *self._steps[node])
+            output = by_scale(output, *self._steps[node])
         values = channels_last(output, shape)
         if values is None:
             self.wrong[node] = f"shape {list(output.shape)} in OpenCV, {list(shape)} expected"
@@ -177,13 +178,6 @@ class LayerSamples:
         inside, places = within(at, shape, image, image + 1)
         samples[places] = values(inside)
         samples[len(at) + image], samples[len(at) + shape[0] + image] = output.max(), output.min()
-
-
-def in_steps(output: Array, step: float, zero: int) -> Array:
-    """Return whole numbers as float32, by their scale and zero point; all else as it is."""
-    if output.dtype.kind not in "iu":
-        return output
-    return np.asarray((output.astype(np.float32) - zero) * np.float32(step))
 
 
 def channels_last(output: Array, shape: Sequence[int]) -> Any:

@@ -15,6 +15,7 @@ from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import Conversion, file_of, takes_batches
 from conformance.pack.format import Pack
+from conformance.pack.heads import by_scale
 from conformance.processes.child import (
     HERE,
     Ending,
@@ -23,8 +24,6 @@ from conformance.processes.child import (
     last_lines,
     run_child,
 )
-
-from .layers import in_steps
 
 CHILD = "conformance.opencv.child"
 # What the child has of each of the model's outputs.
@@ -177,7 +176,7 @@ def _as_floats(pack: Pack, arrays: dict[str, Array]) -> dict[str, Array]:
         for name in _OF_HEADS if head.get("step") else ():
             key = f"{name}_{number}" if number else name
             if key in arrays:
-                arrays[key] = in_steps(arrays[key], head["step"], head["zero"])
+                arrays[key] = by_scale(arrays[key], head["step"], head["zero"])
     return arrays
 
 

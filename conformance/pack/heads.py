@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+Array = np.ndarray[Any, Any]
+
 
 @dataclass(frozen=True)
 class Head:
@@ -46,3 +48,10 @@ def head_note(head: Head) -> str:
     if head.step:
         return f"{values} in steps of {head.step:.3g}; their distance is judged in such steps"
     return f"{values}, no softmax; {how}"
+
+
+def by_scale(values: Array, step: float, zero: int) -> Array:
+    """Return whole numbers as float32, by their scale and zero point; all else as it is."""
+    if values.dtype.kind not in "iu":
+        return values
+    return np.asarray((values.astype(np.float32) - zero) * np.float32(step))

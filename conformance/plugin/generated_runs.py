@@ -192,9 +192,8 @@ def unmet(generated: Generated, config: RunConfig) -> list[Defect]:
         for defect in generated.defects
         if defect.name not in met
         and any(
-            defect.covers(config.importer, config.engine, version, run, symptom)
+            defect.concerns(config.importer, config.engine, version, run)
             for run in (SINGLE, AT_ONCE)
-            for symptom in defect.symptoms
         )
     ]
 
@@ -281,8 +280,5 @@ def _defects_about(item: pytest.Item, variant: RunConfig) -> list[Defect]:
     return [
         defect
         for defect in generated_of(item.config).defects
-        if any(
-            defect.covers(variant.importer, variant.engine, version, run, symptom)
-            for symptom in defect.symptoms
-        )
+        if defect.concerns(variant.importer, variant.engine, version, run)
     ]

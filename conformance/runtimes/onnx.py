@@ -12,7 +12,7 @@ import numpy as np
 from conformance.errors import ConformanceError
 from conformance.pack.request import runtime_title
 
-from .file import Array, File, Operation, Setting, Tensor, channels_last
+from .file import Array, File, Operation, Setting, Tensor, channels_last, first_line
 
 # Levels of GraphOptimizationLevel, and threads of one operation.
 SETTINGS = (
@@ -37,7 +37,7 @@ def load(path: Path) -> Any:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, which differs between its back ends
-        raise ConformanceError(f"is no ONNX file ({_first(error)})") from error
+        raise ConformanceError(f"is no ONNX file ({first_line(error)})") from error
     if not model.graph.node or not model.graph.output:
         raise ConformanceError("is no ONNX file: it has no graph with operations and outputs")
     beside = [t.name for t in model.graph.initializer if t.external_data]
@@ -196,7 +196,7 @@ def _session(model: Any, setting: Setting) -> tuple[Any, str]:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
     except Exception as error:  # of ONNX Runtime's many kinds
         raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't read it: {_first(error)}"
+            f"{runtime_title(_IMPORTER)} can't read it: {first_line(error)}"
         ) from error
     return session, session.get_inputs()[0].name
 
@@ -212,7 +212,7 @@ def _ask(session: Any, wanted: Sequence[str], given: str, blob: Array) -> Any:
     except Exception as error:
         size = " x ".join(map(str, blob.shape))
         raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't run it on an input of {size}: {_first(error)}"
+            f"{runtime_title(_IMPORTER)} can't run it on an input of {size}: {first_line(error)}"
         ) from error
 
 
@@ -231,8 +231,3 @@ def double(path: Path, images: Array) -> Iterator[dict[str, Array]]:
     layout, evaluate = _layout_of(model), evaluator(model)
     for image in images:
         yield evaluate(_blob(image, layout).astype(np.float64))
-
-
-def _first(error: Exception) -> str:
-    """Return how an error of a runtime begins."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -13,10 +13,11 @@ import numpy as np
 
 from conformance.errors import ConformanceError
 from conformance.pack.formats import LITERT
+from conformance.pack.heads import by_scale
 from conformance.pack.request import runtime_title, runtime_versions
 from conformance.processes.quiet import quiet
 
-from .file import Array, File, Operation, Setting, Tensor
+from .file import Array, File, Operation, Setting, Tensor, first_line
 
 # Names of OpResolverType, and threads. A delegate computes no inner tensors; XNNPACK is the one
 # that a user gets without asking.
@@ -139,7 +140,7 @@ def run(
     results = [detail["index"] for detail in interpreter.get_output_details()]
 
     def value(index: int) -> Array:
-        return in_steps(np.array(interpreter.get_tensor(index)), details[index])
+        return _by_scale(np.array(interpreter.get_tensor(index)), details[index])
 
     for image in images:
         interpreter.set_tensor(given["index"], image[None])
@@ -160,7 +161,7 @@ def inference(path: Path, images: Array, threads: int) -> Callable[[Array], list
         interpreter.set_tensor(given["index"], image[None])
         _refusing(interpreter.invoke)
         results = interpreter.get_output_details()
-        return [in_steps(interpreter.get_tensor(o["index"]), _tensor(o)) for o in results]
+        return [_by_scale(interpreter.get_tensor(o["index"]), _tensor(o)) for o in results]
 
     return infer
 
@@ -175,11 +176,9 @@ def _ready(path: Path, images: Array, setting: Setting, inner: bool) -> tuple[An
     return interpreter, given
 
 
-def in_steps(value: Array, tensor: Tensor) -> Array:
+def _by_scale(value: Array, tensor: Tensor) -> Array:
     """Return a tensor's value, by its scale where it holds whole numbers."""
-    if not tensor.step:
-        return value
-    return (value.astype(np.float32) - tensor.zero) * np.float32(tensor.step)
+    return by_scale(value, tensor.step, tensor.zero) if tensor.step else value
 
 
 # What computes in float64.
@@ -204,12 +203,8 @@ def _refusing(do: Any) -> None:
             do()
     except (RuntimeError, ValueError) as error:
         raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't run it: {_first(error)}"
+            f"{runtime_title(_IMPORTER)} can't run it: {first_line(error)}"
         ) from error
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _interpreter(path: Path, setting: Setting, keep: bool) -> Any:
@@ -226,7 +221,7 @@ def _interpreter(path: Path, setting: Setting, keep: bool) -> Any:
             )
         except (RuntimeError, ValueError) as error:
             raise ConformanceError(
-                f"{runtime_title(_IMPORTER)} can't read it: {_first(error)}"
+                f"{runtime_title(_IMPORTER)} can't read it: {first_line(error)}"
             ) from error
 
 
