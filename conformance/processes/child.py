@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -123,10 +124,11 @@ class Child:
 
     def ending(self, timeout: Optional[float] = None) -> Ending:
         """Wait for its end, at most `timeout` seconds, then kill what is left of it."""
-        try:
-            code: Optional[int] = self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            code = None
+        # Popen.wait with a time limit looks only every 50 ms whether the process has ended.
+        waiting = threading.Thread(target=self.process.wait, daemon=True)
+        waiting.start()
+        waiting.join(timeout)
+        code = self.process.returncode
         self.kill()
         return Ending(code, _text(self._output), _text(self.log, _LOG_BYTES), timeout)
 
