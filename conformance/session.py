@@ -143,6 +143,10 @@ class Session:
 
         The importers are those of any of the models; see importers_of.
         """
+        return self._variants
+
+    @cached_property
+    def _variants(self) -> list[RunConfig]:
         asked = self.choices
         importers = dict.fromkeys(name for m in self.models for name in self.importers_of(m))
         axes = product(importers, self.engines, asked.winograd, asked.fusion)

@@ -27,7 +27,7 @@ from conformance.verdict.judgement import Judgement
 from conformance.verdict.message import Context, failure_message
 from conformance.verdict.tolerance import Allowance, Tolerances
 
-from . import INI, SELFTEST, asks_for_suite, generated_runs
+from . import INI, SELFTEST, SUITE, asks_for_suite, generated_runs
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
 from .cases import (
@@ -48,6 +48,8 @@ from .table import verdict_table
 # Tests of models of the user's only.
 OWN = "own"
 _EXTENDED = "models of the extended registry; run only when asked for"
+# Files of the suite that import much, and say themselves whether a run is about them.
+_OPTIONAL = {"test_imagenet.py": selecting.is_asked, "test_inference_time.py": recording.asked}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -138,9 +140,12 @@ def _check_evaluated(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
-    """Leave the suite's own tests out unless they are asked for (``--pyargs conformance``)."""
-    asked = any("selftest" in arg for arg in config.invocation_params.args)
-    return True if collection_path == SELFTEST and not asked else None
+    """Leave out the suite's own tests, and its optional ones, unless they are asked for."""
+    if collection_path == SELFTEST:
+        asked = any("selftest" in arg for arg in config.invocation_params.args)
+        return None if asked else True
+    is_asked = _OPTIONAL.get(collection_path.name) if collection_path.parent == SUITE else None
+    return True if is_asked and not is_asked(config) else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -194,13 +199,17 @@ def _leave_out(
         items[:] = [item for item in items if not which(item)]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not asked for, name each item's case, and mark the known failures."""
-    if not recording.asked(config):
-        _deselect(config, items, recording.MARK)
-    if not selecting.is_asked(config):
-        _deselect(config, items, selecting.MARK)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
+    """Leave out what is not asked for, then describe what pytest's own options leave."""
+    _leave_out_unasked(config, items)
+    yield
+    _describe(config, items)
+
+
+def _leave_out_unasked(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not count_generated(config):
         _deselect(config, items, MODEL)
     _leave_out(config, items, lambda item: is_of_no_file(session_of(config), item))
@@ -211,6 +220,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     own = [item for item in items if item.get_closest_marker(OWN)]
     if own and not any(model_of(item) in session_of(config).choices.own for item in own):
         _deselect(config, items, OWN)  # there is no model of the user's to judge
+
+
+def _describe(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Name each item's case, and mark the known failures."""
     for item in items:
         if not item.get_closest_marker("stage"):
             continue
