@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import re
 import sys
 import warnings
@@ -94,6 +95,11 @@ def pytest_configure(config: pytest.Config) -> None:
         if results:
             version = session_of(config).capability["version"]
             recording.write_to(config, Path(results), version)
+
+
+def pytest_unconfigure() -> None:
+    """Let the process end at once: pytest and Python would search all objects for garbage."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
