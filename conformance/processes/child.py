@@ -178,8 +178,24 @@ def ask_module(
     changes: as for child_environment. Raises ConformanceError that begins with `failure`, such as
     "can't time xception", where the child refuses or dies.
     """
+    with closing(begin_module(module, arguments, interpreter, **changes)) as child:
+        return answer_of(child, timeout, failure)
+
+
+def begin_module(
+    module: str,
+    arguments: Sequence[str],
+    interpreter: Interpreter = HERE,
+    **changes: Optional[str],
+) -> Child:
+    """Start what ask_module asks; the caller closes it."""
     command = [interpreter.python, "-m", module, *arguments]
-    ending = run_child(command, timeout, child_environment(interpreter.code, **changes))
+    return Child(command, child_environment(interpreter.code, **changes))
+
+
+def answer_of(child: Child, timeout: Optional[float], failure: str) -> Any:
+    """Return what a child of begin_module answers, as ask_module does."""
+    ending = child.ending(timeout)
     if ending.code not in (0, REFUSED) or not ending.output:
         raise ConformanceError(f"{failure}: its process {ending}")
     answer = json.loads(ending.output)
