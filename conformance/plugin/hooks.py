@@ -43,7 +43,6 @@ from .cases import (
 from .generated_runs import expected_of_any, explanations, generated_of
 from .header import header
 from .options import add_options, asked_models, count_generated, rerun_command, session_of
-from .recorder import Recorder
 from .table import verdict_table
 
 # Tests of models of the user's only.
@@ -85,6 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_models(config)
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
+        from .recorder import Recorder  # here: it imports what locks files, which most runs do not
+
         drawn = generated_of(config) if count_generated(config) else None
         config.pluginmanager.register(Recorder(Path(results), session_of(config), drawn))
     if selecting.is_asked(config):
