@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional
 from .candidate import CandidateRun, RunConfig
 from .errors import ConformanceError
 from .models import EXTENDED, MODELS
-from .opencv.capability import probe_in_child
+from .opencv.capability import Probing, probe_in_child
 from .opencv.run import run_candidate
 from .own_models import Chosen, OwnModel
 from .pack.builder import missing_packs, run_builder
@@ -67,6 +67,7 @@ class Session:
 
     choices: Choices
     build_failures: dict[str, str] = field(default_factory=dict)
+    probing: Optional[Probing] = None  # of this very interpreter, where it is begun already
     _packs: dict[str, Pack] = field(default_factory=dict)
     _conversions: dict[tuple[Path, str], Conversion] = field(default_factory=dict)
     _runs: dict[tuple[Path, RunConfig], CandidateRun] = field(default_factory=dict)
@@ -80,8 +81,10 @@ class Session:
         every one of the importers. Where it has some of them, the others are left out: one command
         serves a matrix of OpenCV versions.
         """
-        found: dict[str, Any] = probe_in_child(interpreter=self.choices.interpreter)
         asked = self.choices
+        found: dict[str, Any] = (
+            self.probing.answer() if self.probing else probe_in_child(interpreter=asked.interpreter)
+        )
         importers = asked.importers or IMPORTERS
         if not set(importers) & set(found["importers"]):
             _require("importer", importers[0], found["importers"], found["version"])
@@ -143,6 +146,10 @@ class Session:
 
         The importers are those of any of the models; see importers_of.
         """
+        return self._variants
+
+    @cached_property
+    def _variants(self) -> list[RunConfig]:
         asked = self.choices
         importers = dict.fromkeys(name for m in self.models for name in self.importers_of(m))
         axes = product(importers, self.engines, asked.winograd, asked.fusion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import re
 import sys
 import warnings
@@ -27,7 +28,7 @@ from conformance.verdict.judgement import Judgement
 from conformance.verdict.message import Context, failure_message
 from conformance.verdict.tolerance import Allowance, Tolerances
 
-from . import INI, SELFTEST, asks_for_suite, generated_runs
+from . import INI, SELFTEST, SUITE, asks_for_suite, generated_runs
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
 from .cases import (
@@ -42,12 +43,13 @@ from .cases import (
 from .generated_runs import expected_of_any, explanations, generated_of
 from .header import header
 from .options import add_options, asked_models, count_generated, rerun_command, session_of
-from .recorder import Recorder
 from .table import verdict_table
 
 # Tests of models of the user's only.
 OWN = "own"
 _EXTENDED = "models of the extended registry; run only when asked for"
+# Files of the suite that import much, and say themselves whether a run is about them.
+_OPTIONAL = {"test_imagenet.py": selecting.is_asked, "test_inference_time.py": recording.asked}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -82,6 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_models(config)
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
+        from .recorder import Recorder  # here: it imports what locks files, which most runs do not
+
         drawn = generated_of(config) if count_generated(config) else None
         config.pluginmanager.register(Recorder(Path(results), session_of(config), drawn))
     if selecting.is_asked(config):
@@ -92,6 +96,11 @@ def pytest_configure(config: pytest.Config) -> None:
         if results:
             version = session_of(config).capability["version"]
             recording.write_to(config, Path(results), version)
+
+
+def pytest_unconfigure() -> None:
+    """Let the process end at once: pytest and Python would search all objects for garbage."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -138,9 +147,12 @@ def _check_evaluated(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
-    """Leave the suite's own tests out unless they are asked for (``--pyargs conformance``)."""
-    asked = any("selftest" in arg for arg in config.invocation_params.args)
-    return True if collection_path == SELFTEST and not asked else None
+    """Leave out the suite's own tests, and its optional ones, unless they are asked for."""
+    if collection_path == SELFTEST:
+        asked = any("selftest" in arg for arg in config.invocation_params.args)
+        return None if asked else True
+    is_asked = _OPTIONAL.get(collection_path.name) if collection_path.parent == SUITE else None
+    return True if is_asked and not is_asked(config) else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -194,13 +206,17 @@ def _leave_out(
         items[:] = [item for item in items if not which(item)]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not asked for, name each item's case, and mark the known failures."""
-    if not recording.asked(config):
-        _deselect(config, items, recording.MARK)
-    if not selecting.is_asked(config):
-        _deselect(config, items, selecting.MARK)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
+    """Leave out what is not asked for, then describe what pytest's own options leave."""
+    _leave_out_unasked(config, items)
+    yield
+    _describe(config, items)
+
+
+def _leave_out_unasked(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not count_generated(config):
         _deselect(config, items, MODEL)
     _leave_out(config, items, lambda item: is_of_no_file(session_of(config), item))
@@ -211,6 +227,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     own = [item for item in items if item.get_closest_marker(OWN)]
     if own and not any(model_of(item) in session_of(config).choices.own for item in own):
         _deselect(config, items, OWN)  # there is no model of the user's to judge
+
+
+def _describe(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Name each item's case, and mark the known failures."""
     for item in items:
         if not item.get_closest_marker("stage"):
             continue

@@ -20,6 +20,8 @@ from conformance.pack.request import keras_flavour
 from conformance.session import Session, choices_of
 from conformance.verdict.expectations import load_known_failures
 
+from . import PROBING
+
 # Beside those that decide an answer.
 _SHARED = ("--candidate-timeout", "--batch", *OWN)
 _FURTHER: dict[str, dict[str, Any]] = {
@@ -77,7 +79,8 @@ def new_session(config: pytest.Config) -> Session:
             verbose=config.option.verbose > 0,
             known_failures=load_known_failures(Path(known) if known else None, tuple(models.own)),
             extended=_extended(config),
-        )
+        ),
+        probing=config.stash.get(PROBING, None),
     )
     # A missing cv2, or an importer that does not read a file, is told before anything is collected.
     session.variants()

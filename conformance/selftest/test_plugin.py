@@ -60,6 +60,20 @@ def test_good_pack_passes_with_a_verdict(packs: Path) -> None:
     assert all(row[2] == "passed" for row in rows)
 
 
+def test_run_imports_nothing_of_what_it_leaves_out(packs: Path) -> None:
+    """Neither the evaluation nor what times inferences is imported by a run that does neither."""
+    collect = [*SUITE, "--packs", str(packs), "-k", MODEL, "--collect-only", "-q"]
+    code = (
+        f"import pytest, sys; assert pytest.main({collect!r}) == 0; "
+        "names = 'imagenet.evaluation imagenet.runner imagenet.command opencv.timing'; "
+        "sys.exit(sum(f'conformance.{name}' in sys.modules for name in names.split()))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=packs, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"test_shape[{MODEL}" in done.stdout
+
+
 def test_failure_message_is_complete(bad_packs: Path) -> None:
     """A failed check names model, version, engine, place, both top-5s, limits and the command."""
     done = run_suite(bad_packs)

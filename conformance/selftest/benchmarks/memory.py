@@ -1,0 +1,55 @@
+"""The peak memory of a process and all that it starts, together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import psutil
+
+_INTERVAL = 0.2  # seconds between two looks
+
+
+@dataclass
+class Peak:
+    """The most memory that was seen so far, in bytes."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def peak_of_tree(pid: int) -> Iterator[Peak]:
+    """Look at a process and all its descendants every 0.2 s until the block ends.
+
+    What the peak counts is PSS (a page that n processes share counts as 1/n for each), on Linux;
+    elsewhere USS, what each has to itself. A process that is gone counts as nothing.
+    """
+    peak, ended = Peak(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_INTERVAL):
+            peak.bytes = max(peak.bytes, _of_tree(pid))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _of_tree(pid: int) -> int:
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        return sum(map(_of_process, [root, *root.children(recursive=True)]))
+    return 0
+
+
+def _of_process(process: psutil.Process) -> int:
+    with suppress(psutil.Error):
+        info = process.memory_full_info()
+        return int(getattr(info, "pss", info.uss))
+    return 0
