@@ -89,15 +89,15 @@ class Progress:
             return
         runs = len(session_of(self._config).variants())
         seconds = _JUDGING * runs * sum(map(building_seconds, models))
-        what = f"{tests} tests of {len(models)} models"
         if jobs:
-            pool = Pool(list(jobs))
-            building = seconds_of(jobs, pool.at_once)
+            at_once = Pool(list(jobs)).at_once
+            building = seconds_of(jobs, at_once)
             self._say(
-                f"{len(jobs)} packs to build, {pool.at_once} at a time, about {about(building)}; "
-                f"each model is judged once its pack is there"
+                f"{_many(len(jobs), 'pack')} to build, {at_once} at a time, about "
+                f"{about(building)}; each model is judged once its pack is there"
             )
             seconds = max(seconds, building) + 10
+        what = f"{_many(tests, 'test')} of {_many(len(models), 'model')}"
         self._say(f"{what}, about {about(seconds)} on a machine like the one in docs/cost.md")
 
     def _say(self, text: str) -> None:
@@ -125,6 +125,10 @@ class Progress:
                     yield report
             else:
                 yield write
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _place(names: Sequence[str], item: pytest.Item) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Callable
 
@@ -16,12 +17,20 @@ import pytest
 from packaging.markers import Marker
 
 from conformance.errors import ConformanceError
-from conformance.pack.builder import PYTHONS, build_command, missing_packs, run_builder
+from conformance.pack.builder import (
+    PYTHONS,
+    build_command,
+    jobs_of,
+    missing_packs,
+    run_builder,
+)
+from conformance.pack.building import Building
 from conformance.pack.format import Pack, open_pack
-from conformance.pack.pool import Job, Pool
+from conformance.pack.pool import Job, Pool, expected_order
 from conformance.pack.request import SCHEMA, PackRequest
 from conformance.pack.schedule import Build, Turn
 from conformance.pack.store import find_pack, list_packs, pack_lock
+from conformance.processes.machine import cores
 from conformance.processes.progress import Event
 
 from .tiny_pack import PRODUCER, build_tiny, write_tiny
@@ -293,6 +302,42 @@ def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:
     events.close()  # type: ignore[attr-defined]
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def building_of(packs: Path, seconds: float, told: list[Event]) -> Building:
+    """Return the building of REQUESTS by one builder, told of in `told`."""
+    pool = Pool(jobs_of(REQUESTS, packs, command=tiny_builder(packs, seconds)), at_once=1)
+    return Building(pool, lambda *_: nullcontext(told.append))
+
+
+def test_pack_is_used_while_others_are_built(tmp_path: Path) -> None:
+    """Who waits for one pack goes on when it is there; how far the others are is told meanwhile."""
+    told: list[Event] = []
+    building = building_of(tmp_path / "packs", 0.3, told)
+    building.wait("resnet50")  # the one of most memory comes first
+    assert [e.step[:13] for e in told if e.final] == ["built (1 of 3"]
+    assert find_pack(tmp_path / "packs", REQUESTS[1]) is not None
+    building.wait_for_all()
+    assert final_states(told) == dict.fromkeys(MODELS, "built")
+    assert building.failures == {}
+
+
+def test_building_that_is_stopped_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """After the end of a run nothing is built any more, and what was not says that."""
+    told: list[Event] = []
+    building = building_of(tmp_path / "packs", 30, told)
+    while not told:
+        building.tell()
+    building.close()
+    building.wait_for_all()
+    assert set(building.failures) == set(MODELS)
+    assert list_packs(tmp_path / "packs") == []
+
+
+def test_order_of_the_tests_is_that_of_the_packs() -> None:
+    """What is done first comes first, and the largest not before all the small ones."""
+    jobs = jobs_of([PackRequest(m) for m in ("vgg16", "mobilenet", "xception")], Path("packs"))
+    assert expected_order(jobs)[0] == "mobilenet" if cores() > 1 else "vgg16"
 
 
 def test_building_without_tensorflow_says_what_to_install(
