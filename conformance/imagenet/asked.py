@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import chosen_importer
 from conformance.pack.format import Pack
+from conformance.processes.machine import cores
 
 from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
 from .evaluation import Plan, make_job
@@ -68,13 +68,6 @@ class Asked:
 
 def _path(text: str) -> Path:
     return Path(text).expanduser().resolve()
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def results_folder(root: Optional[str]) -> Path:

@@ -18,6 +18,7 @@ from conformance.pack.format import Pack
 from conformance.pack.heads import by_scale
 from conformance.processes.child import (
     HERE,
+    REUSED_HEAP,
     Ending,
     Interpreter,
     child_environment,
@@ -73,7 +74,8 @@ def _run(
             asked = _request(pack, config, folder, conversion, batches)
             request.write_text(json.dumps(asked), "utf-8")
             command = [interpreter.python, "-m", CHILD, str(request)]
-            ending = run_child(command, timeout, child_environment(interpreter.code))
+            environment = child_environment(interpreter.code, **REUSED_HEAP)
+            ending = run_child(command, timeout, environment)
             return _collect(folder, pack, config, ending)
     except OSError as error:
         raise ConformanceError(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
-import re
-import sys
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -17,11 +15,10 @@ from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.generated.outcomes import MODEL
 from conformance.localize.diagnosis import diagnose
-from conformance.models import EXTENDED, model_order
+from conformance.models import EXTENDED
 from conformance.pack.conversion import Conversion
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
-from conformance.processes.progress import Event
 from conformance.session import Session
 from conformance.verdict.expectations import NO_MODEL
 from conformance.verdict.judgement import Judgement
@@ -37,12 +34,14 @@ from .cases import (
     is_of_no_file,
     mark_known_failure,
     model_of,
+    model_of_test,
     name_case,
     parameters_of,
 )
 from .generated_runs import expected_of_any, explanations, generated_of
 from .header import header
 from .options import add_options, asked_models, count_generated, rerun_command, session_of
+from .progress import Progress
 from .table import verdict_table
 
 # Tests of models of the user's only.
@@ -81,6 +80,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
     config.addinivalue_line("markers", f"{MODEL}: {generated_runs.WHAT}")
     config.pluginmanager.register(generated_runs, "conformance generated models")
+    if _is_suite_run(config):
+        config.pluginmanager.register(Progress(config), "conformance progress")
     _check_models(config)
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
@@ -112,18 +113,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any
 
     # Not xdist_group: workers heed it only with --dist loadgroup, and not with every pytest.
     scheduling = LoadScopeScheduling(config, log)
-    scheduling._split_scope = functools.partial(_model_or_test, session_of(config).models)
+    scheduling._split_scope = functools.partial(model_of_test, session_of(config).models)
     return scheduling
-
-
-def _model_or_test(models: Sequence[str], test: str) -> str:
-    """Return the model that a test's id names, or the id itself where it names none."""
-    parameters = test.partition("[")[2]
-    if "test_generated.py::" in test:
-        # All models of an importer and engine are run in one process.
-        return f"generated {parameters.partition('-')[2]}"
-    named = [m for m in models if re.search(rf"(?:^|-){re.escape(m)}(?:-|]$)", parameters)]
-    return max(named, key=len, default=test)
 
 
 def _check_models(config: pytest.Config) -> None:
@@ -260,29 +251,6 @@ def pytest_runtest_makereport(
             text = "\n".join(map(str, known))
             report.sections += [("Known defects of OpenCV that it may be", text)]
     return report
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> None:
-    """Build the missing packs before the first test, so that progress garbles no test's line."""
-    config = session.config
-    models = sorted({m for m in map(model_of, session.items) if m}, key=model_order)
-    small = any(item.get_closest_marker(MODEL) for item in session.items)
-    if config.option.collectonly or not (models or small):
-        return
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        session_of(config).build_missing(models, _announcer(config))
-        if small:
-            generated_of(config).build(_announcer(config))
-
-
-def _announcer(config: pytest.Config) -> Callable[[Event], None]:
-    terminal = config.pluginmanager.getplugin("terminalreporter")
-    if terminal is None or hasattr(config, "workerinput"):
-        # A worker of pytest-xdist has no terminal of its own, but shares standard error.
-        return lambda event: print(f"conformance: {event}", file=sys.stderr, flush=True)
-    return lambda event: terminal.write_line(f"conformance: {event}")
 
 
 @pytest.fixture(scope="session")

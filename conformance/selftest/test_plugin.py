@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from conformance.plugin import INI
-from conformance.plugin.hooks import _model_or_test
+from conformance.plugin.cases import model_of_test
 from conformance.results.cases import read_results
 from conformance.verdict.expectations import NO_MODEL
 
@@ -159,7 +159,7 @@ def test_a_test_stays_with_its_model() -> None:
         ("test_a.py::test_layers[two-new.keras]", "two-new.keras"),
         ("test_a.py::test_blob[even]", "test_a.py::test_blob[even]"),
     ):
-        assert _model_or_test(models, test) == model
+        assert model_of_test(models, test) == model
 
 
 def test_known_failure_is_expected(bad_packs: Path, tmp_path: Path) -> None:

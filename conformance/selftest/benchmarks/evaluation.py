@@ -26,7 +26,6 @@ from conformance.cli import OK
 from conformance.cli.options import add_options
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
-from conformance.imagenet.asked import cores
 from conformance.imagenet.command import find_model_pack
 from conformance.imagenet.dataset import Dataset, Entry, read_dataset
 from conformance.imagenet.decoder import decode_all, require_pillow
@@ -34,6 +33,7 @@ from conformance.imagenet.evaluation import make_job
 from conformance.imagenet.runner import Shard
 from conformance.imagenet.shards import Job, opencv_request, run_shard, tensorflow_request
 from conformance.opencv.capability import probe_in_child
+from conformance.processes.machine import cores
 from conformance.processes.server import (
     OPENCV,
     TENSORFLOW,
