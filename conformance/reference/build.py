@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -118,8 +119,9 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
         )
     np.save(folder / "inputs.npy", job.inputs)
     double, heads = _write_model(job, subject)
-    # The model is gone by now: its weights and the frozen graph's need not fit at once.
+    # The model goes now: its weights and the frozen graph's need not fit at once.
     del subject
+    gc.collect()
     graph = read_graph(folder / GRAPH, manifest.tensors, heads)
     if manifest.own is not None:
         # A raw graph that takes any size tells no shapes of its layers.
