@@ -315,12 +315,15 @@ def _quantities(figure: Mapping[str, Any]) -> tuple[float, float, float]:
 
 
 def _cells(costs: Sequence[Sequence[float]]) -> list[str]:
-    seconds, cpu, mib = (median(column) for column in zip(*costs))
-    return [f"{seconds:.2f}", f"{cpu:.2f}", f"{mib:.0f}" if mib else "-"]
+    # A process that ends between two looks at its memory has none.
+    columns = zip(("{:.2f}", "{:.2f}", "{:.0f}"), zip(*costs))
+    return [form.format(median(column)) if all(column) else "-" for form, column in columns]
 
 
 def _ratios(here: Sequence[Sequence[float]], there: Sequence[Sequence[float]]) -> list[str]:
-    """Return the median over all pairs of processes that were measured in turn."""
-    pairs = [zip(ours, theirs) for ours, theirs in zip(here, there)]
-    columns = zip(*([a / b if b else 0 for a, b in pair] for pair in pairs))
-    return [f"{median(column):.2f}" if any(column) else "-" for column in columns]
+    """Return the medians over all pairs of processes that were measured in turn."""
+    both = zip(zip(*here), zip(*there))
+    return [
+        f"{median(a / b for a, b in zip(ours, theirs)):.2f}" if all(ours + theirs) else "-"
+        for ours, theirs in both
+    ]
