@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,13 @@ from conformance.cli.options import count
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import chosen_importer
 from conformance.pack.format import Pack
+from conformance.processes.machine import cores
 
 from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
 from .decoder import RECIPES
 from .evaluation import MAX_BAD_PERCENT, Plan, make_job
 from .runner import Runner, in_threads, on_dask
+from .shards import TENSORFLOW_AT_ONCE
 
 
 def _seed(text: str) -> int:
@@ -50,7 +51,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": count,
         "default": 50,
         "metavar": "N",
-        "help": "images at once in TensorFlow (default: 50)",
+        "help": "images of a batch, four of which are a shard; TensorFlow takes at most "
+        f"{TENSORFLOW_AT_ONCE} at once (default: 50)",
     },
     "--opencv-batch": {
         "type": count,
@@ -134,13 +136,6 @@ class Asked:
 
 def _path(text: str) -> Path:
     return Path(text).expanduser().resolve()
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def results_folder(root: Optional[str]) -> Path:

@@ -79,8 +79,10 @@ def _results(
         while running:
             done = wait(running, return_when=FIRST_COMPLETED).done
             running -= done
+            # A failure ends all: nothing is begun after it.
+            results = [future.result() for future in done]
             fill()
-            yield from (future.result() for future in done)
+            yield from results
     finally:
         for future in running:
             future.cancel()
@@ -109,7 +111,7 @@ def _dask_workers(
         except dask.KilledWorker as error:
             raise ConformanceError(
                 f"a shard took down several workers, most often for want of memory: {error}. Give "
-                f"workers more of it, or a smaller --batch-size; --resume is for the same one only"
+                f"workers more of it or fewer threads, then go on with --resume"
             ) from error
         except (OSError, CancelledError, asyncio.CancelledError) as error:
             raise ConformanceError(
@@ -134,16 +136,19 @@ def distributed() -> Any:
 @contextmanager
 def _client(dask: Any, scheduler: Optional[str], workers: int) -> Iterator[Any]:
     if scheduler is None:
-        # One thread each: a worker has its own processes of OpenCV and TensorFlow.
+        # Workers in this process share its TensorFlow; each has its own process of OpenCV.
         local = dask.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            processes=True,
+            processes=False,
             dashboard_address=":0",
             silence_logs=logging.ERROR,
         )
-        with local as cluster, dask.Client(cluster) as client:
-            yield client
+        try:
+            with local as cluster, dask.Client(cluster) as client:
+                yield client
+        finally:
+            close_servers()  # of shards that went on after Ctrl-C
         return
     try:
         client = dask.Client(scheduler, timeout=_CONNECT_SECONDS)
@@ -156,6 +161,6 @@ def _client(dask: Any, scheduler: Optional[str], workers: int) -> Iterator[Any]:
         if not client.scheduler_info()["workers"]:
             raise ConformanceError(
                 f"--scheduler {scheduler}: it has no workers; start some on machines that see the "
-                f"packs and images under the same paths: dask worker {scheduler} --nthreads 1"
+                f"packs and images under the same paths: dask worker {scheduler} --nthreads 8"
             )
         yield client
