@@ -18,12 +18,12 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import islice
 from typing import Any, Callable, Optional
 
 from conformance.errors import ConformanceError, install
-from conformance.processes.server import close_servers
+from conformance.processes.server import close_servers, servers_ended
 
 from .dataset import Entry
 from .shards import Job, ShardResult, run_shard
@@ -95,9 +95,8 @@ def _threads(workers: int) -> Iterator[tuple[Executor, Callable[[], int]]]:
         # One waits, so that no thread does while a result is written.
         yield pool, lambda: workers + 1
     finally:
-        close_servers()  # which ends the shards that are being run
-        pool.shutdown(wait=True)
-        close_servers()
+        with servers_ended():  # and with them the shards that are being run
+            pool.shutdown(wait=True)
 
 
 @contextmanager
@@ -142,13 +141,13 @@ def _client(dask: Any, scheduler: Optional[str], workers: int) -> Iterator[Any]:
             threads_per_worker=1,
             processes=False,
             dashboard_address=":0",
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # a shard's failure is told by its exception
         )
-        try:
-            with local as cluster, dask.Client(cluster) as client:
+        with ExitStack() as closing, local as cluster, dask.Client(cluster) as client:
+            try:
                 yield client
-        finally:
-            close_servers()  # of shards that went on after Ctrl-C
+            finally:
+                closing.enter_context(servers_ended())  # until the workers are closed, too
         return
     try:
         client = dask.Client(scheduler, timeout=_CONNECT_SECONDS)

@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -122,6 +123,7 @@ class Server:
 # Starting a framework takes seconds: what was started is kept from shard to shard.
 _running: dict[tuple[int, str, str], Server] = {}
 _starting = threading.Lock()
+_ending = threading.Event()
 
 
 def server(module: str, request: Request, timeout: float) -> Server:
@@ -137,6 +139,8 @@ def server(module: str, request: Request, timeout: float) -> Server:
 
 
 def _kept(thread: int, module: str, request: Request, timeout: float) -> Server:
+    if _ending.is_set():
+        raise FrameworkError(module, f"{framework(module)} is not started: its user ends")
     key = (thread, module, json.dumps(request, sort_keys=True))
     if key not in _running or _running[key].process.poll() is not None:
         _running[key] = Server(module, request, timeout)
@@ -147,3 +151,15 @@ def close_servers() -> None:
     """End all servers of this process."""
     while _running:
         _running.popitem()[1].close()
+
+
+@contextmanager
+def servers_ended() -> Iterator[None]:
+    """End all servers of this process, and start none in the block: whoever asks fails at once."""
+    _ending.set()
+    try:
+        close_servers()
+        yield
+    finally:
+        close_servers()  # those that were being started
+        _ending.clear()

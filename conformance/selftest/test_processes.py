@@ -17,7 +17,7 @@ from conformance.errors import ConformanceError
 from conformance.processes import environments
 from conformance.processes.child import Child, Ending, ask_module, child_environment, run_child
 from conformance.processes.pool import process_pool
-from conformance.processes.server import FrameworkError, Server
+from conformance.processes.server import FrameworkError, Server, server, servers_ended
 
 from .benchmarks.memory import peak_of_tree
 
@@ -162,6 +162,18 @@ def test_death_of_a_server_is_told_to_all(answering: Server) -> None:
     assert [str(one).splitlines()[0] for one in told] == [
         "the process of TensorFlow was killed by SIGABRT."
     ] * 3
+
+
+def test_no_server_starts_while_they_end(answering: Server) -> None:
+    """Where servers are ended nobody starts another, and afterwards it is started again."""
+    first = server("answering", {}, 30)
+    with servers_ended():
+        assert first.process.poll() is not None
+        with pytest.raises(FrameworkError, match="TensorFlow is not started: its user ends"):
+            server("answering", {}, 30)
+    again = server("answering", {}, 30)
+    with closing(again):
+        assert again is not first
 
 
 def test_killed_process_of_a_pool_is_told() -> None:
