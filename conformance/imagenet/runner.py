@@ -18,12 +18,12 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import islice
 from typing import Any, Callable, Optional
 
 from conformance.errors import ConformanceError, install
-from conformance.processes.server import close_servers
+from conformance.processes.server import close_servers, servers_ended
 
 from .dataset import Entry
 from .shards import Job, ShardResult, run_shard
@@ -79,8 +79,10 @@ def _results(
         while running:
             done = wait(running, return_when=FIRST_COMPLETED).done
             running -= done
+            # A failure ends all: nothing is begun after it.
+            results = [future.result() for future in done]
             fill()
-            yield from (future.result() for future in done)
+            yield from results
     finally:
         for future in running:
             future.cancel()
@@ -93,9 +95,8 @@ def _threads(workers: int) -> Iterator[tuple[Executor, Callable[[], int]]]:
         # One waits, so that no thread does while a result is written.
         yield pool, lambda: workers + 1
     finally:
-        close_servers()  # which ends the shards that are being run
-        pool.shutdown(wait=True)
-        close_servers()
+        with servers_ended():  # and with them the shards that are being run
+            pool.shutdown(wait=True)
 
 
 @contextmanager
@@ -109,7 +110,7 @@ def _dask_workers(
         except dask.KilledWorker as error:
             raise ConformanceError(
                 f"a shard took down several workers, most often for want of memory: {error}. Give "
-                f"workers more of it, or a smaller --batch-size; --resume is for the same one only"
+                f"workers more of it or fewer threads, then go on with --resume"
             ) from error
         except (OSError, CancelledError, asyncio.CancelledError) as error:
             raise ConformanceError(
@@ -134,16 +135,19 @@ def distributed() -> Any:
 @contextmanager
 def _client(dask: Any, scheduler: Optional[str], workers: int) -> Iterator[Any]:
     if scheduler is None:
-        # One thread each: a worker has its own processes of OpenCV and TensorFlow.
+        # Workers in this process share its TensorFlow; each has its own process of OpenCV.
         local = dask.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            processes=True,
+            processes=False,
             dashboard_address=":0",
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # a shard's failure is told by its exception
         )
-        with local as cluster, dask.Client(cluster) as client:
-            yield client
+        with ExitStack() as closing, local as cluster, dask.Client(cluster) as client:
+            try:
+                yield client
+            finally:
+                closing.enter_context(servers_ended())  # until the workers are closed, too
         return
     try:
         client = dask.Client(scheduler, timeout=_CONNECT_SECONDS)
@@ -156,6 +160,6 @@ def _client(dask: Any, scheduler: Optional[str], workers: int) -> Iterator[Any]:
         if not client.scheduler_info()["workers"]:
             raise ConformanceError(
                 f"--scheduler {scheduler}: it has no workers; start some on machines that see the "
-                f"packs and images under the same paths: dask worker {scheduler} --nthreads 1"
+                f"packs and images under the same paths: dask worker {scheduler} --nthreads 8"
             )
         yield client

@@ -22,11 +22,13 @@ from conformance.errors import ConformanceError
 from conformance.pack.conversion import file_for
 from conformance.pack.request import keras_flavour, producer_versions
 from conformance.pack.sealed import file_digest, json_digest, means_full, whole_file, write_text
+from conformance.processes.machine import cores
 from conformance.processes.server import OPENCV, TENSORFLOW, server
 from conformance.verdict.metrics import apart, top_k
 
 from .dataset import Entry
 from .decoder import Bad, decode_all
+from .options import TENSORFLOW_AT_ONCE
 
 Array = np.ndarray[Any, Any]
 TOP = 5
@@ -45,7 +47,7 @@ class Job:
     classes: int  # of its output
     recipe: str
     config: RunConfig
-    batch: int = 50  # images at once in TensorFlow
+    batch: int = 50  # images, of which a shard has a few; TensorFlow runs it in parts
     opencv_batch: int = 1
     threads: int = 1  # of each framework
     timeout: float = 600.0  # seconds for a shard
@@ -113,10 +115,11 @@ def _run(job: Job, index: int, entries: Sequence[Entry], scratch: Path) -> Shard
     if not good:
         empty = np.empty((0, job.classes), np.float32)
         return ShardResult(index, compared(labels, empty, empty), bad, _SECONDS_OF_NONE)
-    theirs, reference_seconds = _tensorflow(job, pixels, kept)
+    what = f"shard {index}, which begins with {entries[0].name}"
+    theirs, reference_seconds = _tensorflow(job, pixels, kept, what)
     outputs = scratch / "opencv.npy"
     child = server(OPENCV, opencv_request(job), job.timeout)
-    answer = child.ask({"pixels": str(pixels), "outputs": str(outputs)})
+    answer = child.ask({"pixels": str(pixels), "outputs": str(outputs)}, what=what)
     _require_version(job, answer["version"])
     arrays = compared(labels, np.load(outputs, allow_pickle=False), theirs)
     seconds = {"opencv": answer["seconds"], "tensorflow": reference_seconds}
@@ -147,8 +150,9 @@ def opencv_request(job: Job) -> dict[str, Any]:
 
 def tensorflow_request(job: Job) -> dict[str, Any]:
     """Return what starts TensorFlow's process (conformance.reference.evaluation)."""
-    names = ("pack", "mode", "size", "classes", "batch", "threads")
-    return {name: getattr(job, name) for name in names}
+    names = ("pack", "mode", "size", "classes", "threads")
+    batch = min(job.batch, TENSORFLOW_AT_ONCE)
+    return {**{name: getattr(job, name) for name in names}, "batch": batch, "at_once": cores()}
 
 
 def _pixels(job: Job, entries: Sequence[Entry], kept: Path) -> tuple[Path, list[Bad]]:
@@ -167,8 +171,8 @@ def _pixels(job: Job, entries: Sequence[Entry], kept: Path) -> tuple[Path, list[
     return path, [Bad(**one) for one in json.loads(notes.read_text(encoding="utf-8"))]
 
 
-def _tensorflow(job: Job, pixels: Path, kept: Path) -> tuple[Array, float]:
-    """Return TensorFlow's outputs [N, classes] for the pixels, and the seconds they took."""
+def _tensorflow(job: Job, pixels: Path, kept: Path, what: str) -> tuple[Array, float]:
+    """Return TensorFlow's outputs [N, classes] for the pixels of `what`, and their seconds."""
     key = json_digest([file_digest(pixels), job.digest, job.batch, job.threads])[:32]
     path = kept / f"tensorflow-{key}.npz"
     if not path.exists():
@@ -176,7 +180,7 @@ def _tensorflow(job: Job, pixels: Path, kept: Path) -> tuple[Array, float]:
         child = server(TENSORFLOW, tensorflow_request(job), job.timeout)
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
             outputs = Path(name, "outputs.npy")
-            answer = child.ask({"pixels": str(pixels), "outputs": str(outputs)})
+            answer = child.ask({"pixels": str(pixels), "outputs": str(outputs)}, what=what)
             given, seconds = np.load(outputs, allow_pickle=False), answer["seconds"]
         with whole_file(path) as temporary:
             np.savez(temporary, outputs=given, seconds=seconds)

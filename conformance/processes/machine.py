@@ -1,4 +1,4 @@
-"""What this machine is called, for figures that hold on one machine only."""
+"""What this machine is called, for figures that hold on one machine only, and what it has."""
 
 from __future__ import annotations
 

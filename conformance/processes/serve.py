@@ -1,7 +1,8 @@
 """The child's end: answers as JSON on stdout, once (`answer_once`) or request after request.
 
-Requests are lines of JSON on stdin; arrays pass as .npy files. child.py and server.py are the
-parent's ends. Imports neither cv2 nor TensorFlow nor NumPy: the modules that answer do.
+Requests are lines of JSON on stdin, each with an "id" that its answer repeats; arrays pass as .npy
+files. child.py and server.py are the parent's ends. Imports neither cv2 nor TensorFlow nor NumPy:
+the modules that answer do.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Callable, TextIO
 
@@ -19,6 +22,7 @@ Request = Mapping[str, Any]
 Answer = Callable[[Request], dict[str, Any]]
 # The exit code of a child that can't answer and says why.
 REFUSED = 2
+_MOST_THREADS = 256
 
 
 @contextmanager
@@ -48,10 +52,11 @@ def answer_once(compute: Callable[[], Any]) -> None:
             raise SystemExit(REFUSED) from None
 
 
-def serve(prepare: Callable[[Request], Answer]) -> None:
+def serve(prepare: Callable[[Request], Answer], side_by_side: bool = False) -> None:
     """Prepare for the request in argv, say {} for ready, answer until the parent is gone.
 
-    Whatever is raised is the answer: {"error": its text}.
+    Whatever is raised is the answer: {"error": its text}. side_by_side: requests have a thread
+    each, and are answered in whatever order; else one after the other, in this thread.
     """
     with own_standard_output() as stream:
         try:
@@ -60,12 +65,29 @@ def serve(prepare: Callable[[Request], Answer]) -> None:
             print(_error(error), file=stream, flush=True)
             return
         print("{}", file=stream, flush=True)
-        for line in sys.stdin:
-            try:
-                text = json.dumps(answer(json.loads(line)))
-            except Exception as error:
-                text = _error(error)
-            print(text, file=stream, flush=True)
+        writing = threading.Lock()
+
+        def reply(line: str) -> None:
+            text = _reply(answer, json.loads(line))
+            with writing:
+                print(text, file=stream, flush=True)
+
+        if side_by_side:
+            # A thread is started when no other is idle: never more than are asked for at a time.
+            with ThreadPoolExecutor(_MOST_THREADS) as pool:
+                for line in sys.stdin:
+                    pool.submit(reply, line)
+        else:
+            for line in sys.stdin:
+                reply(line)
+
+
+def _reply(answer: Answer, request: Request) -> str:
+    name = {"id": request["id"]}
+    try:
+        return json.dumps({**answer(request), **name})
+    except Exception as error:
+        return _error(error, **name)
 
 
 def printed_since(size: int) -> str:
@@ -76,5 +98,5 @@ def printed_since(size: int) -> str:
         return ""
 
 
-def _error(error: Exception) -> str:
-    return json.dumps({"error": str(error).strip() or repr(error)})
+def _error(error: Exception, **name: int) -> str:
+    return json.dumps({"error": str(error).strip() or repr(error), **name})

@@ -41,12 +41,16 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
 
 
-def use_threads(threads: int) -> None:
-    """Run each operation on so many threads, one operation after another, as OpenCV does."""
+def use_threads(threads: int, at_once: int = 1) -> None:
+    """Run each operation on so many threads, `at_once` operations at a time.
+
+    One after another is as OpenCV does. More are for callers on several threads: each is given one,
+    as TensorFlow has no other place to run their operations.
+    """
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(at_once)
 
 
 def _set_up() -> None:

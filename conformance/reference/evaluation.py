@@ -1,8 +1,10 @@
 """TensorFlow as the evaluation's child: ``python -m conformance.reference.evaluation REQUEST``.
 
-REQUEST is JSON: pack (its folder), mode, size, classes, batch, threads, and weights where the
-eager Keras model is wanted instead of the frozen function; each line of stdin then names a shard's
-pixels and outputs (see conformance.processes.serve).
+REQUEST is JSON: pack (its folder), mode, size, classes, batch, threads (of an operation), at_once
+(how many shards have a core each), and weights where the eager Keras model is wanted instead of the
+frozen function; each line of stdin then names a shard's pixels and outputs (see
+conformance.processes.serve). Shards that are asked for at a time run side by side, so that
+TensorFlow's own memory and the weights are needed once for all cores.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ from .weights import build_model
 def prepare(request: Request) -> Answer:
     """Load the model, run it once, and return what answers the shards.
 
-    The operations are deterministic, so that a shard run again gives the same bits.
+    The operations are deterministic, so that a shard run again, or beside others, gives the same
+    bits.
     """
-    use_threads(request["threads"])
+    use_threads(request["threads"], request["at_once"])
     pack = Path(request["pack"])
     if request.get("weights"):
         spec = get_model(read_manifest(pack).model)
@@ -48,4 +51,4 @@ def prepare(request: Request) -> Answer:
 
 
 if __name__ == "__main__":
-    serve(prepare)
+    serve(prepare, side_by_side=True)

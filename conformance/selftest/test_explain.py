@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -152,20 +154,17 @@ def test_shares_add_up_class_by_class() -> None:
     assert difference(there, back).l1 == pytest.approx(0.8)
 
 
-def test_interrupted_question_leaves_no_timer(
-    frameworks: Frameworks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_question_leaves_nothing_to_wait_for(frameworks: Frameworks) -> None:
     """Ctrl-C while a framework is asked leaves no thread that Python would wait for."""
-    server = frameworks._opencv
-
-    class Interrupted:
-        def readline(self) -> str:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(server.process, "stdout", Interrupted())
-    with pytest.raises(KeyboardInterrupt):
-        server._answer(server.timeout)
-    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-    for timer in timers:
-        timer.join(1)
-    assert not [timer for timer in timers if timer.is_alive()]
+    server, known = frameworks._opencv, threading.enumerate()
+    assert server._reader.daemon
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            server.ask({"do": "about"})
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+        signal.signal(signal.SIGALRM, before)
+    assert not [one for one in threading.enumerate() if one not in known and not one.daemon]

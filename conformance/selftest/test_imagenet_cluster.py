@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from conformance.errors import ConformanceError
 from conformance.imagenet import runner
 from conformance.imagenet.evaluation import Evaluation, Plan, Tally, evaluate
 from conformance.imagenet.runner import on_dask
+from conformance.processes.server import OPENCV
 
 from .imagenet_sample import numbers
 
@@ -64,8 +66,18 @@ def test_worker_with_another_opencv_is_refused(cluster: Any, plan: Plan, tmp_pat
 
 
 def test_local_workers(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
-    """--workers starts workers of its own and ends them."""
-    assert numbers(evaluate(plan, tmp_path, on_dask(workers=1))) == numbers(whole)
+    """--workers starts workers in this process, which share its TensorFlow, and ends theirs."""
+    before, seen = psutil.Process().children(recursive=True), set()
+
+    def look(tally: Tally) -> None:
+        for child in psutil.Process().children(recursive=True):
+            if tally.done and child not in before:
+                seen.add(" ".join(child.cmdline()[1:3]))
+
+    assert numbers(evaluate(plan, tmp_path, on_dask(workers=2), report=look)) == numbers(whole)
+    # TensorFlow's answers are in the cache.
+    assert seen == {f"-m {OPENCV}"}
+    assert psutil.Process().children(recursive=True) == before
 
 
 def shard_of_a_second(job: Any, index: int, entries: Any) -> int:

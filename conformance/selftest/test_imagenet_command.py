@@ -21,11 +21,12 @@ from conformance.imagenet.evaluation import Evaluation, Plan, Tally
 from conformance.imagenet.shards import Job
 from conformance.imagenet.statistics import compare
 from conformance.opencv.capability import probe_in_child
+from conformance.processes.machine import cores
 from conformance.results.evaluations import read_results
 
 from .benchmarks import evaluation as throughput
 from .benchmarks.__main__ import BENCHMARKS
-from .imagenet_sample import numbers
+from .imagenet_sample import IMAGES, numbers
 from .test_plugin import run_suite
 
 
@@ -178,10 +179,10 @@ def test_each_engine_has_results_of_its_own(home: Path, tmp_path: Path) -> None:
     assert sorted(result.header["engine"] for result in found) == engines
 
 
-def test_throughput_prints_three_rates(
+def test_benchmark_prints_rates_and_memory(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command prints ours, the straightforward evaluator's and the limit, and their ratios."""
+    """The command prints ours, the straightforward evaluator's, the limit, and GiB a core."""
     alone = {"decode": 5.0, "tensorflow 1": 20.0, "opencv 1": 15.0}
     asked: list[int] = []
 
@@ -189,12 +190,19 @@ def test_throughput_prints_three_rates(
         asked.append(len(entries))
         return throughput.Rates(45.0, 25.0, 50.0, alone)
 
+    def peak(arguments: object, images: int, workers: str) -> int:
+        assert images == IMAGES
+        return cores() << (30 if workers == "--jobs" else 31)
+
     monkeypatch.setattr(throughput, "measure", measured)
+    monkeypatch.setattr(throughput, "peak_of_evaluation", peak)
     given = options(home)[:3]
     assert main(["evaluation", "mobilenet", *given, "--images=300", "--rounds=2"], BENCHMARKS) == 0
     assert asked == [300, 300]
     told = capsys.readouterr().out
-    for part in (r"this evaluation +45\.0", r"25\.0 +1\.80 x", r"50\.0 +0\.90 x", r"w 1 +20\.00"):
+    parts = [r"this evaluation +45\.0", r"25\.0 +1\.80 x", r"50\.0 +0\.90 x", r"w 1 +20\.00"]
+    parts += [rf"--jobs {cores()} .* 1\.00 ", rf"--workers {cores()} .* 2\.00 "]
+    for part in parts:
         assert re.search(part, told), told
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 import tracemalloc
 from collections.abc import Generator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
+import psutil
 import pytest
 
 from conformance.errors import ConformanceError
@@ -29,7 +32,7 @@ from conformance.imagenet.files import results_name, write_results
 from conformance.imagenet.runner import Runner, Shard, in_threads
 from conformance.imagenet.shards import Job, ShardResult
 from conformance.imagenet.statistics import require_scipy
-from conformance.processes.server import OPENCV, FrameworkError, server
+from conformance.processes.server import OPENCV, TENSORFLOW, FrameworkError, Server, server
 from conformance.results.evaluations import read_results
 
 from .benchmarks.evaluation import servers_closed
@@ -212,6 +215,54 @@ def test_hanging_opencv_is_its_failure(plan: Plan, whole: Evaluation, tmp_path: 
         FrameworkError, match=r"OpenCV gave no answer within the time limit of 0\.01 s"
     ):
         evaluate(late, tmp_path, in_threads(1))
+
+
+def test_shards_at_a_time_give_the_same_bits(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
+    """TensorFlow gives an image the same bits with others or not, side by side or in turn."""
+    assert plan.job.cache is not None
+    pixels = np.load(next(Path(plan.job.cache).glob("pixels-*.npy")))
+    parts = np.array_split(pixels, 4)
+    for name, part in [("all", pixels), *enumerate(parts)]:
+        np.save(tmp_path / f"{name}.npy", part)
+
+    def outputs(child: Server, name: object) -> np.ndarray[Any, Any]:
+        given = tmp_path / f"outputs-{name}.npy"
+        child.ask({"pixels": str(tmp_path / f"{name}.npy"), "outputs": str(given)})
+        return np.asarray(np.load(given))
+
+    request = {**shards.tensorflow_request(plan.job), "batch": len(pixels)}
+    with closing(Server(TENSORFLOW, request, 60)) as child, ThreadPoolExecutor(4) as pool:
+        together = outputs(child, "all")
+        in_turn = [outputs(child, number) for number in range(4)]
+        at_once = [list(pool.map(partial(outputs, child), range(4))) for _ in range(5)]
+    for found in (in_turn, *at_once):
+        np.testing.assert_array_equal(np.concatenate(found), together)
+
+
+def test_workers_share_a_tensorflow(plan: Plan, whole: Evaluation, tmp_path: Path) -> None:
+    """Two workers start one TensorFlow; its death ends the run, which --resume takes up again."""
+    alone = replace(plan, job=replace(plan.job, cache=None, batch=2))
+    started: list[int] = []
+
+    def killing(tally: Tally) -> None:
+        if tally.done and not started:
+            started.extend(processes_of(TENSORFLOW))
+            for sent in (signal.SIGSTOP, signal.SIGKILL):
+                for process in started:
+                    os.kill(process, sent)
+                time.sleep(1)  # in which the next shards come to it
+
+    with pytest.raises(FrameworkError, match=r"process of TensorFlow was killed by SIGKILL \(out"):
+        evaluate(alone, tmp_path, in_threads(2), report=killing)
+    assert len(started) == 1
+    assert list(tmp_path.glob("*.npz"))
+    assert numbers(evaluate(alone, tmp_path, in_threads(2), resume=True)) == numbers(whole)
+
+
+def processes_of(module: str) -> list[int]:
+    """Return the processes of the module that this one started."""
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if module in child.cmdline()]
 
 
 @pytest.mark.parametrize("what", ["run", "cache"])

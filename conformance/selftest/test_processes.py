@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from conformance.errors import ConformanceError
 from conformance.processes import environments
 from conformance.processes.child import Child, Ending, ask_module, child_environment, run_child
 from conformance.processes.pool import process_pool
+from conformance.processes.server import FrameworkError, Server, server, servers_ended
+
+from .benchmarks.memory import peak_of_tree
 
 
 def python(code: str, timeout: float = 60) -> Ending:
@@ -103,11 +108,94 @@ def test_answer_is_free_of_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ask_module("answering", ["0"], 60, "asking")
 
 
+@pytest.fixture
+def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that answers side by side: n when two are asked at a time, or it hangs or aborts."""
+    (tmp_path / "answering.py").write_text(
+        "import os, threading, time\n"
+        "from conformance.processes.serve import serve\n"
+        "both = threading.Barrier(2)\n"
+        "def answer(asked):\n"
+        "    both.wait(30)\n"
+        "    if asked['n'] == 'abort': os.abort()\n"
+        "    if asked['n'] == 'hang': time.sleep(600)\n"
+        "    return {'n': asked['n']}\n"
+        "serve(lambda request: answer, side_by_side=True)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with closing(Server("answering", {}, 30)) as server:
+        yield server
+
+
+def asked_at_once(server: Server, *asked: tuple[object, float]) -> list[object]:
+    """Return what the server answers, or the text of its error, to each n with its time limit."""
+
+    def ask(one: tuple[object, float]) -> object:
+        n, timeout = one
+        try:
+            return server.ask({"n": n}, timeout, f"number {n}")["n"]
+        except FrameworkError as error:
+            return error.message
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return list(pool.map(ask, asked))
+
+
+def test_requests_are_answered_side_by_side(answering: Server) -> None:
+    """Requests that wait for each other are answered, each with its own answer."""
+    assert asked_at_once(answering, *((n, 30.0) for n in range(8))) == list(range(8))
+
+
+def test_late_request_is_named(answering: Server) -> None:
+    """A request that takes too long ends the server; all that asked are told which it was."""
+    late, other = asked_at_once(answering, ("hang", 1.0), ("hang", 30.0))
+    assert late == other
+    assert str(late).startswith(
+        "number hang: the process of TensorFlow gave no answer within the time limit of 1 s."
+    )
+
+
+def test_death_of_a_server_is_told_to_all(answering: Server) -> None:
+    """A server that dies is told with the signal to all that asked, and to whoever asks later."""
+    told = asked_at_once(answering, ("abort", 30.0), ("hang", 30.0))
+    told += asked_at_once(answering, (1, 30.0))
+    assert [str(one).splitlines()[0] for one in told] == [
+        "the process of TensorFlow was killed by SIGABRT."
+    ] * 3
+
+
+def test_no_server_starts_while_they_end(answering: Server) -> None:
+    """Where servers are ended nobody starts another, and afterwards it is started again."""
+    first = server("answering", {}, 30)
+    with servers_ended():
+        assert first.process.poll() is not None
+        with pytest.raises(FrameworkError, match="TensorFlow is not started: its user ends"):
+            server("answering", {}, 30)
+    again = server("answering", {}, 30)
+    with closing(again):
+        assert again is not first
+
+
 def test_killed_process_of_a_pool_is_told() -> None:
     """A function whose process is killed is one error that says what it was doing."""
     error = pytest.raises(ConformanceError, match=r"^halving: a process was killed \(out of mem")
     with error, process_pool(1, "halving") as pool:
         pool.submit(os._exit, signal.SIGKILL).result()
+
+
+def test_memory_of_all_processes_is_added() -> None:
+    """The peak of a process counts what it started, of which two had 100 MiB each at a time."""
+    large = "import sys, time; held = b'x' * (100 << 20); print(flush=True); sys.stdin.read()"
+    start = f"subprocess.Popen([sys.executable, '-c', {large!r}], stdin=-1, stdout=-1)"
+    code = f"import subprocess, sys; both = [{start} for _ in 'ab']\n"
+    code += "for one in both: one.stdout.readline()\n"
+    code += "import time; time.sleep(0.5)\n"
+    with (
+        closing(Child([sys.executable, "-c", code])) as child,
+        peak_of_tree(child.process.pid) as peak,
+    ):
+        assert child.ending().code == 0
+    assert 200 << 20 < peak.bytes < 300 << 20
 
 
 @pytest.mark.parametrize("works", [True, False])

@@ -22,7 +22,7 @@ BENCHMARKS = (
     ),
     Command(
         "evaluation",
-        "images a second of evaluate, of a straightforward evaluator, and the machine's limit",
+        "images a second of evaluate, of a straightforward evaluator, the machine's limit; memory",
         evaluation.throughput_options,
         evaluation.run_throughput,
     ),

@@ -1,5 +1,7 @@
 """Images a second: this evaluation, a straightforward one, and the machine's limit, in one run.
 
+And the memory of the command `evaluate`, all its processes together.
+
 The limit: decoding, the fastest TensorFlow and the fastest OpenCV, each alone on one core, spread
 over all cores without any loss. The straightforward evaluator decodes, calls Keras eagerly and
 OpenCV, one after the other, 50 images at once, each on all cores; its preprocessing is given to it.
@@ -8,12 +10,13 @@ OpenCV, one after the other, 50 images at once, each on all cores; its preproces
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -22,7 +25,7 @@ from typing import Optional
 import numpy as np
 
 from conformance.candidate import RunConfig
-from conformance.cli import OK
+from conformance.cli import BAD, OK
 from conformance.cli.options import add_options
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
@@ -33,6 +36,7 @@ from conformance.imagenet.evaluation import make_job
 from conformance.imagenet.runner import Shard
 from conformance.imagenet.shards import Job, opencv_request, run_shard, tensorflow_request
 from conformance.opencv.capability import probe_in_child
+from conformance.processes.child import Child
 from conformance.processes.machine import cores
 from conformance.processes.server import (
     OPENCV,
@@ -42,6 +46,8 @@ from conformance.processes.server import (
     close_servers,
     server,
 )
+
+from .memory import peak_of_tree
 
 BATCH = 50
 BATCHES = (1, BATCH)
@@ -69,7 +75,7 @@ def throughput_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_throughput(arguments: argparse.Namespace) -> int:
-    """Print the three rates, the median of the rounds."""
+    """Print the three rates, the median of the rounds, and the memory."""
     require_pillow()
     for name in ("images", "rounds"):
         if getattr(arguments, name) < 1:
@@ -85,6 +91,7 @@ def run_throughput(arguments: argparse.Namespace) -> int:
     except FrameworkError as error:
         raise ConformanceError(f"{job.model}: {error.message}") from error
     _print(job, rounds)
+    _print_memory(arguments, min(arguments.images, len(dataset.entries)))
     return OK
 
 
@@ -114,13 +121,15 @@ def measure(job: Job, entries: tuple[Entry, ...], weights: str) -> Rates:
         alone = {"decode": time.perf_counter() - begin}
         np.save(scratch / "pixels.npy", pixels)
         for batch in BATCHES:
-            once = replace(job, batch=batch, opencv_batch=batch)
-            asked = {f"tensorflow {batch}": (TENSORFLOW, tensorflow_request(once))}
-            asked[f"opencv {batch}"] = (OPENCV, opencv_request(once))
+            reference = {**tensorflow_request(job), "batch": batch, "at_once": 1}
+            asked = {f"tensorflow {batch}": (TENSORFLOW, reference)}
+            candidate = opencv_request(replace(job, opencv_batch=batch))
+            asked[f"opencv {batch}"] = (OPENCV, candidate)
             for part, (module, request) in asked.items():
                 alone[part] = _seconds(module, request, scratch)
         everything = replace(job, threads=cores(), opencv_batch=BATCH, config=_on_all(job))
-        eager = {**tensorflow_request(everything), "weights": weights}
+        eager = {**tensorflow_request(everything), "batch": BATCH, "at_once": 1}
+        eager["weights"] = weights
         plain = alone["decode"] + _seconds(TENSORFLOW, eager, scratch)
         plain += _seconds(OPENCV, opencv_request(everything), scratch)
     fastest = [min(alone[f"{f} {b}"] for b in BATCHES) for f in ("tensorflow", "opencv")]
@@ -164,6 +173,34 @@ def _ours(job: Job, entries: tuple[Entry, ...]) -> float:
         begin = time.perf_counter()
         list(pool.map(lambda shard: run_shard(job, *shard), shards))
         return time.perf_counter() - begin
+
+
+def peak_of_evaluation(arguments: argparse.Namespace, images: int, workers: str) -> int:
+    """Return the most bytes that `evaluate` and its processes had together (see memory.py).
+
+    workers: "--jobs" or "--workers", of which there is one a core.
+    """
+    command = [sys.executable, "-m", "conformance", "evaluate", arguments.model]
+    command += ["--packs", str(arguments.packs), "--weights", arguments.weights]
+    command += ["--imagenet-dir", str(arguments.imagenet_dir), "--subset", str(images)]
+    if arguments.imagenet_labels:
+        command += ["--imagenet-labels", str(arguments.imagenet_labels)]
+    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as results:
+        command += ["--results", results, workers, str(cores())]
+        with closing(Child(command)) as child, peak_of_tree(child.process.pid) as peak:
+            ending = child.ending()
+    if ending.code not in (OK, BAD):  # BAD: it went to its end, and the frameworks disagree
+        raise ConformanceError(f"evaluate {arguments.model} {workers}: its process {ending}")
+    return peak.bytes
+
+
+def _print_memory(arguments: argparse.Namespace, images: int) -> None:
+    rows = []
+    for workers in ("--jobs", "--workers"):
+        gib = peak_of_evaluation(arguments, images, workers) / 2**30
+        rows.append((f"evaluate {workers} {cores()}", f"{gib:.2f}", f"{gib / cores():.2f}"))
+    title = f"Memory of all processes together, {images} images, PSS at most"
+    print_table(title, ("what", ">GiB", ">GiB a core"), rows)
 
 
 def _print(job: Job, rounds: list[Rates]) -> None:
