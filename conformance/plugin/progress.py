@@ -36,6 +36,13 @@ class Progress:
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Begin the first run's process, unless this one collects only, or hands the tests out."""
+        option = self._config.option
+        if not (option.collectonly or getattr(option, "numprocesses", None)):
+            session_of(self._config).begin_run()
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Begin to build the missing packs, and put the tests in the order in which those come."""
         models = sorted({m for m in map(model_of, session.items) if m}, key=model_order)
@@ -44,6 +51,7 @@ class Progress:
             return
         self._expected = Counter(filter(None, map(model_of, session.items)))
         asked = session_of(self._config)
+        asked.runs_to_come = len({parameters_of(i) for i in session.items if _is_run(i)})
         jobs = asked.missing_jobs(models)
         jobs += generated_of(self._config).missing_jobs() if small else []
         self._say_plan(len(session.items), models, jobs)
@@ -81,8 +89,8 @@ class Progress:
             building.tell()
 
     def pytest_sessionfinish(self) -> None:
-        """Stop what is still being built, where the run was stopped."""
-        session_of(self._config).stop_building()
+        """End what is still being built, where the run was stopped, and what is not needed."""
+        session_of(self._config).close()
 
     def _say_plan(self, tests: int, models: Sequence[str], jobs: Sequence[Job]) -> None:
         if hasattr(self._config, "workerinput"):
@@ -125,6 +133,12 @@ class Progress:
                     yield report
             else:
                 yield write
+
+
+def _is_run(item: pytest.Item) -> bool:
+    """Whether a test is about a run of a whole model, of which each is made once a session."""
+    model, variant = parameters_of(item)
+    return variant is not None and model not in (None, MODEL)
 
 
 def _many(count: int, noun: str) -> str:
