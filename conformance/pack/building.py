@@ -42,6 +42,10 @@ class Building:
             self._events.put(event)
         self._events.put(None)
 
+    def is_done(self, name: str) -> bool:
+        """Whether nobody has to wait for it, as far as was told."""
+        return name not in self._left
+
     def wait(self, name: str) -> None:
         """Return when the job is done, one way or the other; tell what comes meanwhile."""
         if name in self._left:
@@ -80,7 +84,7 @@ class Building:
         self._left.pop(event.model, None)
         done, total = len(self._jobs) - len(self._left), len(self._jobs)
         left = f", about {about(self._seconds_left())} to go" if self._left else ""
-        return replace(event, step=f"{event.step} ({done} of {total}{left})")
+        return replace(event, step=f"{event.step}, {done} of {total}{left}")
 
     def _seconds_left(self) -> float:
         """Return about how long the others take, at the pace so far."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from conformance.processes.child import REUSED_HEAP, Child, child_environment, last_lines
@@ -22,6 +22,8 @@ from conformance.processes.progress import Event, decode
 
 # Of 8 GiB in all: the rest is for what judges meanwhile.
 MEMORY = 6 << 30
+# Above this a builder is stopped: estimates are of no finer grain.
+_TOLERATED = 1.05
 _TICK_SECONDS = 0.2
 
 
@@ -107,7 +109,8 @@ class Pool:
     def _next(self) -> Optional[Job]:
         now = time.monotonic()
         free = [job for job in self.pending if self._put_off.get(job.name, 0) < now]
-        return choose(free, [b.job for b in self._builders if b.job is not None], self.memory)
+        busy = [_as_it_is(b.job, b.child.process.pid) for b in self._builders if b.job is not None]
+        return choose(free, busy, self.memory)
 
     def _builder(self, job: Job) -> _Builder:
         """Return an idle builder of the job's command, started where there is none."""
@@ -183,36 +186,23 @@ class Pool:
         if len(busy) < 2:
             return
         taken = sum(resident_bytes(builder.child.process.pid) for builder in busy)
-        if taken <= self.memory:
+        if taken <= self.memory * _TOLERATED:
             return
         last = max(busy, key=lambda builder: builder.began)
         assert last.job is not None
+        # With what is expected of it now it is begun beside a smaller one, or alone.
+        expected = _as_it_is(last.job, last.child.process.pid)
+        self.pending.append(replace(expected, memory=expected.memory * 5 // 4))
         self._builders.remove(last)
         last.child.close()
-        alone = Job(**{**vars(last.job), "memory": self.memory})
-        self.pending.append(alone)
         seconds = time.monotonic() - last.began
         text = f"put off: {taken / (1 << 30):.1f} GiB are taken, of {self.memory / (1 << 30):.1f}"
-        yield Event(alone.name, text, seconds)
+        yield Event(last.job.name, text, seconds)
 
 
-def expected_order(jobs: Sequence[Job]) -> list[str]:
-    """Return the jobs' names in the order in which a pool should have done them."""
-    rehearsal = Pool(list(jobs))
-    running: list[tuple[float, Job]] = []
-    order, now = [], 0.0
-    while rehearsal.pending or running:
-        job = None
-        if len(running) < rehearsal.at_once:
-            job = choose(rehearsal.pending, [job for _, job in running], rehearsal.memory)
-        if job is not None:
-            rehearsal.pending.remove(job)
-            running.append((now + job.seconds, job))
-            continue
-        now, done = min(running, key=lambda one: one[0])
-        running.remove((now, done))
-        order.append(done.name)
-    return order
+def _as_it_is(job: Job, session: int) -> Job:
+    """Return the job with the memory that its builder has by now, where that is more."""
+    return replace(job, memory=max(job.memory, resident_bytes(session)))
 
 
 def choose(pending: Sequence[Job], busy: Sequence[Job], memory: int) -> Optional[Job]:

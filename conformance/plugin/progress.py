@@ -6,7 +6,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -14,7 +14,7 @@ from conformance.generated.outcomes import MODEL
 from conformance.models import model_order
 from conformance.pack.building import seconds_of
 from conformance.pack.costs import building_seconds
-from conformance.pack.pool import Job, Pool, expected_order
+from conformance.pack.pool import Job, Pool
 from conformance.processes.progress import about, reporter
 
 from .cases import model_of, model_of_test, parameters_of
@@ -32,6 +32,7 @@ class Progress:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._expected: Counter[str] = Counter()  # tests of each model
+        self._to_come: list[pytest.Item] = []
         self._phases: dict[str, list[pytest.TestReport]] = {}
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
 
@@ -44,7 +45,7 @@ class Progress:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Begin to build the missing packs, and put the tests in the order in which those come."""
+        """Begin to build the missing packs; tests that need none come first."""
         models = sorted({m for m in map(model_of, session.items) if m}, key=model_order)
         small = any(item.get_closest_marker(MODEL) for item in session.items)
         if self._config.option.collectonly or not (models or small):
@@ -56,9 +57,24 @@ class Progress:
         jobs += generated_of(self._config).missing_jobs() if small else []
         self._say_plan(len(session.items), models, jobs)
         if not hasattr(self._config, "workerinput"):  # those of pytest-xdist agree on an order
-            names = expected_order(jobs)
-            session.items.sort(key=lambda item: _place(names, item))
+            seconds = {job.name: job.seconds for job in jobs}
+            session.items.sort(key=lambda item: seconds.get(_job_of(item), 0.0))
+            self._to_come = session.items
         asked.start_building(jobs, self._shown)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> None:
+        """Prefer other tests to those, after the next, whose pack is still being built."""
+        building, items = session_of(self._config).building, self._to_come
+        if building is None or nextitem is None or not items:
+            return
+        place = items.index(nextitem) + 1
+        rest = items[place:]
+        if not rest or building.is_done(_job_of(rest[0])) or _job_of(nextitem) == _job_of(rest[0]):
+            return
+        ready = next((name for name in map(_job_of, rest) if building.is_done(name)), None)
+        # pytest looks at its list anew before each test; the next one is settled.
+        items[place:] = sorted(rest, key=lambda other: _job_of(other) != ready)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -145,7 +161,6 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def _place(names: Sequence[str], item: pytest.Item) -> int:
-    """Return when a test can be run: at once, or when the pack of that name should be there."""
-    name = MODEL if parameters_of(item)[0] == MODEL else model_of(item)
-    return 1 + names.index(name) if name in names else 0
+def _job_of(item: pytest.Item) -> str:
+    """Return the name of the job that builds what a test needs, "" where it needs nothing."""
+    return MODEL if parameters_of(item)[0] == MODEL else model_of(item) or ""

@@ -26,11 +26,10 @@ from conformance.pack.builder import (
 )
 from conformance.pack.building import Building
 from conformance.pack.format import Pack, open_pack
-from conformance.pack.pool import Job, Pool, expected_order
+from conformance.pack.pool import Job, Pool
 from conformance.pack.request import SCHEMA, PackRequest
 from conformance.pack.schedule import Build, Turn
 from conformance.pack.store import find_pack, list_packs, pack_lock
-from conformance.processes.machine import cores
 from conformance.processes.progress import Event
 
 from .tiny_pack import PRODUCER, build_tiny, write_tiny
@@ -315,7 +314,7 @@ def test_pack_is_used_while_others_are_built(tmp_path: Path) -> None:
     told: list[Event] = []
     building = building_of(tmp_path / "packs", 0.3, told)
     building.wait("resnet50")  # the one of most memory comes first
-    assert [e.step[:13] for e in told if e.final] == ["built (1 of 3"]
+    assert [e.step[:13] for e in told if e.final] == ["built, 1 of 3"]
     assert find_pack(tmp_path / "packs", REQUESTS[1]) is not None
     building.wait_for_all()
     assert final_states(told) == dict.fromkeys(MODELS, "built")
@@ -332,12 +331,6 @@ def test_building_that_is_stopped_leaves_nobody_waiting(tmp_path: Path) -> None:
     building.wait_for_all()
     assert set(building.failures) == set(MODELS)
     assert list_packs(tmp_path / "packs") == []
-
-
-def test_order_of_the_tests_is_that_of_the_packs() -> None:
-    """What is done first comes first, and the largest not before all the small ones."""
-    jobs = jobs_of([PackRequest(m) for m in ("vgg16", "mobilenet", "xception")], Path("packs"))
-    assert expected_order(jobs)[0] == "mobilenet" if cores() > 1 else "vgg16"
 
 
 def test_building_without_tensorflow_says_what_to_install(

@@ -78,6 +78,21 @@ def test_run_says_at_once_what_it_will_do(packs: Path) -> None:
     assert "judged" in rest
 
 
+def test_model_is_judged_while_another_is_built(tmp_path: Path) -> None:
+    """What is there is judged first; results begin once all packs are there, and name them all."""
+    tiny_pack(tmp_path, "resnet50")
+    keyword = f"({MODEL} and not mobilenetv2 or resnet50) and test_import"
+    done = run_suite(tmp_path, "--results", "results", "--engine", "default", keyword=keyword)
+    assert done.returncode == 0, done.stdout
+    steps = ("resnet50: judged", f"{MODEL}: freezing", f"{MODEL}: built", f"{MODEL}: judged")
+    places = [done.stdout.index(f"conformance: {step}") for step in steps]
+    assert places == sorted(places)
+    (file,) = (tmp_path / "results").glob("*.jsonl")
+    results = read_results(file)
+    assert results.header["packs"].keys() == {MODEL, "resnet50"}
+    assert {case["model"] for case in results.cases} == {MODEL, "resnet50"}
+
+
 def test_run_imports_nothing_of_what_it_leaves_out(packs: Path) -> None:
     """Neither the evaluation nor what times inferences is imported by a run that does neither."""
     collect = [*SUITE, "--packs", str(packs), "-k", MODEL, "--collect-only", "-q"]
