@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from .candidate import CandidateRun, RunConfig
 from .errors import ConformanceError
 from .models import EXTENDED, MODELS
-from .opencv.capability import probe_in_child
-from .opencv.run import run_candidate
+from .opencv.capability import Probing, probe_in_child
+from .opencv.run import Begun, run_candidate
 from .own_models import Chosen, OwnModel
-from .pack.builder import missing_packs, run_builder
+from .pack.builder import jobs_of, missing_packs
+from .pack.building import Building, Shown
 from .pack.conversion import Conversion, check_importer, require_conversion, require_converter
 from .pack.focus import focus_pack
 from .pack.format import Pack, read_manifest
 from .pack.formats import FORMATS, IMPORTERS
+from .pack.pool import Job, Pool
 from .pack.request import PackRequest, built_with, keras_flavour
 from .pack.store import find_pack, locate_pack
 from .processes.child import HERE, Interpreter
-from .processes.progress import Event
+from .processes.progress import Report
 from .verdict.expectations import KnownFailure
 from .verdict.limits import Limits
 
@@ -67,6 +70,10 @@ class Session:
 
     choices: Choices
     build_failures: dict[str, str] = field(default_factory=dict)
+    probing: Optional[Probing] = None  # of this very interpreter, where it is begun already
+    building: Optional[Building] = None  # of the packs that were missing
+    runs_to_come: int = 0  # as far as known: the next one's process is begun while this one runs
+    _begun: Optional[Begun] = None
     _packs: dict[str, Pack] = field(default_factory=dict)
     _conversions: dict[tuple[Path, str], Conversion] = field(default_factory=dict)
     _runs: dict[tuple[Path, RunConfig], CandidateRun] = field(default_factory=dict)
@@ -80,8 +87,10 @@ class Session:
         every one of the importers. Where it has some of them, the others are left out: one command
         serves a matrix of OpenCV versions.
         """
-        found: dict[str, Any] = probe_in_child(interpreter=self.choices.interpreter)
         asked = self.choices
+        found: dict[str, Any] = (
+            self.probing.answer() if self.probing else probe_in_child(interpreter=asked.interpreter)
+        )
         importers = asked.importers or IMPORTERS
         if not set(importers) & set(found["importers"]):
             _require("importer", importers[0], found["importers"], found["version"])
@@ -143,6 +152,10 @@ class Session:
 
         The importers are those of any of the models; see importers_of.
         """
+        return self._variants
+
+    @cached_property
+    def _variants(self) -> list[RunConfig]:
         asked = self.choices
         importers = dict.fromkeys(name for m in self.models for name in self.importers_of(m))
         axes = product(importers, self.engines, asked.winograd, asked.fusion)
@@ -175,29 +188,65 @@ class Session:
     def build_missing(
         self,
         models: Iterable[str],
-        report: Callable[[Event], None],
+        report: Report,
         importers: Optional[Sequence[str]] = None,
     ) -> None:
-        """Build the packs that are missing, in a process of its own, where TensorFlow is installed.
+        """Build the packs that are missing, and wait for them; see start_building."""
+        if self.start_building(
+            self.missing_jobs(models, importers), lambda *_: nullcontext(report)
+        ):
+            assert self.building is not None
+            self.building.wait_for_all()
+
+    def missing_jobs(
+        self, models: Iterable[str], importers: Optional[Sequence[str]] = None
+    ) -> list[Job]:
+        """Return what is to be built: the packs that are missing, where TensorFlow is installed.
 
         So are the files of `importers`, all that are judged by default, where their converters are
-        installed. A failure is kept in build_failures and raised to the tests that want that pack.
+        installed. What can't be built is noted in build_failures.
         """
         wanted = self.importers if importers is None else importers
         importers = [name for name in wanted if self._converter_problem(name) == ""]
         requests = [self.request(model) for model in models if self._can_build(model)]
         missing = missing_packs(requests, self.choices.packs, importers)
-        if not missing:
-            return
         try:
-            for event in run_builder(
+            return jobs_of(
                 missing, self.choices.packs, verbose=self.choices.verbose, importers=importers
-            ):
-                report(event)
-                if event.state == "failed":
-                    self.build_failures[event.model] = event.step
+            )
         except ConformanceError as error:
             self.build_failures.update({request.model: str(error) for request in missing})
+            return []
+
+    def start_building(self, jobs: Sequence[Job], shown: Shown) -> bool:
+        """Build in processes of their own, while what is there is judged; return whether any is.
+
+        shown: gives what tells of events. A failure is kept in build_failures and raised to the
+        tests that want that pack.
+        """
+        self.stop_building()
+        if jobs:
+            pool = Pool(list(jobs), self.choices.verbose)
+            self.building = Building(pool, shown, self.build_failures)
+        return bool(jobs)
+
+    def wait_for(self, name: str) -> None:
+        """Return when the job of that name, if there is one, is done."""
+        if self.building is not None:
+            self.building.wait(name)
+
+    def close(self) -> None:
+        """End the processes that are not needed any more."""
+        self.stop_building()
+        if self._begun is not None:
+            self._begun.close()
+            self._begun = None
+
+    def stop_building(self) -> None:
+        """End the processes that are still building."""
+        if self.building is not None:
+            self.building.close()
+            self.building = None
 
     def _can_build(self, model: str) -> bool:
         return model not in self.choices.own or self.choices.own[model].path is not None
@@ -205,6 +254,7 @@ class Session:
     def pack(self, model: str) -> Pack:
         """Return the checked pack of `model`; raise ConformanceError saying how to get one."""
         if model not in self._packs:
+            self.wait_for(model)
             found = find_pack(self.choices.packs, self.request(model))
             if found is None:
                 raise ConformanceError(self._no_pack(model))
@@ -261,8 +311,22 @@ class Session:
             converted = config.importer in FORMATS and pack.manifest.importer not in FORMATS
             given = self.conversion(pack, config.importer) if converted else None
             timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
-            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)
+            begun, self.runs_to_come = self._take_begun(), self.runs_to_come - 1
+            if self.runs_to_come > 0:
+                self.begin_run()
+            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter, begun)
         return self._runs[key]
+
+    def begin_run(self) -> None:
+        """Start the process of the next run, so that it has imported cv2 when it is wanted."""
+        self._begun = Begun(self.choices.interpreter)
+
+    def _take_begun(self) -> Optional[Begun]:
+        begun, self._begun = self._begun, None
+        if begun is not None and not begun.is_fresh:
+            begun.close()
+            return None
+        return begun
 
     def focus(self, pack: Pack, index: int) -> Pack:
         """Return the pack of input number `index` alone, made by TensorFlow once a session.

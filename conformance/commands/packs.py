@@ -7,8 +7,10 @@ run where it is not installed.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Callable
@@ -21,13 +23,14 @@ from conformance.generated.drawing import coverage_text
 from conformance.generated.outcomes import MODEL
 from conformance.generated.store import COUNT, Request, find_generated
 from conformance.own_models import Chosen, by_name, own_from
-from conformance.pack.builder import require_builder, require_tensorflow
+from conformance.pack.builder import require_builder, require_tensorflow, run_builder
 from conformance.pack.conversion import open_conversion, require_converter
 from conformance.pack.format import Pack, open_pack, read_manifest
 from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.pack.request import PackRequest, keras_flavour, weights_identity
-from conformance.pack.schedule import build_packs
+from conformance.pack.schedule import Turn
 from conformance.pack.store import list_packs
+from conformance.processes.machine import give_back_memory
 from conformance.processes.progress import STYLES, Event, reporter
 from conformance.session import Session, choices_of
 
@@ -43,8 +46,10 @@ def build_options(parser: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="build even what is there")
     add("--progress", choices=STYLES, default="auto", help="default: %(default)s")
     add("-v", "--verbose", action="store_true", help="let TensorFlow log")
-    # How a session hands a model of the user's to the process that builds its pack.
+    # How a session hands a model of the user's to the process that builds its pack, and how that
+    # one is a builder of a pool: it builds each model when it reads its name.
     add("--own", help=argparse.SUPPRESS)
+    add("--as-told", action="store_true", help=argparse.SUPPRESS)
 
 
 def run_pack_build(arguments: Arguments) -> int:
@@ -60,21 +65,40 @@ def run_pack_build(arguments: Arguments) -> int:
     importers = [name for name in arguments.importers or () if name in FORMATS]
     for name in importers if any(request.importer not in FORMATS for request in requests) else ():
         require_converter(name, flavour)
-    if arguments.verbose:
-        os.environ["CONFORMANCE_VERBOSE"] = "1"
+    if arguments.as_told:
+        _build_as_told(requests, arguments, importers)
+        return OK
+    failed = []
     with reporter(arguments.progress, len(requests)) as report:
-        failed = build_packs(
-            requests,
-            arguments.packs,
-            _build,
-            report,
-            arguments.force,
-            importers,
-            _convert if importers else None,
+        events = run_builder(
+            requests, arguments.packs, arguments.force, arguments.verbose, importers=importers
         )
+        for event in events:
+            report(event)
+            if event.state == "failed":
+                failed.append(event.model)
     if failed:
         raise ConformanceError(f"not built: {', '.join(failed)} (see above)")
     return OK
+
+
+def _build_as_told(requests: list[PackRequest], arguments: Arguments, importers: list[str]) -> None:
+    """Be a builder of a pool (see pack/pool.py) until there are no more names to read."""
+    if arguments.verbose:
+        os.environ["CONFORMANCE_VERBOSE"] = "1"
+    convert = _convert if importers else None
+    # A twentieth of the time, while hardly anything of a model is garbage before its end.
+    gc.disable()
+    with reporter("json", len(requests)) as report:
+        turns = {
+            request.model: Turn(
+                request, arguments.packs, _build, report, arguments.force, importers, convert
+            )
+            for request in requests
+        }
+        for line in sys.stdin:
+            turns[line.strip()].attempt()
+            give_back_memory()
 
 
 def _build(request: PackRequest, root: Path, progress: Callable[[str], None]) -> Pack:
@@ -104,8 +128,10 @@ def _build_generated(arguments: Arguments) -> int:
     require_tensorflow("keras3")
     for name in set(request.importers).intersection(FORMATS):
         require_converter(name, "keras3")
+    if arguments.as_told:
+        sys.stdin.readline()
     started = time.monotonic()
-    with reporter(arguments.progress, 1) as report:
+    with reporter("json" if arguments.as_told else arguments.progress, 1) as report:
 
         def say(step: str, state: str = "working") -> None:
             report(Event(MODEL, step, time.monotonic() - started, state))

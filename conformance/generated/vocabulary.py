@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from . import shapes
@@ -335,6 +336,7 @@ REGISTRY: dict[str, int] = {
 }
 
 
+@cache
 def family(operation: str) -> str:
     """Return what an operation counts as in pairs: itself, or its kind where it is a rare one.
 

@@ -30,13 +30,14 @@ from conformance.pack.request import PackRequest, keras_flavour
 from conformance.pack.store import require_pack
 from conformance.processes.server import OPENCV, FrameworkError
 
+from .asked import Asked, results_folder
 from .chart import draw_evaluation
 from .checks import CHECKS
 from .dataset import Dataset
 from .evaluation import Evaluation, Plan, Tally, evaluate
 from .files import results_name, write_results
 from .folder import RunFolder
-from .options import OPTIONS, Asked, results_folder
+from .options import OPTIONS
 
 
 def evaluate_options(parser: argparse.ArgumentParser) -> None:

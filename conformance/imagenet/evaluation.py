@@ -19,12 +19,12 @@ from . import statistics
 from .dataset import Dataset
 from .decoder import RECIPES, Bad, require_pillow
 from .folder import RunFolder
+from .options import MAX_BAD_PERCENT
 from .runner import Runner, Shard
 from .shards import Array, Job, ShardResult
 
 # So many batches of TensorFlow are a shard: what a lost worker or an interruption costs.
 BATCHES_A_SHARD = 4
-MAX_BAD_PERCENT = 0.1
 _BAD_NAMED = 10
 
 

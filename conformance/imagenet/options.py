@@ -1,24 +1,20 @@
-"""The options of an evaluation, for pytest and for the command, and what they ask for."""
+"""The options of an evaluation, for pytest and for the command.
+
+Each run of the suite declares them: what carries them out, asked.py, is imported by those that do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-from conformance.candidate import RunConfig
 from conformance.cli.options import count
-from conformance.errors import ConformanceError
-from conformance.pack.conversion import chosen_importer
-from conformance.pack.format import Pack
-from conformance.processes.machine import cores
 
-from .dataset import HOW_TO_GET, Dataset, read_dataset, subset
 from .decoder import RECIPES
-from .evaluation import MAX_BAD_PERCENT, Plan, make_job
-from .runner import Runner, in_threads, on_dask
-from .shards import TENSORFLOW_AT_ONCE
+
+MAX_BAD_PERCENT = 0.1
+# So many images of a batch TensorFlow takes at a time. It needs memory for each (mobilenet 12 MiB),
+# and more of them are neither faster nor of other bits.
+TENSORFLOW_AT_ONCE = 10
 
 
 def _seed(text: str) -> int:
@@ -84,60 +80,3 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--scheduler": {"metavar": "ADDRESS", "help": "on the Dask cluster at tcp://…"},
 }
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the options say. options: {"imagenet_dir": …}, names as argparse makes them."""
-
-    options: Mapping[str, Any]
-
-    def dataset(self) -> Dataset:
-        """Return the images; raise ConformanceError for what does not fit."""
-        folder, labels = self.options["imagenet_dir"], self.options["imagenet_labels"]
-        if not folder:
-            raise ConformanceError(f"--imagenet-dir is missing: which images?\n{HOW_TO_GET}")
-        whole = read_dataset(_path(folder), _path(labels) if labels else None)
-        images = self.options["subset"]
-        return whole if images is None else subset(whole, images, self.options["seed"])
-
-    def plan(
-        self,
-        pack: Pack,
-        dataset: Dataset,
-        opencv: Mapping[str, Any],
-        engine: str,
-        weights: str,
-        timeout: float,
-    ) -> Plan:
-        """Return the plan for one model. opencv: what capability.probe found."""
-        cache, at_once = self.options["imagenet_cache"], self.options["opencv_batch"]
-        importer = chosen_importer(pack.path, opencv["importers"], at_once)
-        job = make_job(
-            pack,
-            dataset.folder,
-            self.options["preprocess"],
-            RunConfig(importer=importer, engine=engine, threads=1),
-            batch=self.options["batch_size"],
-            opencv_batch=at_once,
-            timeout=timeout,
-            cache=str(_path(cache)) if cache else None,
-            opencv=opencv["version"],
-        )
-        return Plan(job, dataset, opencv["version"], weights, self.options["max_bad"])
-
-    def runner(self) -> Runner:
-        """Return what runs the shards; raise ConformanceError where Dask is wanted and missing."""
-        scheduler, workers = self.options["scheduler"], self.options["workers"]
-        if scheduler or workers:
-            return on_dask(scheduler, workers or 0)
-        return in_threads(self.options["jobs"] or cores())
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().resolve()
-
-
-def results_folder(root: Optional[str]) -> Path:
-    """Return the folder of evaluations below that of all results."""
-    return Path(root or "results") / "imagenet"

@@ -28,12 +28,10 @@ from conformance.verdict.metrics import apart, top_k
 
 from .dataset import Entry
 from .decoder import Bad, decode_all
+from .options import TENSORFLOW_AT_ONCE
 
 Array = np.ndarray[Any, Any]
 TOP = 5
-# So many images of a batch TensorFlow takes at a time. It needs memory for each (mobilenet 12 MiB),
-# and more of them are neither faster nor of other bits.
-TENSORFLOW_AT_ONCE = 10
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ A new engine is one entry in ENGINES; a new importer, a module in importers/.
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import re
 import sys
+import weakref
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from conformance.errors import ConformanceError
-from conformance.processes.child import HERE, Interpreter, ask_module
+from conformance.processes.child import HERE, Interpreter, answer_of, ask_module, begin_module
 from conformance.processes.serve import answer_once
 
 from .importers import IMPORTERS
@@ -32,6 +34,7 @@ DISTRIBUTIONS = (
 # What DNN_TFLITE_UNSUPPORTED and DNN_PROTOBUF_UNSUPPORTED say (tflite_importer.cpp and others).
 _BUILT_WITHOUT = "Build OpenCV with"
 _NO_SUCH_FILE = "no-such-file"
+_MODULE, _FAILURE = "conformance.opencv.capability", "cv2 can't be used"
 _INSTALL = "python -m pip install opencv-python-headless (or opencv-python)"
 
 
@@ -172,9 +175,31 @@ def probe_in_child(timeout: float = 60, interpreter: Interpreter = HERE) -> dict
     timeout in seconds. Raises ConformanceError with what the child said when it fails: cv2
     missing or not importable, a crash on import, or no answer in time.
     """
-    module, failure = "conformance.opencv.capability", "cv2 can't be used"
-    found: dict[str, Any] = ask_module(module, [], timeout, failure, interpreter)
+    found: dict[str, Any] = ask_module(_MODULE, [], timeout, _FAILURE, interpreter)
     return found
+
+
+class Probing:
+    """probe_in_child, begun before anyone wants its answer: meanwhile this process goes on."""
+
+    def __init__(self, timeout: float = 60) -> None:
+        self._timeout = timeout
+        self._environment = dict(os.environ)
+        child = begin_module(_MODULE, [])
+        self._child = child
+        self._close = weakref.finalize(self, child.close)  # also where nobody asks
+
+    def answer(self) -> dict[str, Any]:
+        """Return what probe_in_child does now; raise what it raises."""
+        # Other variables, such as OPENCV_CPU_DISABLE, may make it another answer.
+        if not self._close.alive or dict(os.environ) != self._environment:
+            self._close()
+            return probe_in_child(self._timeout)
+        try:
+            found: dict[str, Any] = answer_of(self._child, self._timeout, _FAILURE)
+        finally:
+            self._close()
+        return found
 
 
 if __name__ == "__main__":

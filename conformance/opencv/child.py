@@ -1,8 +1,9 @@
-"""The process that runs the candidate: ``python -m conformance.opencv.child REQUEST.json``.
+"""The process that runs the candidate: ``python -m conformance.opencv.child``.
 
-It writes to the request's folder, so that whatever kills it leaves what was done before:
-``journal`` (the stage begun last), ``<stage>.npz`` (arrays of a finished stage), ``report.json``
-(version, times, memory, errors). run.py reads them.
+It imports cv2, and reads on stdin which file its request is in, a JSON string. It writes to the
+request's folder, so that whatever kills it leaves what was done before: ``journal`` (the stage
+begun last), ``<stage>.npz`` (arrays of a finished stage), ``report.json`` (version, times, memory,
+errors). run.py reads them.
 """
 
 from __future__ import annotations
@@ -306,7 +307,7 @@ def numbered(arrays: dict[str, Array]) -> dict[str, Array]:
     return {f"layer_{index}": array for index, array in enumerate(arrays.values())}
 
 
-def main(request: Path) -> None:
+def main() -> None:
     """Run what the request asks for; errors of the candidate go into the report."""
     os.dup2(2, 1)  # one log
     with suppress(ImportError):
@@ -314,7 +315,12 @@ def main(request: Path) -> None:
 
         # A crash is expected now and then: its core file would be as large as the model.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    session = Session(json.loads(request.read_text(encoding="utf-8")))
+    with suppress(Exception):  # what is wrong shows again in the stage that tells of it
+        load_cv2()
+    asked = sys.stdin.readline()
+    if not asked:
+        return  # it is not needed
+    session = Session(json.loads(Path(json.loads(asked)).read_text(encoding="utf-8")))
     try:
         run(session)
     except net.StageError as error:
@@ -322,4 +328,4 @@ def main(request: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -1,6 +1,6 @@
-"""The suite's side of pack building: what is missing, and the child process that builds it.
+"""The suite's side of pack building: what is missing, and the child processes that build it.
 
-TensorFlow runs in the child only, so that the tests' process stays light and outlives it.
+TensorFlow runs in the children only, so that the tests' process stays light and outlives them.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import functools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 from conformance.errors import ConformanceError, install
-from conformance.processes.child import Child, child_environment, last_lines
-from conformance.processes.progress import Event, decode
+from conformance.processes.progress import Event
 
 from .conversion import locate_conversion
+from .costs import building_bytes, building_seconds
 from .formats import FORMATS
+from .pool import Job, Pool
 from .request import PackRequest, producer_versions, runtime_versions
 from .store import locate_pack
 
@@ -102,70 +102,52 @@ def run_builder(
     command: Optional[Command] = None,
     importers: Sequence[str] = (),
 ) -> Iterator[Event]:
-    """Build packs in child processes, yielding their events as they come.
+    """Build packs in child processes side by side, yielding their events as they come.
 
     Every request ends in exactly one final event (`Event.final`), "failed" with the message for
     the user included: a builder that dies takes down the model it was at, and a new one goes on
-    with the rest. `verbose` lets the child's own output through to standard error. Closing the
-    generator stops the child. `command` starts another builder than `build_command`'s. importers:
+    with the rest. `verbose` lets the children's own output through to standard error. Closing the
+    generator stops them. `command` starts another builder than `build_command`'s. importers:
     those whose converted file is made, too. Raises ConformanceError where what builds them is not
     installed.
     """
+    return Pool(jobs_of(requests, root, force, verbose, command, importers), verbose).events()
+
+
+def jobs_of(
+    requests: Sequence[PackRequest],
+    root: Path,
+    force: bool = False,
+    verbose: bool = False,
+    command: Optional[Command] = None,
+    importers: Sequence[str] = (),
+) -> list[Job]:
+    """Return the jobs of building packs, see run_builder."""
     if command is None:
         command = functools.partial(
             build_command, force=force, verbose=verbose, importers=importers
         )
-    for options, group in groupby(sorted(requests, key=_options), key=_options):
-        pending = {request.model: request for request in group}
-        require_builder(next(iter(pending.values())))
-        legacy = options[2] == "legacy"
-        yield from run_children(pending, lambda asked: command(asked, root), legacy, verbose)
+    jobs = []
+    for _, group in groupby(sorted(requests, key=_options), key=_options):
+        asked = list(group)
+        require_builder(asked[0])
+        words = tuple(command(asked, root))
+        jobs += [
+            Job(
+                request.model,
+                words,
+                request.keras == "legacy",
+                building_seconds(request.model),
+                building_bytes(request.model),
+            )
+            for request in asked
+        ]
+    return jobs
 
 
 def _options(request: PackRequest) -> tuple[str, str, str, str]:
     own = json.dumps(request.own.as_dict()) if request.own else ""
     return request.weights, request.graph, request.keras, own
-
-
-def run_children(
-    pending: dict[str, Any], command: Callable[[list[Any]], list[str]], legacy: bool, verbose: bool
-) -> Iterator[Event]:
-    """Build what is pending, by name, in one child after the other, as run_builder says.
-
-    command: returns the command line that builds some of it. legacy: with tf_keras.
-    """
-    environment = child_environment(TF_USE_LEGACY_KERAS=str(int(legacy)))
-    while pending:
-        last: Optional[Event] = None
-        asked = list(pending.values())
-        with closing(Child(command(asked), environment, piped=True, shown=verbose)) as child:
-            for event in _events(child):
-                last = event
-                if event.final:
-                    pending.pop(event.model, None)
-                yield event
-            if last is not None and last.model in pending:
-                del pending[last.model]
-                yield _death(child, last.model, last.step, last.seconds)
-            elif len(pending) == len(asked):
-                # It died before it began anything: a second try would fare no better.
-                yield from (_death(child, model, "starting", 0.0) for model in pending)
-                return
-
-
-def _events(child: Child) -> Iterator[Event]:
-    assert child.process.stdout is not None
-    for line in child.process.stdout:
-        try:
-            yield decode(line)
-        except ValueError:
-            child.log.write(line.encode())
-
-
-def _death(child: Child, model: str, step: str, seconds: float) -> Event:
-    ending = child.ending()
-    text = f"the builder {ending.how} at step {step!r}.{last_lines(ending.log)}"
-    return Event(model, text, seconds, "failed")
 
 
 def build_command(
@@ -175,12 +157,12 @@ def build_command(
     verbose: bool = False,
     importers: Sequence[str] = (),
 ) -> list[str]:
-    """Return the command line that builds `requests`, which share all but the model."""
+    """Return the command line of a builder of `requests`, which share all but the model."""
     weights, graph, _, own = _options(requests[0])
     command = [sys.executable, "-m", "conformance", "pack", "build"]
     command += ["--own", own] if own else [request.model for request in requests]
     command += ["--packs", str(root), "--graph", graph]
     command += [] if own else ["--weights", weights]
     command += ["--importer", ",".join(importers)] if importers else []
-    command += ["--progress", "json"]
+    command += ["--as-told"]
     return command + ["--force"] * force + ["--verbose"] * verbose

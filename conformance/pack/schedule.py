@@ -1,7 +1,6 @@
-"""Who builds which pack, when any number of processes build into one folder.
+"""A builder's turn at one pack, when any number of processes build into one folder.
 
-Runs in the process that builds. It imports no TensorFlow: `build_packs` is given the function
-that builds one pack.
+It imports no TensorFlow: `Turn` is given the function that builds the pack.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
@@ -30,67 +29,34 @@ Build = Callable[[PackRequest, Path, Callable[[str], None]], Pack]
 # Converts one pack for one importer.
 Convert = Callable[[Pack, str, Callable[[str], None]], object]
 
-_POLL_SECONDS = 0.2
-
-
-def build_packs(
-    requests: Iterable[PackRequest],
-    root: Path,
-    build: Build,
-    report: Report,
-    force: bool = False,
-    importers: Sequence[str] = (),
-    convert: Optional[Convert] = None,
-) -> list[str]:
-    """Build the packs that are missing or damaged (all with `force`); return who failed.
-
-    importers: those whose file is made by `convert` where it is missing or damaged.
-
-    Any number of processes may do this at once on one folder: a model whose lock another holds
-    is put off, and not built again if it appeared meanwhile. One model's failure is reported and
-    does not stop the others.
-    """
-    pending = [
-        _Job(request, root, build, report, force, importers, convert) for request in requests
-    ]
-    failed = []
-    while pending:
-        put_off = []
-        for job in pending:
-            state = job.attempt()
-            if state == "waiting":
-                put_off.append(job)
-            elif state == "failed":
-                failed.append(job.request.model)
-        if len(put_off) == len(pending):
-            time.sleep(_POLL_SECONDS)
-        pending = put_off
-    return failed
-
 
 @dataclass
-class _Job:
-    """One model's turn, which may have to be tried more than once."""
+class Turn:
+    """One model's turn, which may have to be tried more than once.
+
+    It builds the pack where that is missing or damaged (always with `force`). A model whose lock
+    another process holds is left to it, and not built again if it appeared meanwhile. importers:
+    those whose file is made by `convert` where it is missing or damaged.
+    """
 
     request: PackRequest
     root: Path
     build: Build
     report: Report
-    force: bool
+    force: bool = False
     importers: Sequence[str] = ()
     convert: Optional[Convert] = None
     started: Optional[float] = None
     state: str = ""
 
     def attempt(self) -> str:
-        """Try once; return the state: "waiting", "built", "found" or "failed"."""
+        """Try once; return the state that is reported: "waiting", "built", "found" or "failed"."""
         try:
             with self._lock():
                 self.started = time.monotonic()
                 self._build_if_needed()
         except filelock.Timeout:
-            if self.state != "waiting":
-                self._say("another process is building it, waiting", "waiting")
+            self._say("another process is building it, waiting", "waiting")
         except ConformanceError as error:
             self._say(str(error), "failed")
         except Exception as error:

@@ -8,10 +8,9 @@ import shlex
 import shutil
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import platformdirs
-from filelock import FileLock
 
 from conformance.errors import ConformanceError
 from conformance.models import EXTENDED, MODELS, get_model
@@ -26,6 +25,9 @@ from .request import (
     request_versions,
 )
 from .sealed import Kind, means_full, write_folder
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -126,6 +128,8 @@ def pack_lock(root: Path, model: str, timeout: float = -1) -> FileLock:
 
 @cache
 def _lock(path: str) -> FileLock:
+    from filelock import FileLock  # here: who reads packs, as most commands do, needs none
+
     return FileLock(path)
 
 

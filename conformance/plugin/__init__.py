@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 SUITE, SELFTEST = _PACKAGE / "suite", _PACKAGE / "selftest"
 # Of a checkout; an installed package has none.
 INI = _PACKAGE.parent / "pytest.ini"
+# What OpenCV offers, a Probing, begun here: a project that is not ours must not import its module.
+PROBING = pytest.StashKey[Any]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,6 +31,9 @@ def pytest_load_initial_conftests(
     values = {value for option, value in zip(args, args[1:]) if option in unknown}
     paths = [path for path in known.file_or_dir if path not in values] or ["."]
     if asks_for_suite(paths, known.pyargs, early_config.invocation_params.dir):
+        from conformance.opencv.capability import Probing
+
+        early_config.stash[PROBING] = Probing()
         early_config.pluginmanager.import_plugin("conformance.plugin.hooks")
 
 

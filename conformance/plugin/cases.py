@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -38,6 +40,16 @@ def model_of(item: pytest.Item) -> Optional[str]:
         return None
     model: Optional[str] = getattr(getattr(item, "callspec", None), "params", {}).get("pack")
     return model
+
+
+def model_of_test(models: Sequence[str], test: str) -> str:
+    """Return the model that a test's id names, or the id itself where it names none."""
+    parameters = test.partition("[")[2]
+    if "test_generated.py::" in test:
+        # All models of an importer and engine are run in one process.
+        return f"generated {parameters.partition('-')[2]}"
+    named = [m for m in models if re.search(rf"(?:^|-){re.escape(m)}(?:-|]$)", parameters)]
+    return max(named, key=len, default=test)
 
 
 def is_of_no_file(session: Session, item: pytest.Item) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import re
-import sys
+import gc
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -16,18 +15,17 @@ from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.generated.outcomes import MODEL
 from conformance.localize.diagnosis import diagnose
-from conformance.models import EXTENDED, model_order
+from conformance.models import EXTENDED
 from conformance.pack.conversion import Conversion
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
-from conformance.processes.progress import Event
 from conformance.session import Session
 from conformance.verdict.expectations import NO_MODEL
 from conformance.verdict.judgement import Judgement
 from conformance.verdict.message import Context, failure_message
 from conformance.verdict.tolerance import Allowance, Tolerances
 
-from . import INI, SELFTEST, asks_for_suite, generated_runs
+from . import INI, SELFTEST, SUITE, asks_for_suite, generated_runs
 from . import imagenet_runs as selecting
 from . import timing_runs as recording
 from .cases import (
@@ -36,18 +34,21 @@ from .cases import (
     is_of_no_file,
     mark_known_failure,
     model_of,
+    model_of_test,
     name_case,
     parameters_of,
 )
 from .generated_runs import expected_of_any, explanations, generated_of
 from .header import header
 from .options import add_options, asked_models, count_generated, rerun_command, session_of
-from .recorder import Recorder
+from .progress import Progress
 from .table import verdict_table
 
 # Tests of models of the user's only.
 OWN = "own"
 _EXTENDED = "models of the extended registry; run only when asked for"
+# Files of the suite that import much, and say themselves whether a run is about them.
+_OPTIONAL = {"test_imagenet.py": selecting.is_asked, "test_inference_time.py": recording.asked}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,9 +80,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{optional.MARK}: {optional.WHAT}")
     config.addinivalue_line("markers", f"{MODEL}: {generated_runs.WHAT}")
     config.pluginmanager.register(generated_runs, "conformance generated models")
+    if _is_suite_run(config):
+        config.pluginmanager.register(Progress(config), "conformance progress")
     _check_models(config)
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
+        from .recorder import Recorder  # here: it imports what locks files, which most runs do not
+
         drawn = generated_of(config) if count_generated(config) else None
         config.pluginmanager.register(Recorder(Path(results), session_of(config), drawn))
     if selecting.is_asked(config):
@@ -94,6 +99,11 @@ def pytest_configure(config: pytest.Config) -> None:
             recording.write_to(config, Path(results), version)
 
 
+def pytest_unconfigure() -> None:
+    """Let the process end at once: pytest and Python would search all objects for garbage."""
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any]:
     """Keep each model on one worker of pytest-xdist, so that no candidate runs twice."""
@@ -103,18 +113,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any
 
     # Not xdist_group: workers heed it only with --dist loadgroup, and not with every pytest.
     scheduling = LoadScopeScheduling(config, log)
-    scheduling._split_scope = functools.partial(_model_or_test, session_of(config).models)
+    scheduling._split_scope = functools.partial(model_of_test, session_of(config).models)
     return scheduling
-
-
-def _model_or_test(models: Sequence[str], test: str) -> str:
-    """Return the model that a test's id names, or the id itself where it names none."""
-    parameters = test.partition("[")[2]
-    if "test_generated.py::" in test:
-        # All models of an importer and engine are run in one process.
-        return f"generated {parameters.partition('-')[2]}"
-    named = [m for m in models if re.search(rf"(?:^|-){re.escape(m)}(?:-|]$)", parameters)]
-    return max(named, key=len, default=test)
 
 
 def _check_models(config: pytest.Config) -> None:
@@ -138,9 +138,12 @@ def _check_evaluated(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
-    """Leave the suite's own tests out unless they are asked for (``--pyargs conformance``)."""
-    asked = any("selftest" in arg for arg in config.invocation_params.args)
-    return True if collection_path == SELFTEST and not asked else None
+    """Leave out the suite's own tests, and its optional ones, unless they are asked for."""
+    if collection_path == SELFTEST:
+        asked = any("selftest" in arg for arg in config.invocation_params.args)
+        return None if asked else True
+    is_asked = _OPTIONAL.get(collection_path.name) if collection_path.parent == SUITE else None
+    return True if is_asked and not is_asked(config) else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -194,13 +197,17 @@ def _leave_out(
         items[:] = [item for item in items if not which(item)]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not asked for, name each item's case, and mark the known failures."""
-    if not recording.asked(config):
-        _deselect(config, items, recording.MARK)
-    if not selecting.is_asked(config):
-        _deselect(config, items, selecting.MARK)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
+    """Leave out what is not asked for, then describe what pytest's own options leave."""
+    _leave_out_unasked(config, items)
+    yield
+    _describe(config, items)
+
+
+def _leave_out_unasked(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not count_generated(config):
         _deselect(config, items, MODEL)
     _leave_out(config, items, lambda item: is_of_no_file(session_of(config), item))
@@ -211,6 +218,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     own = [item for item in items if item.get_closest_marker(OWN)]
     if own and not any(model_of(item) in session_of(config).choices.own for item in own):
         _deselect(config, items, OWN)  # there is no model of the user's to judge
+
+
+def _describe(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Name each item's case, and mark the known failures."""
     for item in items:
         if not item.get_closest_marker("stage"):
             continue
@@ -240,29 +251,6 @@ def pytest_runtest_makereport(
             text = "\n".join(map(str, known))
             report.sections += [("Known defects of OpenCV that it may be", text)]
     return report
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> None:
-    """Build the missing packs before the first test, so that progress garbles no test's line."""
-    config = session.config
-    models = sorted({m for m in map(model_of, session.items) if m}, key=model_order)
-    small = any(item.get_closest_marker(MODEL) for item in session.items)
-    if config.option.collectonly or not (models or small):
-        return
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        session_of(config).build_missing(models, _announcer(config))
-        if small:
-            generated_of(config).build(_announcer(config))
-
-
-def _announcer(config: pytest.Config) -> Callable[[Event], None]:
-    terminal = config.pluginmanager.getplugin("terminalreporter")
-    if terminal is None or hasattr(config, "workerinput"):
-        # A worker of pytest-xdist has no terminal of its own, but shares standard error.
-        return lambda event: print(f"conformance: {event}", file=sys.stderr, flush=True)
-    return lambda event: terminal.write_line(f"conformance: {event}")
 
 
 @pytest.fixture(scope="session")

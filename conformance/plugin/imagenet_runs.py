@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.imagenet.options import OPTIONS, Asked
+from conformance.imagenet.options import OPTIONS
 
 MARK = "imagenet"
 WHAT = "full evaluation on the ImageNet validation set; runs only when asked for with a data set"
@@ -15,9 +16,9 @@ WHAT = "full evaluation on the ImageNet validation set; runs only when asked for
 _FILE = re.compile(r"\btest_imagenet(?:\.py)?(?:::|$)")
 
 
-def of_pytest(config: pytest.Config) -> Asked:
-    """Return what pytest's options ask for."""
-    return Asked({name.lstrip("-").replace("-", "_"): config.getoption(name) for name in OPTIONS})
+def options_of(config: pytest.Config) -> dict[str, Any]:
+    """Return the evaluation's options as they were given to pytest, named as argparse does."""
+    return {name.lstrip("-").replace("-", "_"): config.getoption(name) for name in OPTIONS}
 
 
 def is_asked(config: pytest.Config) -> bool:
@@ -30,9 +31,10 @@ def is_asked(config: pytest.Config) -> bool:
 
 def check(config: pytest.Config) -> None:
     """Raise pytest.UsageError where an evaluation is asked for that can't be done."""
-    asked = of_pytest(config)
+    from conformance.imagenet.asked import Asked  # here: it imports much that no other run needs
+
     try:
         if not config.option.collectonly:
-            asked.dataset()
+            Asked(options_of(config)).dataset()
     except ConformanceError as error:
         raise pytest.UsageError(str(error)) from None

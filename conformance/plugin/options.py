@@ -17,8 +17,11 @@ from conformance.generated.store import COUNT, SMALL
 from conformance.imagenet.options import OPTIONS as IMAGENET
 from conformance.own_models import FORMATS, MODELS_FILE, Chosen, OwnModel
 from conformance.pack.request import keras_flavour
+from conformance.processes.machine import cores
 from conformance.session import Session, choices_of
 from conformance.verdict.expectations import load_known_failures
+
+from . import PROBING
 
 # Beside those that decide an answer.
 _SHARED = ("--candidate-timeout", "--batch", *OWN)
@@ -64,6 +67,13 @@ def _extended(config: pytest.Config) -> bool:
     return "extended" in expression and "not extended" not in expression
 
 
+def shared_threads(config: pytest.Config) -> Optional[int]:
+    """Return the threads of each OpenCV where several workers of pytest-xdist share the cores."""
+    asked: Optional[int] = getattr(config.option, "numprocesses", None)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or asked or 1)
+    return max(1, cores() // workers) if workers > 1 else None
+
+
 def new_session(config: pytest.Config) -> Session:
     """Return the session that the options ask for; raise ConformanceError for a bad one."""
     models = asked_models(config)
@@ -75,9 +85,11 @@ def new_session(config: pytest.Config) -> Session:
             packs=config.getoption("--packs").resolve(),
             keras=keras_flavour(),
             verbose=config.option.verbose > 0,
+            threads=config.option.threads or shared_threads(config),
             known_failures=load_known_failures(Path(known) if known else None, tuple(models.own)),
             extended=_extended(config),
-        )
+        ),
+        probing=config.stash.get(PROBING, None),
     )
     # A missing cv2, or an importer that does not read a file, is told before anything is collected.
     session.variants()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Optional
@@ -10,10 +10,12 @@ from typing import Any, Optional
 import pytest
 
 from conformance.candidate import RunConfig
+from conformance.pack.store import locate_pack
 from conformance.results.cases import writing
 from conformance.results.lines import Line, Writer
 from conformance.session import Session
 
+from .cases import model_of, model_of_test
 from .generated_runs import Generated
 from .header import results_header
 from .table import worst_outcome
@@ -32,14 +34,14 @@ class Recorder:
         self._stack = ExitStack()
         self._writers: dict[RunConfig, Writer] = {}
         self._outcomes: dict[str, list[Any]] = {}
+        self._judged: set[str] = set()  # the models of this run
+        self._waiting: list[tuple[Mapping[str, Any], list[Line]]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write a line when a case's last phase is over."""
         findings: dict[str, Any] = getattr(report, "findings", {})
         if "case" not in findings:
             return  # a test that judges nothing leaves the files as they are
-        if not self._writers:
-            self._open()
         phases = self._outcomes.setdefault(report.nodeid, [])
         phases.append(report)
         if report.when != "teardown":
@@ -48,10 +50,36 @@ class Recorder:
         lines = [_case_line(findings, properties["command"], phases)]
         lines += [findings[kind] for kind in ("run", "layers", "generated") if kind in findings]
         del self._outcomes[report.nodeid]
-        for config, writer in self._writers.items():
-            if belongs(properties, config):
-                for line in lines:
-                    writer.write(line)
+        self._waiting.append((properties, lines))
+        if self._writers or self._can_open():
+            self._write()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note which models are judged."""
+        self._judged = set(filter(None, map(model_of, session.items)))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Note which models the workers judge."""
+        models = self._session.models
+        self._judged = {model_of_test(models, test) for test in ids}.intersection(models)
+
+    def _can_open(self) -> bool:
+        """Whether all packs are there: the header says which they are, and some are built yet."""
+        packs = self._session.choices.packs
+        located = all(locate_pack(packs, self._session.request(name)) for name in self._judged)
+        return located and (self._generated is None or self._generated.is_there)
+
+    def _write(self) -> None:
+        """Write what was kept back until now."""
+        if not self._writers:
+            self._open()
+        for properties, lines in self._waiting:
+            for config, writer in self._writers.items():
+                if belongs(properties, config):
+                    for line in lines:
+                        writer.write(line)
+        self._waiting.clear()
 
     def _open(self) -> None:
         for config in self._session.variants():
@@ -66,6 +94,8 @@ class Recorder:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Close the files; a run that was interrupted gets no footer."""
+        if self._waiting:
+            self._write()
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         error = None if ended else RuntimeError("interrupted")
         self._stack.__exit__(type(error) if error else None, error, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import sys
@@ -16,13 +18,6 @@ def cpu_name() -> str:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def on_threads(machine: str, threads: int) -> str:
@@ -45,3 +40,35 @@ def peak_mib() -> Optional[float]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     return None
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def resident_bytes(session: int) -> int:
+    """Return the memory of all processes of a session, 0 where the system doesn't tell."""
+    pages = 0
+    for process in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, IndexError, ValueError):  # it has ended
+            fields = process.read_text(encoding="utf-8").rpartition(")")[2].split()  # proc(5)
+            pages += int(fields[21]) if int(fields[3]) == session else 0
+    return pages * os.sysconf("SC_PAGE_SIZE") if pages else 0
+
+
+def available_bytes() -> int:
+    """Return how much memory there is for more, a great number where nobody tells."""
+    with suppress(OSError, ValueError, IndexError):
+        told = Path("/proc/meminfo").read_text(encoding="ascii")
+        return int(told.split("MemAvailable:")[1].split()[0]) << 10
+    return 1 << 50
+
+
+def give_back_memory() -> None:
+    """Collect garbage, and give what the heap keeps (processes.child.REUSED_HEAP) to the system."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -59,9 +59,17 @@ def decode(line: str) -> Event:
         raise ValueError(f"not a progress event: {line!r}") from error
 
 
+def about(seconds: float) -> str:
+    """Return a time in words, such as "40 s" and "2 min 10 s", no finer than an estimate is."""
+    if seconds < 10:
+        return f"{max(1, round(seconds))} s"
+    minutes, rest = divmod(round(seconds / 5) * 5, 60)
+    return " ".join([f"{minutes} min"] * bool(minutes) + [f"{rest} s"] * bool(rest))
+
+
 @contextlib.contextmanager
-def reporter(style: str, total: int) -> Iterator[Report]:
-    """Give the function that shows the events of a job of `total` models.
+def reporter(style: str, total: int, done: int = 0) -> Iterator[Report]:
+    """Give the function that shows the events of a job of `total` models, `done` of which are.
 
     style "json": one JSON object a line on the real standard output, while everything that
     anyone else prints there goes to standard error. "plain": a line of text for each event on
@@ -71,14 +79,14 @@ def reporter(style: str, total: int) -> Iterator[Report]:
         with own_standard_output() as stream:
             yield lambda event: print(encode(event), file=stream, flush=True)
     elif style == "auto" and sys.stderr.isatty():
-        with _live_line(total) as report:
+        with _live_line(total, done) as report:
             yield report
     else:
         yield lambda event: print(event, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _live_line(total: int) -> Iterator[Report]:
+def _live_line(total: int, done: int) -> Iterator[Report]:
     from rich.console import Console  # a tenth of a second that most commands can do without
     from rich.progress import (
         BarColumn,
@@ -96,7 +104,7 @@ def _live_line(total: int) -> Iterator[Report]:
     )
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=total)
+        task = progress.add_task("starting", total=total, completed=done)
 
         def report(event: Event) -> None:
             if event.final:

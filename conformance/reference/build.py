@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ from .graph import Graph, Head, constant_value, read_graph, source, with_input_s
 from .graph.passes import apply_passes
 from .graph.rewrites import fitting
 from .loader import keras_preprocess
-from .oracle import Answers, Layer, chunk_size, list_layers, run
+from .oracle import Layer, chunk_size, list_layers, run
 from .own import Subject, explained, load_own
 from .weights import build_model
 
@@ -118,8 +119,9 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
         )
     np.save(folder / "inputs.npy", job.inputs)
     double, heads = _write_model(job, subject)
-    # The model is gone by now: its weights and the frozen graph's need not fit at once.
+    # The model goes now: its weights and the frozen graph's need not fit at once.
     del subject
+    gc.collect()
     graph = read_graph(folder / GRAPH, manifest.tensors, heads)
     if manifest.own is not None:
         # A raw graph that takes any size tells no shapes of its layers.
@@ -191,7 +193,7 @@ def _write_model(job: _Job, subject: Subject) -> tuple[dict[str, Array], tuple[H
     known = set() if job.request.graph == "raw" else set(traced.graph.nodes())
     layers = [layer for layer in _layers(graph, job.inputs) if layer.node in known]
     with explained(job.request.model, "in float64"):
-        truth = _answers(traced.graph, job.inputs, "float64", layers)
+        truth = run(traced.graph, job.inputs, "float64", layers, SAMPLED)
     job.save_heads("outputs_f64", heads, truth.results)
     job.save_heads("logits_f64", heads, truth.results)
     first = heads[0].output
@@ -204,18 +206,6 @@ def _write_model(job: _Job, subject: Subject) -> tuple[dict[str, Array], tuple[H
 
 def _layers(graph: Graph, inputs: Array) -> list[Layer]:
     return list_layers(graph, len(inputs[SAMPLED]))
-
-
-def _answers(graph: Graph, inputs: Array, dtype: str, layers: Sequence[Layer]) -> Answers:
-    """Return the answers to all inputs, and the layers' samples of the inputs SAMPLED."""
-    sampled = run(graph, inputs[SAMPLED], dtype, layers)
-    left = np.delete(np.arange(len(inputs)), SAMPLED)
-    rest = run(graph, inputs[left], dtype)
-    results = {}
-    for node, some in sampled.results.items():
-        results[node] = whole = np.empty((len(inputs), *some.shape[1:]), some.dtype)
-        whole[SAMPLED], whole[left] = some, rest.results[node]
-    return Answers(results[graph.output], results[graph.logits], sampled.samples, results)
 
 
 def _write_graph(job: _Job, subject: Subject) -> Graph:
@@ -300,7 +290,7 @@ def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:
     layers = _layers(graph, job.inputs)
     job.progress("layers in float32")
     with explained(job.request.model, "as the frozen graph"):
-        single = _answers(graph, job.inputs, "float32", layers)
+        single = run(graph, job.inputs, "float32", layers, SAMPLED)
     job.save_heads("frozen_f32", graph.heads, single.results)
     if any(layer.node not in double for layer in layers):
         # Or a pass lets TensorFlow tell the shape of a node (ConvNeXt).

@@ -77,11 +77,12 @@ def _float_shapes(graph: Graph) -> dict[str, list[int]]:
 
     A node whose shape TensorFlow can't tell before it runs is left out.
     """
-    with tf.Graph().as_default() as inferred:
-        tf.import_graph_def(graph.definition, name="")
-    tensors = (inferred.get_operation_by_name(name).outputs[:1] for name in dependents(graph))
-    known = [tensor for some in tensors for tensor in some if tensor.shape[1:].is_fully_defined()]
-    return {t.op.name: t.shape.as_list()[1:] for t in known if t.dtype == tf.float32}
+    known = {name: graph.values[name] for name in dependents(graph) if name in graph.values}
+    return {
+        name: value.shape.as_list()[1:]
+        for name, value in known.items()
+        if value.dtype == tf.float32 and value.shape[1:].is_fully_defined()
+    }
 
 
 def run(
@@ -89,28 +90,48 @@ def run(
     inputs: Array,
     dtype: str = "float32",
     sampled: Sequence[Layer] = (),
+    at: slice = slice(None),
     budget: int = MEMORY_BUDGET,
 ) -> Answers:
     """Run `graph` on `inputs`, float32 [N,H,W,3], in chunks of images that fit in `budget` bytes.
 
     dtype: "float32", every node as it stands, or "float64", the same weights with every
-    operation in double precision. sampled: layers for a batch of N whose activations are wanted;
-    they are gathered inside TensorFlow, whole activations never leave it.
+    operation in double precision. sampled: layers whose activations are wanted, for as many images
+    as inputs[at] has, of which they are; they are gathered inside TensorFlow, whole activations
+    never leave it.
     """
     chunk = chunk_size(graph, np.dtype(dtype).itemsize, budget)
     precise = promoted(graph) if dtype == "float64" else graph
-    images = inputs.astype(dtype, copy=False)
-    positions = {layer.node: layer.positions() for layer in sampled}
-    parts = []
+    images, numbers = inputs.astype(dtype, copy=False), np.arange(len(inputs))
     with open_session(_tapped(precise, sampled, dtype)) as session:
-        for start in range(0, len(images), chunk):
-            feeds = {**precise.constants, precise.input: images[start : start + chunk]}
-            for layer in sampled:
-                at, _ = within(positions[layer.node], layer.shape, start, start + chunk)
-                feeds[_tap(layer.node, "positions")] = at
-            wanted = [_tap(layer.node, part) for layer in sampled for part in _PARTS]
-            parts.append(fetch(session, feeds, [*precise.results(), *wanted]))
-    return _joined(graph, parts, sampled)
+        some = _in_chunks(session, precise, images[at], chunk, sampled)
+        others = _in_chunks(session, precise, images[np.delete(numbers, at)], chunk)
+    order = np.argsort(np.concatenate([numbers[at], np.delete(numbers, at)]))
+    results = {
+        node: np.concatenate([part[node] for part in (some, others) if part])[order]
+        for node in graph.results()
+    }
+    samples = {
+        layer.node: np.concatenate([some[_tap(layer.node, part)] for part in _PARTS])
+        for layer in sampled
+    }
+    return Answers(results[graph.output], results[graph.logits], samples, results)
+
+
+def _in_chunks(
+    session: Any, graph: Graph, images: Array, chunk: int, sampled: Sequence[Layer] = ()
+) -> dict[str, Array]:
+    """Return the values of the graph's results and of the taps; nothing where there is no image."""
+    positions = {layer.node: layer.positions() for layer in sampled}
+    wanted = [*graph.results(), *(_tap(node, part) for node in positions for part in _PARTS)]
+    parts = []
+    for start in range(0, len(images), chunk):
+        feeds = {**graph.constants, graph.input: images[start : start + chunk]}
+        for layer in sampled:
+            taken, _ = within(positions[layer.node], layer.shape, start, start + chunk)
+            feeds[_tap(layer.node, "positions")] = taken
+        parts.append(fetch(session, feeds, wanted))
+    return {name: np.concatenate([part[name] for part in parts]) for name in wanted if parts}
 
 
 def chunk_size(graph: Graph, itemsize: int, budget: int = MEMORY_BUDGET) -> int:
@@ -178,15 +199,3 @@ def _gather_nodes(node: str, dtype: int) -> Iterator[Any]:
     operands = [flat.name, _tap(node, "positions"), _tap(node, "axis")]
     types = {"Tparams": dtype, "Tindices": INT64, "Taxis": INT32}
     yield operation("GatherV2", _tap(node, "values"), operands, **types)
-
-
-def _joined(graph: Graph, parts: list[dict[str, Array]], sampled: Sequence[Layer]) -> Answers:
-    def whole(node: str) -> Array:
-        return np.concatenate([part[node] for part in parts])
-
-    samples = {
-        layer.node: np.concatenate([whole(_tap(layer.node, part)) for part in _PARTS])
-        for layer in sampled
-    }
-    results = {node: whole(node) for node in graph.results()}
-    return Answers(results[graph.output], results[graph.logits], samples, results)

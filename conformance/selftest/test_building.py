@@ -8,19 +8,30 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 from packaging.markers import Marker
 
 from conformance.errors import ConformanceError
-from conformance.pack.builder import PYTHONS, build_command, missing_packs, run_builder
+from conformance.pack.builder import (
+    PYTHONS,
+    build_command,
+    jobs_of,
+    missing_packs,
+    run_builder,
+)
+from conformance.pack.building import Building
 from conformance.pack.format import Pack, open_pack
+from conformance.pack.pool import Job, Pool, expected_order
 from conformance.pack.request import SCHEMA, PackRequest
-from conformance.pack.schedule import Build, build_packs
+from conformance.pack.schedule import Build, Turn
 from conformance.pack.store import find_pack, list_packs, pack_lock
-from conformance.processes.progress import Event, decode
+from conformance.processes.machine import cores
+from conformance.processes.progress import Event
 
 from .tiny_pack import PRODUCER, build_tiny, write_tiny
 
@@ -40,8 +51,8 @@ def run(
 ) -> tuple[list[Event], list[str]]:
     """Build the three models; return the events and who failed."""
     events: list[Event] = []
-    failed = build_packs(REQUESTS, root, build, events.append, force)
-    return events, failed
+    turns = [Turn(request, root, build, events.append, force) for request in REQUESTS]
+    return events, [turn.request.model for turn in turns if turn.attempt() == "failed"]
 
 
 def final_states(events: list[Event]) -> dict[str, str]:
@@ -113,39 +124,37 @@ def test_one_failure_does_not_stop_the_others(
     assert str(error) in failure.step
 
 
+def tiny_builder(root: Path, seconds: float = 0.0) -> Callable[..., list[str]]:
+    """Return what gives the command of a builder that makes tiny packs and notes them in a log."""
+    script = [sys.executable, "-m", "conformance.selftest.tiny_pack"]
+    return lambda *_: [*script, str(root), str(root.parent / "log"), str(seconds)]
+
+
 def test_locked_model_is_put_off_and_not_built_twice(tmp_path: Path) -> None:
     """A model that another process is building is waited for, while the rest goes on."""
-    notes = tmp_path / "log"
     packs = tmp_path / "packs"
-    command = [sys.executable, "-m", "conformance.selftest.tiny_pack"]
-    with subprocess.Popen(
-        [*command, str(packs), str(notes), "1.5", "mobilenet"], stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert decode(other.stdout.readline()).step == "starting"
-        events, failed = run(packs)
-    assert failed == []
+    other = iter(run_builder(REQUESTS[:1], packs, command=tiny_builder(packs, 1.5)))
+    assert next(other).step == "starting"
+    events = list(run_builder(REQUESTS, packs, command=tiny_builder(packs)))
     assert final_states(events) == {"resnet50": "built", "xception": "built", "mobilenet": "found"}
     assert [e.model for e in events if e.final][-1] == "mobilenet"
     assert [e.state for e in events if e.model == "mobilenet"] == ["waiting", "found"]
+    assert [event.state for event in other] == ["working", "built"]
 
 
-def test_builders_at_once_share_the_work(tmp_path: Path) -> None:
-    """Three builders started at once on one folder build each model exactly once."""
-    notes = tmp_path / "log"
-    command = [sys.executable, "-m", "conformance.selftest.tiny_pack", str(tmp_path / "packs")]
-    orders = (MODELS, MODELS[::-1], MODELS)
-    builders = [
-        subprocess.Popen([*command, str(notes), "0.3", *order], stdout=subprocess.PIPE, text=True)
-        for order in orders
-    ]
-    outputs = [builder.communicate()[0] for builder in builders]
-    assert [builder.returncode for builder in builders] == [0, 0, 0]
-    assert Counter(notes.read_text().split()) == dict.fromkeys(MODELS, 1)
-    states = [final_states([decode(x) for x in text.splitlines()]) for text in outputs]
+def test_pools_at_once_share_the_work(tmp_path: Path) -> None:
+    """Three pools of builders started at once on one folder build each model exactly once."""
+    packs, command = tmp_path / "packs", tiny_builder(tmp_path / "packs", 0.3)
+
+    def build(_: int) -> dict[str, str]:
+        return final_states(list(run_builder(REQUESTS, packs, command=command)))
+
+    with ThreadPoolExecutor(3) as executor:
+        states = list(executor.map(build, range(3)))
+    assert Counter((tmp_path / "log").read_text().split()) == dict.fromkeys(MODELS, 1)
     for model in MODELS:
         assert sorted(s[model] for s in states) == ["built", "found", "found"]
-    assert len(list_packs(tmp_path / "packs")) == 3
+    assert len(list_packs(packs)) == 3
 
 
 def test_lock_may_be_taken_twice_by_one_process(tmp_path: Path) -> None:
@@ -177,25 +186,20 @@ def test_child_is_asked_for_what_was_requested(tmp_path: Path) -> None:
     assert command[command.index("--packs") + 1] == str(tmp_path)
 
 
-def tiny_builder(requests: list[PackRequest], root: Path) -> list[str]:
-    """Return the command of a builder process that makes tiny packs."""
-    models = [request.model for request in requests]
-    script = [sys.executable, "-m", "conformance.selftest.tiny_pack"]
-    return [*script, str(root), str(root.parent / "log"), "0", *models]
-
-
 def test_events_of_the_child_arrive(tmp_path: Path) -> None:
     """The parent sees the child's events, one final event a model, and the packs are there."""
-    events = list(run_builder(REQUESTS, tmp_path / "packs", command=tiny_builder))
+    packs = tmp_path / "packs"
+    events = list(run_builder(REQUESTS, packs, command=tiny_builder(packs)))
     assert final_states(events) == dict.fromkeys(MODELS, "built")
-    assert missing_packs(REQUESTS, tmp_path / "packs") == []
+    assert missing_packs(REQUESTS, packs) == []
 
 
 _DIES_AT = """
 import os, signal, sys
 from conformance.processes.progress import Event, encode
 
-for model in sys.argv[2:]:
+for line in sys.stdin:
+    model = line.strip()
     print(encode(Event(model, "calibrating", 1.5)), flush=True)
     if model == "resnet50":
         print("last words", file=sys.stderr, flush=True)
@@ -211,7 +215,7 @@ def test_builder_that_dies_fails_only_its_model(tmp_path: Path, number: int, sai
     """A builder killed at one model fails that model with step and log; the rest goes on."""
 
     def command(requests: list[PackRequest], root: Path) -> list[str]:
-        return [sys.executable, "-c", _DIES_AT, str(int(number)), *(r.model for r in requests)]
+        return [sys.executable, "-c", _DIES_AT, str(int(number))]
 
     events = list(run_builder(REQUESTS, tmp_path, command=command))
     assert final_states(events) == {"mobilenet": "built", "resnet50": "failed", "xception": "built"}
@@ -231,6 +235,62 @@ def test_builder_that_does_not_start_fails_every_model(tmp_path: Path) -> None:
     assert all("exit code 1" in e.step and "no such thing" in e.step for e in events)
 
 
+_TAKES_MEMORY = """
+import sys, time
+from conformance.processes.progress import Event, encode
+
+for line in sys.stdin:
+    model = line.strip()
+    print(encode(Event(model, "growing", 0.0)), flush=True)
+    taken = bytearray(100 << 20)
+    with open(sys.argv[1], "a") as log:
+        print(model, "begins", file=log, flush=True)
+        time.sleep(1.5)
+        print(model, "ends", file=log, flush=True)
+    del taken
+    print(encode(Event(model, "built", 1.0, "built")), flush=True)
+"""
+
+
+def pool_of(script: str, log: Path, seconds: dict[str, float], **settings: Any) -> Pool:
+    """Return a pool of two builders that run `script`, with a job of so many seconds each."""
+    command = (sys.executable, "-c", script, str(log))
+    memory = settings.pop("each", 1 << 20)
+    jobs = [Job(name, command, seconds=s, memory=int(memory * s)) for name, s in seconds.items()]
+    return Pool(jobs, at_once=2, **settings)
+
+
+def test_builders_that_take_too_much_together_are_put_one_after_the_other(tmp_path: Path) -> None:
+    """Where two take more memory than was expected of them, the later one is begun anew alone."""
+    pool = pool_of(_TAKES_MEMORY, tmp_path / "log", {"a": 1, "b": 2}, memory=150 << 20)
+    events = list(pool.events())
+    assert final_states(events) == {"a": "built", "b": "built"}
+    (put_off,) = [event for event in events if event.step.startswith("put off: 0.2 GiB")]
+    first = {"a": "b", "b": "a"}[put_off.model]
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[-3:] == [f"{first} ends", f"{put_off.model} begins", f"{put_off.model} ends"]
+
+
+def test_no_job_is_begun_without_memory_for_it(tmp_path: Path) -> None:
+    """A model that does not fit beside another waits for it, and is built alone however large."""
+    seconds = {"a": 0.1, "b": 0.2, "c": 5.0}
+    pool = pool_of(_TAKES_MEMORY, tmp_path / "log", seconds, each=1 << 30, memory=1 << 30)
+    assert final_states(list(pool.events())) == dict.fromkeys("abc", "built")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[:2] == ["c begins", "c ends"]
+    assert sorted(lines[2:4]) == ["a begins", "b begins"]
+
+
+def test_largest_model_is_begun_first_beside_the_quickest(tmp_path: Path) -> None:
+    """One builder takes the models of much memory, the other those that are soon done."""
+    pool = pool_of(
+        _TAKES_MEMORY, tmp_path / "log", {"a": 3, "b": 1, "c": 9, "d": 2}, memory=1 << 40
+    )
+    list(pool.events())
+    begun = [x.split()[0] for x in (tmp_path / "log").read_text().splitlines() if "begins" in x]
+    assert sorted(begun[:2]) == ["b", "c"]
+
+
 def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:
     """A parent that stops listening, as at Ctrl-C, ends the child."""
     script = (
@@ -242,6 +302,42 @@ def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:
     events.close()  # type: ignore[attr-defined]
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def building_of(packs: Path, seconds: float, told: list[Event]) -> Building:
+    """Return the building of REQUESTS by one builder, told of in `told`."""
+    pool = Pool(jobs_of(REQUESTS, packs, command=tiny_builder(packs, seconds)), at_once=1)
+    return Building(pool, lambda *_: nullcontext(told.append))
+
+
+def test_pack_is_used_while_others_are_built(tmp_path: Path) -> None:
+    """Who waits for one pack goes on when it is there; how far the others are is told meanwhile."""
+    told: list[Event] = []
+    building = building_of(tmp_path / "packs", 0.3, told)
+    building.wait("resnet50")  # the one of most memory comes first
+    assert [e.step[:13] for e in told if e.final] == ["built (1 of 3"]
+    assert find_pack(tmp_path / "packs", REQUESTS[1]) is not None
+    building.wait_for_all()
+    assert final_states(told) == dict.fromkeys(MODELS, "built")
+    assert building.failures == {}
+
+
+def test_building_that_is_stopped_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """After the end of a run nothing is built any more, and what was not says that."""
+    told: list[Event] = []
+    building = building_of(tmp_path / "packs", 30, told)
+    while not told:
+        building.tell()
+    building.close()
+    building.wait_for_all()
+    assert set(building.failures) == set(MODELS)
+    assert list_packs(tmp_path / "packs") == []
+
+
+def test_order_of_the_tests_is_that_of_the_packs() -> None:
+    """What is done first comes first, and the largest not before all the small ones."""
+    jobs = jobs_of([PackRequest(m) for m in ("vgg16", "mobilenet", "xception")], Path("packs"))
+    assert expected_order(jobs)[0] == "mobilenet" if cores() > 1 else "vgg16"
 
 
 def test_building_without_tensorflow_says_what_to_install(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.opencv.capability import DISTRIBUTIONS, probe_in_child
+from conformance.opencv.capability import DISTRIBUTIONS, Probing, probe_in_child
+from conformance.processes.child import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,3 +112,35 @@ def test_hanging_import_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     fake_cv2(tmp_path, "import time; time.sleep(60)", monkeypatch)
     with pytest.raises(ConformanceError, match=r"no answer within the time limit of 2 s"):
         probe_in_child(timeout=2)
+
+
+def test_probe_begun_early_answers_the_same() -> None:
+    """What was begun early is what a probe finds now, whoever asks again."""
+    probing = Probing()
+    assert probing.answer() == probing.answer() == probe_in_child()
+
+
+def test_probe_begun_early_is_never_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the environment has changed since it was begun, OpenCV is probed as it is now."""
+    probing = Probing()
+    fake_cv2(tmp_path, "", monkeypatch)
+    with pytest.raises(ConformanceError, match="has no DNN module"):
+        probing.answer()
+
+
+def test_probe_that_nobody_asks_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends without the answer takes along the child that it began."""
+    code = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); "
+    fake_cv2(tmp_path, code + "time.sleep(60)", monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    begin = (
+        "import pathlib, time; from conformance.opencv.capability import Probing; p = Probing()\n"
+        "while not pathlib.Path('pid').exists() or not pathlib.Path('pid').read_text():\n"
+        "    time.sleep(0.01)"
+    )
+    command = [sys.executable, "-c", begin]
+    subprocess.run(command, env=child_environment(), timeout=50, check=True)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(Path("pid").read_text(encoding="utf-8")), 0)

@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from conformance.plugin import INI
-from conformance.plugin.hooks import _model_or_test
+from conformance.plugin.cases import model_of_test
+from conformance.processes.machine import cores
 from conformance.results.cases import read_results
 from conformance.verdict.expectations import NO_MODEL
 
@@ -58,6 +59,37 @@ def test_good_pack_passes_with_a_verdict(packs: Path) -> None:
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(MODEL)]
     assert rows
     assert all(row[2] == "passed" for row in rows)
+    tests = re.search(r"conformance: (\d+) tests of 1 model, about \d+ s", done.stdout)
+    judged = re.search(r"conformance: mobilenet: judged, (\d+) passed", done.stdout)
+    assert tests is not None
+    assert judged is not None
+    assert tests[1] == judged[1]
+
+
+def test_run_says_at_once_what_it_will_do(packs: Path) -> None:
+    """Through a pipe too, the plan is to be read while the tests are still to come."""
+    command = [sys.executable, "-m", "pytest", *SUITE, "--packs", str(packs), "-k", MODEL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=packs) as process:
+        assert process.stdout is not None
+        read = iter(process.stdout.readline, "")
+        assert any(re.match(r"conformance: \d+ tests of", line) for line in read)
+        assert process.poll() is None
+        rest = process.stdout.read()
+    assert "judged" in rest
+
+
+def test_run_imports_nothing_of_what_it_leaves_out(packs: Path) -> None:
+    """Neither the evaluation nor what times inferences is imported by a run that does neither."""
+    collect = [*SUITE, "--packs", str(packs), "-k", MODEL, "--collect-only", "-q"]
+    code = (
+        f"import pytest, sys; assert pytest.main({collect!r}) == 0; "
+        "names = 'imagenet.evaluation imagenet.runner imagenet.command opencv.timing'; "
+        "sys.exit(sum(f'conformance.{name}' in sys.modules for name in names.split()))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=packs, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"test_shape[{MODEL}" in done.stdout
 
 
 def test_failure_message_is_complete(bad_packs: Path) -> None:
@@ -114,13 +146,15 @@ def test_results_hold_every_case(bad_packs: Path, tmp_path: Path) -> None:
 
 
 def test_xdist_runs_the_same_cases(packs: Path, tmp_path: Path) -> None:
-    """With -n 2 the same cases pass and the results are the same, but for their order."""
+    """With -n 2 the same cases pass and the results are the same, but for order and threads."""
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert run_suite(packs, "--results", str(alone)).returncode == 0
     assert run_suite(packs, "--results", str(together), "-n", "2").returncode == 0
     for file in alone.glob("*.jsonl"):
         one, two = read_results(file), read_results(together / file.name)
         assert sorted(map(json.dumps, one.cases)) == sorted(map(json.dumps, two.cases))
+        threads = [r.header["environment"]["threads"] for r in (one, two)]
+        assert threads == [cores(), max(1, cores() // 2)]
 
 
 def test_a_model_stays_on_one_worker(tmp_path: Path) -> None:
@@ -145,7 +179,7 @@ def test_a_test_stays_with_its_model() -> None:
         ("test_a.py::test_layers[two-new.keras]", "two-new.keras"),
         ("test_a.py::test_blob[even]", "test_a.py::test_blob[even]"),
     ):
-        assert _model_or_test(models, test) == model
+        assert model_of_test(models, test) == model
 
 
 def test_known_failure_is_expected(bad_packs: Path, tmp_path: Path) -> None:

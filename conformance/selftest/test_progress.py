@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from conformance.processes.progress import Event, decode, encode, reporter
+from conformance.processes.progress import Event, about, decode, encode, reporter
 
 EVENTS = [
     Event("mobilenet", "freezing [1/2]", 0.5),
@@ -49,6 +49,14 @@ def test_only_events_end_an_own_model() -> None:
     """Built, found and failed are final; working and waiting are not."""
     states = ("working", "waiting", "built", "found", "failed")
     assert [Event("m", "s", 0, state).final for state in states] == [False] * 2 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (7.4, "7 s"), (58, "1 min"), (93, "1 min 35 s")]
+)
+def test_time_is_told_no_finer_than_it_is_known(seconds: float, words: str) -> None:
+    """An estimate is in whole seconds, from ten on in steps of five."""
+    assert about(seconds) == words
 
 
 def test_json_is_alone_on_standard_output() -> None:

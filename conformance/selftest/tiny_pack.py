@@ -1,7 +1,8 @@
 """A complete pack of small arrays, written by the real writer in milliseconds, without TensorFlow.
 
-Run as a script it is a builder process: ``python -m conformance.selftest.tiny_pack ROOT LOG
-SECONDS MODEL…`` builds tiny packs, each taking SECONDS, and notes every build in LOG.
+Run as a script it is a builder of a pool: ``python -m conformance.selftest.tiny_pack ROOT LOG
+SECONDS`` builds tiny packs of the models that it reads, each taking SECONDS, and notes every build
+in LOG.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from conformance.pack.format import (
 )
 from conformance.pack.request import PackRequest
 from conformance.pack.sampling import node_seed, sampled_values
-from conformance.pack.schedule import build_packs
+from conformance.pack.schedule import Turn
 from conformance.pack.store import write_pack
 from conformance.processes.progress import reporter
 
@@ -72,7 +73,7 @@ def build_tiny(request: PackRequest, root: Path, step: Callable[[str], None]) ->
     return write_tiny(root, request.model, request=request)
 
 
-def main(root: str, log: str, seconds: str, *models: str) -> None:
+def main(root: str, log: str, seconds: str) -> None:
     """Be a builder process, reporting in JSON, where the tiny packs' producer is installed."""
     mock.patch("conformance.pack.request.producer_versions", return_value=PRODUCER).start()
 
@@ -82,8 +83,9 @@ def main(root: str, log: str, seconds: str, *models: str) -> None:
         time.sleep(float(seconds))
         return build_tiny(request, folder, step)
 
-    with reporter("json", len(models)) as report:
-        build_packs([PackRequest(m) for m in models], Path(root), build, report)
+    with reporter("json", 0) as report:
+        for line in sys.stdin:
+            Turn(PackRequest(line.strip()), Path(root), build, report).attempt()
 
 
 if __name__ == "__main__":

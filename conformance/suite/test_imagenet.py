@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from conformance.errors import ConformanceError
-from conformance.imagenet import options as asking
+from conformance.imagenet.asked import Asked, results_folder
 from conformance.imagenet.checks import CHECKS
 from conformance.imagenet.command import evaluated
 from conformance.imagenet.evaluation import Evaluation
@@ -44,7 +44,7 @@ def evaluation(
     request: pytest.FixtureRequest, pack: Pack, engine: str, conformance_session: Session
 ) -> Evaluation:
     """The model's evaluation on the images, which is written below --results."""
-    asked = selecting.of_pytest(request.config)
+    asked = Asked(selecting.options_of(request.config))
     session = conformance_session
     try:
         plan = asked.plan(
@@ -55,7 +55,7 @@ def evaluation(
             session.choices.weights,
             session.choices.candidate_timeout,
         )
-        folder = asking.results_folder(request.config.getoption("--results"))
+        folder = results_folder(request.config.getoption("--results"))
         return evaluated(asked, plan, folder)
     except FrameworkError as error:
         message = f"{framework(error.module)} gave no answer to judge: {error.message}"

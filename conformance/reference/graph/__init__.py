@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
@@ -54,6 +55,21 @@ class Graph:
     def outputs(self) -> list[str]:
         """Return the nodes that are the graph's outputs, `output` first."""
         return [head.output for head in self.heads] or [self.output]
+
+    @cached_property
+    def values(self) -> dict[str, tf.TensorSpec]:
+        """{node: dtype and shape of its first value, as TensorFlow infers them}, worked out once.
+
+        A node whose rank TensorFlow can't tell before it runs is left out.
+        """
+        with tf.Graph().as_default() as inferred:
+            tf.import_graph_def(self.definition, name="")
+        known = {op.name: op.outputs[0] for op in inferred.get_operations() if op.outputs}
+        return {
+            name: tf.TensorSpec(value.shape, value.dtype)
+            for name, value in known.items()
+            if value.shape.rank is not None
+        }
 
     def nodes(self) -> dict[str, Any]:
         """Return {name: NodeDef}."""

@@ -36,8 +36,6 @@ def promoted(graph: Graph) -> Graph:
     """
     definition = tf.compat.v1.GraphDef(versions=graph.definition.versions)
     constants: dict[str, Array] = {}
-    resizes = any(node.op == "ResizeBilinear" for node in graph.definition.node)
-    shapes = _shapes(graph) if resizes else {}
     for node in graph.definition.node:
         if node.name in graph.constants:
             value = graph.constants[node.name]
@@ -50,17 +48,9 @@ def promoted(graph: Graph) -> Graph:
                 continue
             constants[node.name] = value
         definition.node.extend(
-            _bilinear(node, shapes) if node.op == "ResizeBilinear" else _promoted_nodes(node)
+            _bilinear(node, graph) if node.op == "ResizeBilinear" else _promoted_nodes(node)
         )
     return replace(graph, definition=definition, constants=constants)
-
-
-def _shapes(graph: Graph) -> dict[str, list[int]]:
-    """Return {node: shape} of the nodes whose one value has a known rank."""
-    with tf.Graph().as_default() as inferred:
-        tf.import_graph_def(graph.definition, name="")
-    known = {op.name: op.outputs[0].shape for op in inferred.get_operations() if op.outputs}
-    return {name: shape.as_list() for name, shape in known.items() if shape.rank is not None}
 
 
 def _promoted_nodes(node: Any) -> Iterator[Any]:
@@ -146,7 +136,7 @@ def _local_response(node: Any) -> Iterator[Any]:
     yield _arithmetic("RealDiv", node.name, x, f"{name}/divisor")
 
 
-def _bilinear(node: Any, shapes: dict[str, list[int]]) -> Iterator[Any]:
+def _bilinear(node: Any, graph: Graph) -> Iterator[Any]:
     """Yield a bilinear resizing as two products with the matrices of its weights.
 
     Source: compute_interpolation_weights in tensorflow/core/kernels/image/resize_bilinear_op.cc,
@@ -154,8 +144,8 @@ def _bilinear(node: Any, shapes: dict[str, list[int]]) -> Iterator[Any]:
     """
     name, x = f"{node.name}/float64", node.input[0]
     half, corners = (node.attr[key].b for key in ("half_pixel_centers", "align_corners"))
-    sides = zip(shapes[source(x)][1:3], shapes[node.name][1:3])
-    for (before, after), equation, result in zip(sides, _ALONG, (f"{name}/rows", node.name)):
+    sizes = (graph.values[name].shape.as_list()[1:3] for name in (source(x), node.name))
+    for (before, after), equation, result in zip(zip(*sizes), _ALONG, (f"{name}/rows", node.name)):
         yield constant(f"{result}/weights", _weights(before, after, half, corners))
         product = _arithmetic("Einsum", result, f"{result}/weights", x)
         product.attr["N"].i, product.attr["equation"].s = 2, equation

@@ -10,6 +10,7 @@ recording = Later("selftest.benchmarks.recording")
 keras_onnx = Later("selftest.benchmarks.keras_onnx")
 report = Later("selftest.benchmarks.report")
 routes = Later("selftest.benchmarks.routes")
+suite = Later("selftest.benchmarks.suite")
 tutorial = Later("selftest.benchmarks.tutorial")
 
 BENCHMARKS = (
@@ -48,6 +49,12 @@ BENCHMARKS = (
         "of how many generated models OpenCV is right by some route, rewritten graphs included",
         routes.benchmark_options,
         routes.run_benchmark,
+    ),
+    Command(
+        "suite",
+        "the suite itself: cold, warm, -n 2 and its start, here and in another checkout",
+        suite.benchmark_options,
+        suite.run_benchmark,
     ),
     Command(
         "tutorial",

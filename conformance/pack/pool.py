@@ -1,0 +1,228 @@
+"""Builders side by side: processes that are told, one model after the other, what to build.
+
+A builder keeps its framework from model to model. One takes the models of much memory, the others
+those that are soon done, so that a large one has small ones beside it, the first verdicts come
+early, and all end at about the same time. A model is begun only where there is memory for it.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Optional
+
+from conformance.processes.child import REUSED_HEAP, Child, child_environment, last_lines
+from conformance.processes.machine import available_bytes, cores, resident_bytes
+from conformance.processes.progress import Event, decode
+
+# Of 8 GiB in all: the rest is for what judges meanwhile.
+MEMORY = 6 << 30
+_TICK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to be built: its name, in events too, and the command line of its builder.
+
+    One builder does all jobs of the same command, each when it reads the name on its stdin. legacy:
+    with tf_keras. seconds, on one core, and memory, in bytes: about what it takes.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    legacy: bool = False
+    seconds: float = 20.0
+    memory: int = 2 << 30
+
+
+@dataclass
+class _Builder:
+    """A running process, and the job that it is at."""
+
+    child: Child
+    command: tuple[str, ...]
+    job: Optional[Job] = None
+    began: float = 0.0
+    last: Optional[Event] = None  # that it sent
+
+
+@dataclass
+class Pool:
+    """Builders of some jobs. at_once: builders; memory: bytes that they may take together."""
+
+    pending: list[Job]
+    verbose: bool = False  # let their log through
+    at_once: int = 0
+    memory: int = 0
+    _builders: list[_Builder] = field(default_factory=list)
+    _put_off: dict[str, float] = field(default_factory=dict)  # until when
+    _arrived: queue.Queue[tuple[_Builder, Optional[Event]]] = field(default_factory=queue.Queue)
+    _closed: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        share = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))  # each worker has a pool
+        self.at_once = self.at_once or max(1, min(cores() // share, len(self.pending)))
+        self.memory = self.memory or min(MEMORY, available_bytes() * 3 // 4) // share
+
+    def events(self) -> Iterator[Event]:
+        """Yield the events as they come; exactly one of each job is final."""
+        try:
+            while not self._closed.is_set() and (self.pending or self._busy()):
+                self._hand_out()
+                with suppress(queue.Empty):
+                    yield from self._took(*self._arrived.get(timeout=_TICK_SECONDS))
+                yield from self._keep_to_memory()
+        finally:
+            self.close()
+            for builder in self._builders:
+                builder.child.close()
+
+    def close(self) -> None:
+        """End the builders; any thread may."""
+        self._closed.set()
+        for builder in self._builders:
+            builder.child.kill()
+
+    def _busy(self) -> list[_Builder]:
+        return [builder for builder in self._builders if builder.job is not None]
+
+    def _hand_out(self) -> None:
+        """Give whoever is free the next job that may be begun now."""
+        while self.pending and len(self._busy()) < self.at_once:
+            job = self._next()
+            if job is None:
+                return
+            self.pending.remove(job)
+            builder = self._builder(job)
+            builder.job, builder.began, builder.last = job, time.monotonic(), None
+            with suppress(OSError):  # it is gone, as its events will tell
+                assert builder.child.process.stdin is not None
+                print(job.name, file=builder.child.process.stdin, flush=True)
+
+    def _next(self) -> Optional[Job]:
+        now = time.monotonic()
+        free = [job for job in self.pending if self._put_off.get(job.name, 0) < now]
+        return choose(free, [b.job for b in self._builders if b.job is not None], self.memory)
+
+    def _builder(self, job: Job) -> _Builder:
+        """Return an idle builder of the job's command, started where there is none."""
+        for builder in [b for b in self._builders if b.job is None]:
+            if builder.command == job.command:
+                return builder
+            builder.child.close()
+            self._builders.remove(builder)
+        threads = str(max(1, cores() // self.at_once))
+        environment = child_environment(
+            TF_USE_LEGACY_KERAS=str(int(job.legacy)),
+            TF_NUM_INTRAOP_THREADS=os.environ.get("TF_NUM_INTRAOP_THREADS", threads),
+            TF_NUM_INTEROP_THREADS=os.environ.get("TF_NUM_INTEROP_THREADS", threads),
+            **REUSED_HEAP,
+        )
+        child = Child(job.command, environment, piped=True, shown=self.verbose)
+        builder = _Builder(child, job.command)
+        self._builders.append(builder)
+        threading.Thread(target=self._listen, args=(builder,), daemon=True).start()
+        return builder
+
+    def _listen(self, builder: _Builder) -> None:
+        assert builder.child.process.stdout is not None
+        with suppress(ValueError, OSError):  # its files are closed
+            for line in builder.child.process.stdout:
+                try:
+                    self._arrived.put((builder, decode(line)))
+                except ValueError:
+                    builder.child.log.write(line.encode())
+        self._arrived.put((builder, None))
+
+    def _took(self, builder: _Builder, event: Optional[Event]) -> Iterator[Event]:
+        """Note what a builder said, None at its end, and yield what is to be told."""
+        if builder not in self._builders:
+            return  # it was stopped
+        if event is None:
+            yield from self._ended(builder)
+            return
+        job, builder.last = builder.job, event
+        assert job is not None
+        if event.state == "waiting":
+            builder.job = None
+            self.pending.append(job)
+            said = job.name in self._put_off
+            self._put_off[job.name] = time.monotonic() + _TICK_SECONDS
+            if said:
+                return
+        elif event.final:
+            builder.job = None
+        yield event
+
+    def _ended(self, builder: _Builder) -> Iterator[Event]:
+        self._builders.remove(builder)
+        ending = builder.child.ending()
+        builder.child.close()
+        if builder.job is None:
+            return
+        lost = [builder.job]
+        if builder.last is None:
+            # It died before it began anything: a second try would fare no better.
+            lost += [job for job in self.pending if job.command == builder.command]
+            self.pending = [job for job in self.pending if job not in lost]
+        step, seconds = (
+            (builder.last.step, builder.last.seconds) if builder.last else ("starting", 0)
+        )
+        text = f"the builder {ending.how} at step {step!r}.{last_lines(ending.log)}"
+        for job in lost:
+            yield Event(job.name, text, seconds, "failed")
+
+    def _keep_to_memory(self) -> Iterator[Event]:
+        """Stop whoever began last where builders take more together than was expected of them."""
+        busy = self._busy()
+        if len(busy) < 2:
+            return
+        taken = sum(resident_bytes(builder.child.process.pid) for builder in busy)
+        if taken <= self.memory:
+            return
+        last = max(busy, key=lambda builder: builder.began)
+        assert last.job is not None
+        self._builders.remove(last)
+        last.child.close()
+        alone = Job(**{**vars(last.job), "memory": self.memory})
+        self.pending.append(alone)
+        seconds = time.monotonic() - last.began
+        text = f"put off: {taken / (1 << 30):.1f} GiB are taken, of {self.memory / (1 << 30):.1f}"
+        yield Event(alone.name, text, seconds)
+
+
+def expected_order(jobs: Sequence[Job]) -> list[str]:
+    """Return the jobs' names in the order in which a pool should have done them."""
+    rehearsal = Pool(list(jobs))
+    running: list[tuple[float, Job]] = []
+    order, now = [], 0.0
+    while rehearsal.pending or running:
+        job = None
+        if len(running) < rehearsal.at_once:
+            job = choose(rehearsal.pending, [job for _, job in running], rehearsal.memory)
+        if job is not None:
+            rehearsal.pending.remove(job)
+            running.append((now + job.seconds, job))
+            continue
+        now, done = min(running, key=lambda one: one[0])
+        running.remove((now, done))
+        order.append(done.name)
+    return order
+
+
+def choose(pending: Sequence[Job], busy: Sequence[Job], memory: int) -> Optional[Job]:
+    """Return the job to begin beside those that are running, None where there is no memory for one.
+
+    That of most memory, where no other such is running, else the quickest.
+    """
+    left = memory - sum(job.memory for job in busy)
+    fit = [job for job in pending if not busy or job.memory <= left]
+    if not fit:
+        return None
+    largest = max([*pending, *busy], key=lambda job: job.memory)
+    return largest if largest in fit else min(fit, key=lambda job: job.seconds)

@@ -1,0 +1,151 @@
+"""What a run builds and where it is: said from its start, a line a step off a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from conformance.generated.outcomes import MODEL
+from conformance.models import model_order
+from conformance.pack.building import seconds_of
+from conformance.pack.costs import building_seconds
+from conformance.pack.pool import Job, Pool, expected_order
+from conformance.processes.progress import about, reporter
+
+from .cases import model_of, model_of_test, parameters_of
+from .generated_runs import generated_of
+from .options import session_of
+from .table import worst_outcome
+
+# Judging a model takes about so much of what building its pack does, for each importer and engine.
+_JUDGING = 0.25
+
+
+class Progress:
+    """Builds what is missing while what is there is judged, and tells of both."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._expected: Counter[str] = Counter()  # tests of each model
+        self._phases: dict[str, list[pytest.TestReport]] = {}
+        self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Begin the first run's process, unless this one collects only, or hands the tests out."""
+        option = self._config.option
+        if not (option.collectonly or getattr(option, "numprocesses", None)):
+            session_of(self._config).begin_run()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Begin to build the missing packs, and put the tests in the order in which those come."""
+        models = sorted({m for m in map(model_of, session.items) if m}, key=model_order)
+        small = any(item.get_closest_marker(MODEL) for item in session.items)
+        if self._config.option.collectonly or not (models or small):
+            return
+        self._expected = Counter(filter(None, map(model_of, session.items)))
+        asked = session_of(self._config)
+        asked.runs_to_come = len({parameters_of(i) for i in session.items if _is_run(i)})
+        jobs = asked.missing_jobs(models)
+        jobs += generated_of(self._config).missing_jobs() if small else []
+        self._say_plan(len(session.items), models, jobs)
+        if not hasattr(self._config, "workerinput"):  # those of pytest-xdist agree on an order
+            names = expected_order(jobs)
+            session.items.sort(key=lambda item: _place(names, item))
+        asked.start_building(jobs, self._shown)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Count the tests of each model, in the process that hands them out."""
+        models = session_of(self._config).models
+        self._expected = Counter(model_of_test(models, test) for test in ids)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Off a terminal, tell what came of a model as soon as its last test is over."""
+        phases = self._phases.setdefault(report.nodeid, [])
+        phases.append(report)
+        if report.when != "teardown":
+            return
+        del self._phases[report.nodeid]
+        model = getattr(report, "findings", {}).get("case", {}).get("model")
+        if model not in self._expected or hasattr(self._config, "workerinput"):
+            return
+        outcomes = self._outcomes[model]
+        outcomes[worst_outcome(phases)] += 1
+        if sum(outcomes.values()) == self._expected[model] and not sys.stdout.isatty():
+            told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+            self._say(f"{model}: judged, {told}")
+
+    def pytest_runtest_logfinish(self) -> None:
+        """Tell what was built meanwhile."""
+        building = session_of(self._config).building
+        if building is not None:
+            building.tell()
+
+    def pytest_sessionfinish(self) -> None:
+        """End what is still being built, where the run was stopped, and what is not needed."""
+        session_of(self._config).close()
+
+    def _say_plan(self, tests: int, models: Sequence[str], jobs: Sequence[Job]) -> None:
+        if hasattr(self._config, "workerinput"):
+            return
+        runs = len(session_of(self._config).variants())
+        seconds = _JUDGING * runs * sum(map(building_seconds, models))
+        if jobs:
+            at_once = Pool(list(jobs)).at_once
+            building = seconds_of(jobs, at_once)
+            self._say(
+                f"{_many(len(jobs), 'pack')} to build, {at_once} at a time, about "
+                f"{about(building)}; each model is judged once its pack is there"
+            )
+            seconds = max(seconds, building) + 10
+        what = f"{_many(tests, 'test')} of {_many(len(models), 'model')}"
+        self._say(f"{what}, about {about(seconds)} on a machine like the one in docs/cost.md")
+
+    def _say(self, text: str) -> None:
+        with self._shown(0, 0) as report:
+            report(text)
+
+    @contextmanager
+    def _shown(self, done: int, total: int) -> Iterator[Any]:
+        """Give what shows a line or an event: as a bar beneath them where this is a terminal."""
+        terminal = self._config.pluginmanager.getplugin("terminalreporter")
+        if terminal is None or hasattr(self._config, "workerinput"):
+            # A worker of pytest-xdist has no terminal of its own, but shares standard error.
+            yield lambda told: print(f"conformance: {told}", file=sys.stderr, flush=True)
+            return
+
+        def write(told: object) -> None:
+            terminal.ensure_newline()
+            terminal.write_line(f"conformance: {told}")
+            terminal.flush()
+
+        with self._config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            if total and sys.stderr.isatty():
+                terminal.ensure_newline()
+                with reporter("auto", total, done) as report:
+                    yield report
+            else:
+                yield write
+
+
+def _is_run(item: pytest.Item) -> bool:
+    """Whether a test is about a run of a whole model, of which each is made once a session."""
+    model, variant = parameters_of(item)
+    return variant is not None and model not in (None, MODEL)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _place(names: Sequence[str], item: pytest.Item) -> int:
+    """Return when a test can be run: at once, or when the pack of that name should be there."""
+    name = MODEL if parameters_of(item)[0] == MODEL else model_of(item)
+    return 1 + names.index(name) if name in names else 0
