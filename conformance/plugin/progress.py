@@ -43,6 +43,12 @@ class Progress:
         if not (option.collectonly or getattr(option, "numprocesses", None)):
             session_of(self._config).begin_run()
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Let workers of pytest-xdist begin with the longest: the last ones should end together."""
+        if hasattr(self._config, "workerinput"):
+            items.sort(key=lambda item: -building_seconds(model_of(item) or ""))
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Begin to build the missing packs; tests that need none come first."""
