@@ -16,7 +16,7 @@ from .candidate import CandidateRun, RunConfig
 from .errors import ConformanceError
 from .models import EXTENDED, MODELS
 from .opencv.capability import Probing, probe_in_child
-from .opencv.run import Begun, run_candidate
+from .opencv.run import run_candidate
 from .own_models import Chosen, OwnModel
 from .pack.builder import jobs_of, missing_packs
 from .pack.building import Building, Shown
@@ -72,8 +72,6 @@ class Session:
     build_failures: dict[str, str] = field(default_factory=dict)
     probing: Optional[Probing] = None  # of this very interpreter, where it is begun already
     building: Optional[Building] = None  # of the packs that were missing
-    runs_to_come: int = 0  # as far as known: the next one's process is begun while this one runs
-    _begun: Optional[Begun] = None
     _packs: dict[str, Pack] = field(default_factory=dict)
     _conversions: dict[tuple[Path, str], Conversion] = field(default_factory=dict)
     _runs: dict[tuple[Path, RunConfig], CandidateRun] = field(default_factory=dict)
@@ -235,13 +233,6 @@ class Session:
         if self.building is not None:
             self.building.wait(name)
 
-    def close(self) -> None:
-        """End the processes that are not needed any more."""
-        self.stop_building()
-        if self._begun is not None:
-            self._begun.close()
-            self._begun = None
-
     def stop_building(self) -> None:
         """End the processes that are still building."""
         if self.building is not None:
@@ -311,22 +302,8 @@ class Session:
             converted = config.importer in FORMATS and pack.manifest.importer not in FORMATS
             given = self.conversion(pack, config.importer) if converted else None
             timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
-            begun, self.runs_to_come = self._take_begun(), self.runs_to_come - 1
-            if self.runs_to_come > 0:
-                self.begin_run()
-            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter, begun)
+            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)
         return self._runs[key]
-
-    def begin_run(self) -> None:
-        """Start the process of the next run, so that it has imported cv2 when it is wanted."""
-        self._begun = Begun(self.choices.interpreter)
-
-    def _take_begun(self) -> Optional[Begun]:
-        begun, self._begun = self._begun, None
-        if begun is not None and not begun.is_fresh:
-            begun.close()
-            return None
-        return begun
 
     def focus(self, pack: Pack, index: int) -> Pack:
         """Return the pack of input number `index` alone, made by TensorFlow once a session.

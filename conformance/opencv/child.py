@@ -1,9 +1,8 @@
-"""The process that runs the candidate: ``python -m conformance.opencv.child``.
+"""The process that runs the candidate: ``python -m conformance.opencv.child REQUEST.json``.
 
-It imports cv2, and reads on stdin which file its request is in, a JSON string. It writes to the
-request's folder, so that whatever kills it leaves what was done before: ``journal`` (the stage
-begun last), ``<stage>.npz`` (arrays of a finished stage), ``report.json`` (version, times, memory,
-errors). run.py reads them.
+It writes to the request's folder, so that whatever kills it leaves what was done before:
+``journal`` (the stage begun last), ``<stage>.npz`` (arrays of a finished stage), ``report.json``
+(version, times, memory, errors). run.py reads them.
 """
 
 from __future__ import annotations
@@ -307,7 +306,7 @@ def numbered(arrays: dict[str, Array]) -> dict[str, Array]:
     return {f"layer_{index}": array for index, array in enumerate(arrays.values())}
 
 
-def main() -> None:
+def main(request: Path) -> None:
     """Run what the request asks for; errors of the candidate go into the report."""
     os.dup2(2, 1)  # one log
     with suppress(ImportError):
@@ -315,12 +314,7 @@ def main() -> None:
 
         # A crash is expected now and then: its core file would be as large as the model.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(Exception):  # what is wrong shows again in the stage that tells of it
-        load_cv2()
-    asked = sys.stdin.readline()
-    if not asked:
-        return  # it is not needed
-    session = Session(json.loads(Path(json.loads(asked)).read_text(encoding="utf-8")))
+    session = Session(json.loads(request.read_text(encoding="utf-8")))
     try:
         run(session)
     except net.StageError as error:
@@ -328,4 +322,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

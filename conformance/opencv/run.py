@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional
@@ -20,44 +19,14 @@ from conformance.pack.heads import by_scale
 from conformance.processes.child import (
     HERE,
     REUSED_HEAP,
-    Child,
     Ending,
     Interpreter,
     child_environment,
     last_lines,
+    run_child,
 )
 
 CHILD = "conformance.opencv.child"
-
-
-@dataclass
-class Begun:
-    """A process that imports cv2 while nobody waits for it, and then waits for its request."""
-
-    interpreter: Interpreter = HERE
-
-    def __post_init__(self) -> None:
-        self._environment = child_environment(self.interpreter.code, **REUSED_HEAP)
-        command = [self.interpreter.python, "-m", CHILD]
-        self.child = Child(command, self._environment, piped=True)
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether a process begun now would have the same surroundings."""
-        return self._environment == child_environment(self.interpreter.code, **REUSED_HEAP)
-
-    def close(self) -> None:
-        """End it."""
-        self.child.close()
-
-    def run(self, request: Path, timeout: float) -> Ending:
-        """Let it do what the file asks for, and return how it ended."""
-        with closing(self):
-            with suppress(BrokenPipeError):  # it is dead already, as its ending tells
-                print(json.dumps(str(request)), file=self.child.process.stdin, flush=True)
-            return self.child.ending(timeout)
-
-
 # What the child has of each of the model's outputs.
 _OF_HEADS = ("outputs", "repeat", "batch")
 
@@ -68,13 +37,11 @@ def run_candidate(
     timeout: float = 300,
     conversion: Optional[Conversion] = None,
     interpreter: Interpreter = HERE,
-    begun: Optional[Begun] = None,
 ) -> CandidateRun:
     """Run OpenCV on all inputs of `pack` in a child process and return what it gave.
 
     timeout in seconds for the whole run. conversion: the pack's file for the importer, from a
-    caller that has checked it. interpreter: whose OpenCV it is. begun: a process of it that is to
-    do this. Whatever the candidate does, from
+    caller that has checked it. interpreter: whose OpenCV it is. Whatever the candidate does, from
     an error to a crash or a hang, comes back as ``failures`` of the result, with the arrays of the
     stages before it; of a batch's crash or hang also with those after it, from a second run without
     the batch.
@@ -82,12 +49,12 @@ def run_candidate(
     importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
-    run = partial(_run, pack, config, timeout, conversion)
-    result = run(pack.takes_batches, begun or Begun(interpreter))
+    run = partial(_run, pack, config, timeout, conversion, interpreter)
+    result = run(pack.takes_batches)
     lost = [f for f in result.failures if f.stage == "batch" and f.kind != "error"]
     if lost:
         # ONNX files on OpenCV 5.0's classic engine: their batch crashes in some runs only.
-        result = run(False, Begun(interpreter))
+        result = run(batches=False)
         result.failures = [*lost, *result.failures]
     return result
 
@@ -97,8 +64,8 @@ def _run(
     config: RunConfig,
     timeout: float,
     conversion: Optional[Conversion],
+    interpreter: Interpreter,
     batches: bool,
-    begun: Begun,
 ) -> CandidateRun:
     try:
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
@@ -106,7 +73,10 @@ def _run(
             request = folder / "request.json"
             asked = _request(pack, config, folder, conversion, batches)
             request.write_text(json.dumps(asked), "utf-8")
-            return _collect(folder, pack, config, begun.run(request, timeout))
+            command = [interpreter.python, "-m", CHILD, str(request)]
+            environment = child_environment(interpreter.code, **REUSED_HEAP)
+            ending = run_child(command, timeout, environment)
+            return _collect(folder, pack, config, ending)
     except OSError as error:
         raise ConformanceError(
             f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "

@@ -36,13 +36,6 @@ class Progress:
         self._phases: dict[str, list[pytest.TestReport]] = {}
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection(self) -> None:
-        """Begin the first run's process, unless this one collects only, or hands the tests out."""
-        option = self._config.option
-        if not (option.collectonly or getattr(option, "numprocesses", None)):
-            session_of(self._config).begin_run()
-
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Let workers of pytest-xdist begin with the longest: the last ones should end together."""
@@ -58,7 +51,6 @@ class Progress:
             return
         self._expected = Counter(filter(None, map(model_of, session.items)))
         asked = session_of(self._config)
-        asked.runs_to_come = len({parameters_of(i) for i in session.items if _is_run(i)})
         jobs = asked.missing_jobs(models)
         jobs += generated_of(self._config).missing_jobs() if small else []
         self._say_plan(len(session.items), models, jobs)
@@ -111,8 +103,8 @@ class Progress:
             building.tell()
 
     def pytest_sessionfinish(self) -> None:
-        """End what is still being built, where the run was stopped, and what is not needed."""
-        session_of(self._config).close()
+        """Stop what is still being built, where the run was stopped."""
+        session_of(self._config).stop_building()
 
     def _say_plan(self, tests: int, models: Sequence[str], jobs: Sequence[Job]) -> None:
         if hasattr(self._config, "workerinput"):
@@ -155,12 +147,6 @@ class Progress:
                     yield report
             else:
                 yield write
-
-
-def _is_run(item: pytest.Item) -> bool:
-    """Whether a test is about a run of a whole model, of which each is made once a session."""
-    model, variant = parameters_of(item)
-    return variant is not None and model not in (None, MODEL)
 
 
 def _many(count: int, noun: str) -> str:

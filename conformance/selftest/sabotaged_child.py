@@ -1,4 +1,4 @@
-"""OpenCV's child with a real fault: ``python -m conformance.selftest.sabotaged_child``.
+"""OpenCV's child with a real fault: ``python -m conformance.selftest.sabotaged_child REQUEST``.
 
 The environment's SABOTAGE names it: a key of FAULTS, a space, and the stage that it strikes at; or
 "unchecked-target": a target is set whether getAvailableTargets offers it or not.
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Callable
 from unittest import mock
 
@@ -66,4 +67,4 @@ def sabotage(how: str, stage: str = "") -> None:
 
 if __name__ == "__main__":
     sabotage(*os.environ["SABOTAGE"].split())
-    child.main()
+    child.main(Path(sys.argv[1]))
