@@ -50,7 +50,8 @@ class _Builder:
     command: tuple[str, ...]
     job: Optional[Job] = None
     began: float = 0.0
-    last: Optional[Event] = None  # that it sent
+    last: Optional[Event] = None  # of its job
+    is_heard: bool = False  # whether it ever said anything
 
 
 @dataclass
@@ -149,7 +150,7 @@ class Pool:
         if event is None:
             yield from self._ended(builder)
             return
-        job, builder.last = builder.job, event
+        job, builder.last, builder.is_heard = builder.job, event, True
         assert job is not None
         if event.state == "waiting":
             builder.job = None
@@ -169,7 +170,7 @@ class Pool:
         if builder.job is None:
             return
         lost = [builder.job]
-        if builder.last is None:
+        if not builder.is_heard:
             # It died before it began anything: a second try would fare no better.
             lost += [job for job in self.pending if job.command == builder.command]
             self.pending = [job for job in self.pending if job not in lost]

@@ -223,6 +223,22 @@ def test_builder_that_dies_fails_only_its_model(tmp_path: Path, number: int, sai
     assert failure.step.endswith("last words")
 
 
+_DIES_BETWEEN = """
+import sys
+from conformance.processes.progress import Event, encode
+
+print(encode(Event(sys.stdin.readline().strip(), "built", 2.0, "built")), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_builder_that_dies_between_models_fails_only_the_next(tmp_path: Path) -> None:
+    """A builder that ends after a model, before it says a word of the next, loses just that one."""
+    command = (sys.executable, "-c", _DIES_BETWEEN)
+    pool = Pool([Job(name, command) for name in "abcd"], at_once=1)
+    assert sorted(final_states(list(pool.events())).values()) == ["built"] * 2 + ["failed"] * 2
+
+
 def test_builder_that_does_not_start_fails_every_model(tmp_path: Path) -> None:
     """A builder that exits before its first event: every model fails, with the exit code."""
 
