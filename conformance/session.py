@@ -190,11 +190,13 @@ class Session:
         importers: Optional[Sequence[str]] = None,
     ) -> None:
         """Build the packs that are missing, and wait for them; see start_building."""
-        if self.start_building(
-            self.missing_jobs(models, importers), lambda *_: nullcontext(report)
-        ):
-            assert self.building is not None
-            self.building.wait_for_all()
+        jobs = self.missing_jobs(models, importers)
+        try:
+            if self.start_building(jobs, lambda *_: nullcontext(report)):
+                assert self.building is not None
+                self.building.wait_for_all()
+        finally:
+            self.stop_building()
 
     def missing_jobs(
         self, models: Iterable[str], importers: Optional[Sequence[str]] = None

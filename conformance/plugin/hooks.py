@@ -208,6 +208,11 @@ def pytest_collection_modifyitems(
 
 
 def _leave_out_unasked(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Of a checkout that is reached by a link these were collected.
+    if not recording.asked(config):
+        _deselect(config, items, recording.MARK)
+    if not selecting.is_asked(config):
+        _deselect(config, items, selecting.MARK)
     if not count_generated(config):
         _deselect(config, items, MODEL)
     _leave_out(config, items, lambda item: is_of_no_file(session_of(config), item))
