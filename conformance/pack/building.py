@@ -33,7 +33,7 @@ class Building:
     def __post_init__(self) -> None:
         self._left = {job.name: job for job in self.pool.pending}
         self._jobs = dict(self._left)
-        self._began, self._taken = time.monotonic(), 0.0
+        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -45,6 +45,11 @@ class Building:
     def is_done(self, name: str) -> bool:
         """Whether nobody has to wait for it, as far as was told."""
         return name not in self._left
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is being built any more, as far as was told."""
+        return not self._left
 
     def wait(self, name: str) -> None:
         """Return when the job is done, one way or the other; tell what comes meanwhile."""

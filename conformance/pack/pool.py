@@ -17,7 +17,12 @@ from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from conformance.processes.child import REUSED_HEAP, Child, child_environment, last_lines
-from conformance.processes.machine import available_bytes, cores, resident_bytes
+from conformance.processes.machine import (
+    available_bytes,
+    cores,
+    resident_bytes,
+    sharing_workers,
+)
 from conformance.processes.progress import Event, decode
 
 # Of 8 GiB in all: the rest is for what judges meanwhile.
@@ -68,7 +73,7 @@ class Pool:
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        share = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))  # each worker has a pool
+        share = sharing_workers()  # each has a pool
         self.at_once = self.at_once or max(1, min(cores() // share, len(self.pending)))
         self.memory = self.memory or min(MEMORY, available_bytes() * 3 // 4) // share
 

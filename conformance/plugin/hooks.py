@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import warnings
 from collections.abc import Generator, Iterable
@@ -34,7 +33,6 @@ from .cases import (
     is_of_no_file,
     mark_known_failure,
     model_of,
-    model_of_test,
     name_case,
     parameters_of,
 )
@@ -102,19 +100,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure() -> None:
     """Let the process end at once: pytest and Python would search all objects for garbage."""
     gc.freeze()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any]:
-    """Keep each model on one worker of pytest-xdist, so that no candidate runs twice."""
-    if config.getoption("dist") != "load" or not _is_suite_run(config):
-        return None
-    from xdist.scheduler import LoadScopeScheduling
-
-    # Not xdist_group: workers heed it only with --dist loadgroup, and not with every pytest.
-    scheduling = LoadScopeScheduling(config, log)
-    scheduling._split_scope = functools.partial(model_of_test, session_of(config).models)
-    return scheduling
 
 
 def _check_models(config: pytest.Config) -> None:

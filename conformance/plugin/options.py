@@ -17,7 +17,7 @@ from conformance.generated.store import COUNT, SMALL
 from conformance.imagenet.options import OPTIONS as IMAGENET
 from conformance.own_models import FORMATS, MODELS_FILE, Chosen, OwnModel
 from conformance.pack.request import keras_flavour
-from conformance.processes.machine import cores
+from conformance.processes.machine import cores, sharing_workers
 from conformance.session import Session, choices_of
 from conformance.verdict.expectations import load_known_failures
 
@@ -70,7 +70,7 @@ def _extended(config: pytest.Config) -> bool:
 def shared_threads(config: pytest.Config) -> Optional[int]:
     """Return the threads of each OpenCV where several workers of pytest-xdist share the cores."""
     asked: Optional[int] = getattr(config.option, "numprocesses", None)
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT") or asked or 1)
+    workers = max(sharing_workers(), asked or 1)  # those of this one, or those that it starts
     return max(1, cores() // workers) if workers > 1 else None
 
 

@@ -6,6 +6,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Optional
 
 import pytest
@@ -14,7 +15,7 @@ from conformance.generated.outcomes import MODEL
 from conformance.models import model_order
 from conformance.pack.building import seconds_of
 from conformance.pack.costs import building_seconds
-from conformance.pack.pool import Job, Pool
+from conformance.pack.pool import Job
 from conformance.processes.progress import about, reporter
 
 from .cases import model_of, model_of_test, parameters_of
@@ -36,6 +37,18 @@ class Progress:
         self._phases: dict[str, list[pytest.TestReport]] = {}
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Optional[Any]:
+        """Keep each model on one worker of pytest-xdist, so that no candidate runs twice."""
+        if config.getoption("dist") != "load":
+            return None
+        from xdist.scheduler import LoadScopeScheduling
+
+        # Not xdist_group: workers heed it only with --dist loadgroup, and not with every pytest.
+        scheduling = LoadScopeScheduling(config, log)
+        scheduling._split_scope = partial(model_of_test, session_of(config).models)
+        return scheduling
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Let workers of pytest-xdist begin with the longest: the last ones should end together."""
@@ -53,12 +66,12 @@ class Progress:
         asked = session_of(self._config)
         jobs = asked.missing_jobs(models)
         jobs += generated_of(self._config).missing_jobs() if small else []
-        self._say_plan(len(session.items), models, jobs)
         if not hasattr(self._config, "workerinput"):  # those of pytest-xdist agree on an order
             seconds = {job.name: job.seconds for job in jobs}
             session.items.sort(key=lambda item: seconds.get(_job_of(item), 0.0))
             self._to_come = session.items
         asked.start_building(jobs, self._shown)
+        self._say_plan(len(session.items), models, jobs)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> None:
@@ -109,10 +122,10 @@ class Progress:
     def _say_plan(self, tests: int, models: Sequence[str], jobs: Sequence[Job]) -> None:
         if hasattr(self._config, "workerinput"):
             return
-        runs = len(session_of(self._config).variants())
-        seconds = _JUDGING * runs * sum(map(building_seconds, models))
-        if jobs:
-            at_once = Pool(list(jobs)).at_once
+        asked = session_of(self._config)
+        seconds = _JUDGING * len(asked.variants()) * sum(map(building_seconds, models))
+        if asked.building is not None:
+            at_once = asked.building.pool.at_once
             building = seconds_of(jobs, at_once)
             self._say(
                 f"{_many(len(jobs), 'pack')} to build, {at_once} at a time, about "

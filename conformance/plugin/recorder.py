@@ -10,13 +10,12 @@ from typing import Any, Optional
 import pytest
 
 from conformance.candidate import RunConfig
-from conformance.generated.outcomes import MODEL
 from conformance.pack.store import locate_pack
 from conformance.results.cases import writing
 from conformance.results.lines import Line, Writer
 from conformance.session import Session
 
-from .cases import model_of, model_of_test, parameters_of
+from .cases import model_of_test
 from .generated_runs import Generated
 from .header import results_header
 from .table import worst_outcome
@@ -35,9 +34,8 @@ class Recorder:
         self._stack = ExitStack()
         self._writers: dict[RunConfig, Writer] = {}
         self._outcomes: dict[str, list[Any]] = {}
-        self._judged: set[str] = set()  # the models of this run
-        self._small = False  # whether generated ones are, too
-        self._remote = False  # whether other processes build and judge them
+        self._missing: set[str] = set()  # models whose packs other processes may be building yet
+        self._small = False  # whether those may be building generated ones, too
         self._waiting: list[tuple[Mapping[str, Any], list[Line]]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -57,28 +55,24 @@ class Recorder:
         if self._writers or self._can_open():
             self._write()
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note which models are judged."""
-        self._judged = set(filter(None, map(model_of, session.items)))
-        self._small = any(parameters_of(item)[0] == MODEL for item in session.items)
-
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Note which models the workers judge."""
+        """Note which packs the workers build where they are missing."""
         models = self._session.models
-        self._judged = {model_of_test(models, test) for test in ids}.intersection(models)
+        self._missing = {model_of_test(models, test) for test in ids}.intersection(models)
         self._small = any("test_generated.py::" in test for test in ids)
-        self._remote = True
 
     def _can_open(self) -> bool:
         """Whether all packs are there: the header says which they are, and some are built yet."""
-        packs = self._session.choices.packs
+        building, packs = self._session.building, self._session.choices.packs
+        if building is not None:
+            return building.is_over
         # Those that were found once are not sought again.
-        self._judged = {m for m in self._judged if not locate_pack(packs, self._session.request(m))}
-        if self._judged or self._generated is None or not self._small:
-            return not self._judged
-        building = self._session.building
-        return building.is_done(MODEL) if building else not self._remote or self._generated.is_there
+        self._missing = {
+            name for name in self._missing if not locate_pack(packs, self._session.request(name))
+        }
+        needed = self._generated if self._small else None
+        return not self._missing and (needed is None or needed.is_there)
 
     def _write(self) -> None:
         """Write what was kept back until now."""

@@ -49,6 +49,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def sharing_workers() -> int:
+    """Return how many workers of pytest-xdist share this machine with this one, itself included."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+
+
 def resident_bytes(session: int) -> int:
     """Return the memory of all processes of a session, 0 where the system doesn't tell."""
     pages = 0
