@@ -23,10 +23,11 @@ from conformance.generated.drawing import coverage_text
 from conformance.generated.outcomes import MODEL
 from conformance.generated.store import COUNT, Request, find_generated
 from conformance.own_models import Chosen, by_name, own_from
-from conformance.pack.builder import require_builder, require_tensorflow, run_builder
+from conformance.pack.builder import jobs_of, require_builder, require_tensorflow
 from conformance.pack.conversion import open_conversion, require_converter
 from conformance.pack.format import Pack, open_pack, read_manifest
 from conformance.pack.formats import FORMATS, IMPORTERS
+from conformance.pack.pool import Pool
 from conformance.pack.request import PackRequest, keras_flavour, weights_identity
 from conformance.pack.schedule import Turn
 from conformance.pack.store import list_packs
@@ -70,10 +71,10 @@ def run_pack_build(arguments: Arguments) -> int:
         return OK
     failed = []
     with reporter(arguments.progress, len(requests)) as report:
-        events = run_builder(
+        jobs = jobs_of(
             requests, arguments.packs, arguments.force, arguments.verbose, importers=importers
         )
-        for event in events:
+        for event in Pool(jobs, arguments.verbose).events():
             report(event)
             if event.state == "failed":
                 failed.append(event.model)

@@ -8,18 +8,17 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Callable, Optional
 
 from conformance.errors import ConformanceError, install
-from conformance.processes.progress import Event
 
 from .conversion import locate_conversion
 from .costs import building_bytes, building_seconds
 from .formats import FORMATS
-from .pool import Job, Pool
+from .pool import Job
 from .request import PackRequest, producer_versions, runtime_versions
 from .store import locate_pack
 
@@ -94,26 +93,6 @@ def _remedy(python: tuple[int, int]) -> str:
     return f"there are wheels for Python {oldest} to {newest}, and this is Python {this}"
 
 
-def run_builder(
-    requests: Sequence[PackRequest],
-    root: Path,
-    force: bool = False,
-    verbose: bool = False,
-    command: Optional[Command] = None,
-    importers: Sequence[str] = (),
-) -> Iterator[Event]:
-    """Build packs in child processes side by side, yielding their events as they come.
-
-    Every request ends in exactly one final event (`Event.final`), "failed" with the message for
-    the user included: a builder that dies takes down the model it was at, and a new one goes on
-    with the rest. `verbose` lets the children's own output through to standard error. Closing the
-    generator stops them. `command` starts another builder than `build_command`'s. importers:
-    those whose converted file is made, too. Raises ConformanceError where what builds them is not
-    installed.
-    """
-    return Pool(jobs_of(requests, root, force, verbose, command, importers), verbose).events()
-
-
 def jobs_of(
     requests: Sequence[PackRequest],
     root: Path,
@@ -122,7 +101,12 @@ def jobs_of(
     command: Optional[Command] = None,
     importers: Sequence[str] = (),
 ) -> list[Job]:
-    """Return the jobs of building packs, see run_builder."""
+    """Return the jobs, for a Pool, of building packs in processes of their own.
+
+    `verbose` lets the processes' output through to standard error. `command` starts another builder
+    than `build_command`'s. importers: those whose converted file is made, too. Raises
+    ConformanceError where what builds them is not installed.
+    """
     if command is None:
         command = functools.partial(
             build_command, force=force, verbose=verbose, importers=importers

@@ -78,7 +78,11 @@ class Pool:
         self.memory = self.memory or min(MEMORY, available_bytes() * 3 // 4) // share
 
     def events(self) -> Iterator[Event]:
-        """Yield the events as they come; exactly one of each job is final."""
+        """Yield the events as they come; exactly one of each job is final (`Event.final`).
+
+        "failed" with the message for the user included: a builder that dies takes down the model it
+        was at, and a new one goes on with the rest. Closing the generator stops the builders.
+        """
         try:
             while not self._closed.is_set() and (self.pending or self._busy()):
                 self._hand_out()

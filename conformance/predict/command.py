@@ -182,9 +182,10 @@ def _pack(given: argparse.Namespace, name: str, own: Optional[OwnModel]) -> Pack
     request = PackRequest(name, weights, "opencv", flavour, own)
     can_build = request_versions(request) is not None and (own is None or own.path is not None)
     if can_build and locate_pack(given.packs, request) is None:
-        from conformance.pack.builder import run_builder
+        from conformance.pack.builder import jobs_of
+        from conformance.pack.pool import Pool
 
-        for event in run_builder([request], given.packs):
+        for event in Pool(jobs_of([request], given.packs)).events():
             if event.state == "failed":
                 raise ConformanceError(f"the pack of {request.model} can't be built: {event.step}")
             print(f"building the pack: {event}", file=sys.stderr, flush=True)

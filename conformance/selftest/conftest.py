@@ -15,7 +15,8 @@ import pytest
 from filelock import FileLock
 
 from conformance.errors import ConformanceError
-from conformance.pack.builder import require_tensorflow, run_builder
+from conformance.pack.builder import jobs_of, require_tensorflow
+from conformance.pack.pool import Pool
 from conformance.pack.request import PackRequest
 
 # The evaluation needs Pillow, which few self-tests do: it is imported where it is used.
@@ -117,7 +118,7 @@ def mobilenet_packs(shared: Path) -> Path:
 
 
 def _build_mobilenet(root: Path) -> None:
-    events = list(run_builder([PackRequest("mobilenet")], root))
+    events = list(Pool(jobs_of([PackRequest("mobilenet")], root)).events())
     assert [e.state for e in events if e.final] == ["built"], events[-1].step
 
 

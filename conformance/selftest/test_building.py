@@ -22,7 +22,6 @@ from conformance.pack.builder import (
     build_command,
     jobs_of,
     missing_packs,
-    run_builder,
 )
 from conformance.pack.building import Building
 from conformance.pack.format import Pack, open_pack
@@ -132,9 +131,9 @@ def tiny_builder(root: Path, seconds: float = 0.0) -> Callable[..., list[str]]:
 def test_locked_model_is_put_off_and_not_built_twice(tmp_path: Path) -> None:
     """A model that another process is building is waited for, while the rest goes on."""
     packs = tmp_path / "packs"
-    other = iter(run_builder(REQUESTS[:1], packs, command=tiny_builder(packs, 1.5)))
+    other = iter(Pool(jobs_of(REQUESTS[:1], packs, command=tiny_builder(packs, 1.5))).events())
     assert next(other).step == "starting"
-    events = list(run_builder(REQUESTS, packs, command=tiny_builder(packs)))
+    events = list(Pool(jobs_of(REQUESTS, packs, command=tiny_builder(packs))).events())
     assert final_states(events) == {"resnet50": "built", "xception": "built", "mobilenet": "found"}
     assert [e.model for e in events if e.final][-1] == "mobilenet"
     assert [e.state for e in events if e.model == "mobilenet"] == ["waiting", "found"]
@@ -146,7 +145,7 @@ def test_pools_at_once_share_the_work(tmp_path: Path) -> None:
     packs, command = tmp_path / "packs", tiny_builder(tmp_path / "packs", 0.3)
 
     def build(_: int) -> dict[str, str]:
-        return final_states(list(run_builder(REQUESTS, packs, command=command)))
+        return final_states(list(Pool(jobs_of(REQUESTS, packs, command=command)).events()))
 
     with ThreadPoolExecutor(3) as executor:
         states = list(executor.map(build, range(3)))
@@ -188,7 +187,7 @@ def test_child_is_asked_for_what_was_requested(tmp_path: Path) -> None:
 def test_events_of_the_child_arrive(tmp_path: Path) -> None:
     """The parent sees the child's events, one final event a model, and the packs are there."""
     packs = tmp_path / "packs"
-    events = list(run_builder(REQUESTS, packs, command=tiny_builder(packs)))
+    events = list(Pool(jobs_of(REQUESTS, packs, command=tiny_builder(packs))).events())
     assert final_states(events) == dict.fromkeys(MODELS, "built")
     assert missing_packs(REQUESTS, packs) == []
 
@@ -216,7 +215,7 @@ def test_builder_that_dies_fails_only_its_model(tmp_path: Path, number: int, sai
     def command(requests: list[PackRequest], root: Path) -> list[str]:
         return [sys.executable, "-c", _DIES_AT, str(int(number))]
 
-    events = list(run_builder(REQUESTS, tmp_path, command=command))
+    events = list(Pool(jobs_of(REQUESTS, tmp_path, command=command)).events())
     assert final_states(events) == {"mobilenet": "built", "resnet50": "failed", "xception": "built"}
     (failure,) = [event for event in events if event.state == "failed"]
     assert f"was killed by {said} at step 'calibrating'" in failure.step
@@ -245,7 +244,7 @@ def test_builder_that_does_not_start_fails_every_model(tmp_path: Path) -> None:
     def command(requests: list[PackRequest], root: Path) -> list[str]:
         return [sys.executable, "-c", "import sys; print('noise'); sys.exit('no such thing')"]
 
-    events = list(run_builder(REQUESTS, tmp_path, command=command))
+    events = list(Pool(jobs_of(REQUESTS, tmp_path, command=command)).events())
     assert final_states(events) == dict.fromkeys(MODELS, "failed")
     assert all("exit code 1" in e.step and "no such thing" in e.step for e in events)
 
@@ -312,7 +311,9 @@ def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:
         "import os, time; from conformance.processes.progress import Event, encode; "
         "print(encode(Event('mobilenet', str(os.getpid()), 0.0)), flush=True); time.sleep(60)"
     )
-    events = run_builder(REQUESTS, tmp_path, command=lambda *_: [sys.executable, "-c", script])
+    events = Pool(
+        jobs_of(REQUESTS, tmp_path, command=lambda *_: [sys.executable, "-c", script])
+    ).events()
     child = int(next(iter(events)).step)
     events.close()  # type: ignore[attr-defined]
     with pytest.raises(ProcessLookupError):
@@ -355,13 +356,13 @@ def test_building_without_tensorflow_says_what_to_install(
     """Where TensorFlow is absent no child is started and the error names the extra."""
     monkeypatch.setattr("conformance.pack.builder.producer_versions", lambda flavour: None)
     with pytest.raises(ConformanceError, match=r"\[tensorflow\]"):
-        list(run_builder(REQUESTS, tmp_path))
+        list(Pool(jobs_of(REQUESTS, tmp_path)).events())
     legacy = [PackRequest("mobilenet", keras="legacy")]
     with pytest.raises(ConformanceError, match="tf_keras"):
-        list(run_builder(legacy, tmp_path))
+        list(Pool(jobs_of(legacy, tmp_path)).events())
     monkeypatch.setattr(sys, "version_info", (3, 9, 18))
     with pytest.raises(ConformanceError, match=r"for Python 3\.10 to 3\.13, and this is .* 3\.9"):
-        list(run_builder(REQUESTS, tmp_path))
+        list(Pool(jobs_of(REQUESTS, tmp_path)).events())
 
 
 def test_pythons_of_tensorflow_are_those_of_the_extra() -> None:
@@ -381,4 +382,4 @@ def test_real_builder_builds_a_real_pack(
     monkeypatch.undo()
     requests = [PackRequest("mobilenet")]
     assert missing_packs(requests, mobilenet_packs) == []
-    assert [e.state for e in run_builder(requests, mobilenet_packs)] == ["found"]
+    assert [e.state for e in Pool(jobs_of(requests, mobilenet_packs)).events()] == ["found"]
