@@ -69,13 +69,16 @@ def test_good_pack_passes_with_a_verdict(packs: Path) -> None:
 def test_run_says_at_once_what_it_will_do(packs: Path) -> None:
     """Through a pipe too, the plan is to be read while the tests are still to come."""
     command = [sys.executable, "-m", "pytest", *SUITE, "--packs", str(packs), "-k", MODEL]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=packs) as process:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=packs, env=environment) as process:
         assert process.stdout is not None
-        read = iter(process.stdout.readline, "")
-        assert any(re.match(r"conformance: \d+ tests of", line) for line in read)
-        assert process.poll() is None
-        rest = process.stdout.read()
-    assert "judged" in rest
+        said = b""
+        while not re.search(rb"conformance: \d+ tests of", said):
+            more = os.read(process.stdout.fileno(), 1 << 16)
+            assert more, said
+            said += more
+        assert b"judged" not in said
+        assert b"judged" in process.stdout.read()
 
 
 def test_model_is_judged_while_another_is_built(tmp_path: Path) -> None:
