@@ -68,7 +68,8 @@ def test_good_pack_passes_with_a_verdict(packs: Path) -> None:
 
 def test_run_says_at_once_what_it_will_do(packs: Path) -> None:
     """Through a pipe too, the plan is to be read while the tests are still to come."""
-    command = [sys.executable, "-m", "pytest", *SUITE, "--packs", str(packs), "-k", MODEL]
+    only = ["-k", f"{MODEL} and not mobilenetv2"]
+    command = [sys.executable, "-m", "pytest", *SUITE, "--packs", str(packs), *only]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=packs, env=environment) as process:
         assert process.stdout is not None
@@ -77,8 +78,8 @@ def test_run_says_at_once_what_it_will_do(packs: Path) -> None:
             more = os.read(process.stdout.fileno(), 1 << 16)
             assert more, said
             said += more
-        assert b"judged" not in said
-        assert b"judged" in process.stdout.read()
+        assert b"judged, " not in said
+        assert b"judged, " in process.stdout.read()
 
 
 def test_model_is_judged_while_another_is_built(tmp_path: Path) -> None:
