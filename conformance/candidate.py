@@ -10,6 +10,7 @@ from typing import Any, Optional
 import numpy as np
 
 from .pack.sampling import SAMPLED
+from .processes.opencl import opencl_environment
 
 Array = np.ndarray[Any, Any]
 
@@ -38,14 +39,17 @@ class RunConfig:
 
     importer: one of pack/formats.py. engine: "classic", or "new" (OpenCV 5). backend,
     target: the ends of OpenCV's constants in lower case, such as "opencv" for DNN_BACKEND_OPENCV
-    and "cpu_fp16" for DNN_TARGET_CPU_FP16. layers: read every layer too. cut: read these nodes
-    instead, each by itself, so that what stands before it is fused as the user has it.
+    and "cpu_fp16" for DNN_TARGET_CPU_FP16. cpu: the CPU level, cpu_off: the features that it goes
+    without (opencv/levels.py). layers: read every layer too. cut: read these nodes instead, each by
+    itself, so that what stands before it is fused as the user has it.
     """
 
     importer: str = "tensorflow"
     engine: str = "classic"
     backend: str = "default"
     target: str = "cpu"
+    cpu: str = ""
+    cpu_off: tuple[str, ...] = ()
     winograd: Optional[bool] = None
     fusion: Optional[bool] = None
     threads: Optional[int] = None
@@ -54,14 +58,42 @@ class RunConfig:
 
     @property
     def variant(self) -> str:
-        """Engine, after the importer unless that is the usual one: "classic", "tflite-classic"."""
-        return self.engine if self.importer == "tensorflow" else f"{self.importer}-{self.engine}"
+        """Importer, engine, target and CPU level, without those that are the usual ones.
+
+        Such as "classic", "tflite-classic" or "classic-opencl".
+        """
+        importer = "" if self.importer == "tensorflow" else self.importer
+        return "-".join(filter(None, (importer, self.place)))
+
+    @property
+    def place(self) -> str:
+        """The same without the importer: where the network is run."""
+        target = "" if self.target == "cpu" else self.target
+        return "-".join(filter(None, (self.engine, target, self.cpu)))
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether target and CPU level are what one gets without asking."""
+        return self.place == self.engine
 
     @property
     def title(self) -> str:
         """The same for people: "classic engine", "tflite importer, classic engine"."""
-        importer = "" if self.importer == "tensorflow" else f"{self.importer} importer, "
-        return f"{importer}{self.engine} engine"
+        importer = "" if self.importer == "tensorflow" else f"{self.importer} importer"
+        target = "" if self.target == "cpu" else f"target {self.target}"
+        cpu = f"CPU {self.cpu.replace('_', ' ')}" if self.cpu else ""
+        return ", ".join(filter(None, (importer, f"{self.engine} engine", target, cpu)))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that a process needs in which OpenCV is run so."""
+        disabled = {"OPENCV_CPU_DISABLE": ",".join(self.cpu_off)} if self.cpu_off else {}
+        return {**disabled, **(opencl_environment() if self.on_opencl else {})}
+
+    @property
+    def on_opencl(self) -> bool:
+        """Whether an OpenCL device is to run it."""
+        return self.target.startswith("opencl")
 
     @property
     def switches(self) -> str:
@@ -104,8 +136,9 @@ class CandidateRun:
     layers_wrong: {node: how its shape is wrong}. tapped: [M, C], the outputs of the inputs SAMPLED
     while layers were read, without fusion and, unless it was switched on, without Winograd.
     times_ms: [N], of ``forward`` alone; the first includes set-up. parse_ms: time to read the
-    graph. peak_mib: peak memory of the child process. threads: OpenCV's thread count. failures: in
-    the order they happened. log: what the child printed. further: of each further output of the
+    graph. kernels: that an OpenCL device was given for the first input, None of other targets.
+    peak_mib: peak memory of the child process. threads: OpenCV's thread count. failures: in the
+    order they happened. log: what the child printed. further: of each further output of the
     model outputs, repeat, batch, logits and tapped.
     """
 
@@ -122,6 +155,7 @@ class CandidateRun:
     tapped: Optional[Array] = None
     times_ms: Optional[Array] = None
     parse_ms: Optional[float] = None
+    kernels: Optional[int] = None
     peak_mib: Optional[float] = None
     threads: Optional[int] = None
     failures: list[Failure] = field(default_factory=list)

@@ -16,6 +16,7 @@ from .candidate import CandidateRun, RunConfig
 from .errors import ConformanceError
 from .models import EXTENDED, MODELS
 from .opencv.capability import Probing, probe_in_child
+from .opencv.levels import Level, check_off, levels
 from .opencv.run import run_candidate
 from .own_models import Chosen, OwnModel
 from .pack.builder import jobs_of, missing_packs
@@ -44,6 +45,7 @@ class Choices:
     importers: Optional[Sequence[str]] = None  # the first of IMPORTERS that this OpenCV has
     engines: Optional[Sequence[str]] = None  # all that this OpenCV has; ["default"]: its choice
     target: str = "cpu"
+    cpu_disable: Sequence[str] = ()  # as opencv.levels.levels takes them
     winograd: Sequence[Optional[bool]] = (None,)  # None: what the user gets without asking
     fusion: Sequence[Optional[bool]] = (None,)
     threads: Optional[int] = None
@@ -86,8 +88,11 @@ class Session:
         serves a matrix of OpenCV versions.
         """
         asked = self.choices
+        run = RunConfig(target=asked.target)
         found: dict[str, Any] = (
-            self.probing.answer() if self.probing else probe_in_child(interpreter=asked.interpreter)
+            self.probing.answer()
+            if self.probing and not run.on_opencl
+            else probe_in_child(interpreter=asked.interpreter, config=run)
         )
         importers = asked.importers or IMPORTERS
         if not set(importers) & set(found["importers"]):
@@ -141,12 +146,29 @@ class Session:
         return list(dict.fromkeys(asked))
 
     @cached_property
+    def levels(self) -> dict[Level, str]:
+        """The CPU levels to judge, each with the CPU features as OpenCV then tells them.
+
+        Raises ConformanceError for a feature that can't be switched off, and where OpenCV took no
+        notice.
+        """
+        usual = self.capability["cpu_features"]
+        asked = levels(self.choices.cpu_disable, usual)
+        return {level: self._features(level) if level.off else usual for level in asked}
+
+    def _features(self, level: Level) -> str:
+        run = RunConfig(cpu=level.name, cpu_off=level.off)
+        found = probe_in_child(interpreter=self.choices.interpreter, config=run)
+        check_off(level, found["cpu_features"])
+        return str(found["cpu_features"])
+
+    @cached_property
     def limits(self) -> Limits:
         """What the installed OpenCV may stray."""
         return Limits(self.capability["version"])
 
     def variants(self) -> list[RunConfig]:
-        """Return one configuration for each importer, engine and switch setting to be judged.
+        """Return one configuration for each importer, engine, CPU level and setting of switches.
 
         The importers are those of any of the models; see importers_of.
         """
@@ -156,18 +178,20 @@ class Session:
     def _variants(self) -> list[RunConfig]:
         asked = self.choices
         importers = dict.fromkeys(name for m in self.models for name in self.importers_of(m))
-        axes = product(importers, self.engines, asked.winograd, asked.fusion)
+        axes = product(importers, self.engines, self.levels, asked.winograd, asked.fusion)
         return [
             RunConfig(
                 importer=importer,
                 engine=engine,
                 target=asked.target,
+                cpu=level.name,
+                cpu_off=level.off,
                 threads=asked.threads,
                 winograd=winograd,
                 fusion=fusion,
                 layers=True,
             )
-            for importer, engine, winograd, fusion in axes
+            for importer, engine, level, winograd, fusion in axes
         ]
 
     @property

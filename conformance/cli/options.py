@@ -118,6 +118,14 @@ OPTIONS: dict[str, Mapping[str, Any]] = {
         "help": "engines, comma-separated, or default: OpenCV's own choice (not given: all)",
     },
     "--target": {"default": "cpu", "help": "OpenCV's target (default: cpu)"},
+    "--cpu-disable": {
+        "action": "append",
+        "default": [],
+        "metavar": "LIST",
+        "help": "judge as on an older CPU: features that OpenCV is to do without, such as "
+        "AVX512-SKX,AVX2,FP16; baseline: all that can be switched off; each: the levels of this "
+        "machine; repeatable",
+    },
     **{
         f"--{name}": {
             "type": switch,
@@ -176,7 +184,7 @@ OWN = tuple(own_models.OPTIONS)
 # Those that decide an answer: the command that is printed with a failure repeats them.
 DECIDING = (
     *("--engine", "--packs", "--weights", "--graph", "--importer", "--target", "--threads"),
-    *("--winograd", "--fusion", "--generated", "--generated-seed"),
+    *("--cpu-disable", "--winograd", "--fusion", "--generated", "--generated-seed"),
 )
 # What it comes to on most OpenCVs where an option is not given, if that depends on OpenCV.
 _USUAL = {"--importer": IMPORTERS[0]}
@@ -230,7 +238,10 @@ def repeated(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             _listed(v) for v in (values[name], default() if callable(default) else default)
         )
         if value not in ([None], default):
-            yield name, ",".join(map(_typed, value))
+            # One that is given several times is, else its values are a list.
+            several = OPTIONS[name].get("action") == "append"
+            for one in value if several else [",".join(map(_typed, value))]:
+                yield name, one
 
 
 def _listed(value: Any) -> list[Any]:

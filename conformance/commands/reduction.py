@@ -212,7 +212,7 @@ class Laboratory:
         some = [model for model in models if model["key"] in keys]
         judge = Judge(self.bench.tolerances, self.bench.capability["version"], engine)
         with passing_pack(importer, some, files, arrays) as pack:
-            found = list(outcomes_of(pack, importer, engine, judge.judge))
+            found = list(outcomes_of(pack, RunConfig(importer, engine), judge.judge))
         return [one for one in found if _is_opencvs(one, importer, judge, arrays)]
 
 

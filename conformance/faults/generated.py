@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -99,7 +99,7 @@ def _judged(
     files = {f"{key}/{importer}": file for key, file in made.items() if file is not None}
     models = [{"key": key, "operations": {importer: []}} for key in made if made[key] is not None]
     with passing_pack(importer, models, files, arrays) as pack:
-        found = outcomes_of(pack, importer, config.engine, watching)
+        found = outcomes_of(pack, replace(config, importer=importer), watching)
         return {one.key: one for one in found if one.run == SINGLE}
 
 

@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from conformance.candidate import RunConfig
 from conformance.pack.conversion import takes_batches
 from conformance.processes.child import Ending, child_environment, run_child
 
@@ -26,16 +27,15 @@ HUNG = "SIGALRM"
 CHILD = "conformance.opencv.generated"
 
 
-def outcomes_of(
-    pack: GeneratedPack, importer: str, engine: str, judge: Verdicts
-) -> Iterator[Outcome]:
+def outcomes_of(pack: GeneratedPack, config: RunConfig, judge: Verdicts) -> Iterator[Outcome]:
     """Yield the outcomes of each model that has a file for the importer, in the pack's order.
 
-    judge: as Judge.judge.
+    config: importer, engine, target and CPU level. judge: as Judge.judge.
     """
+    importer = config.importer
     batches = takes_batches(importer)
     with np.load(pack.path / ARRAYS, allow_pickle=False) as arrays:
-        for key, answers, death in _answers(pack, importer, engine):
+        for key, answers, death in _answers(pack, config):
             own = {name: arrays[f"{key}/{name}"] for name in ("f32", "f64")}
             if importer != "tensorflow":
                 own["runtime"] = arrays[f"{key}/{importer}"]
@@ -50,17 +50,17 @@ def outcomes_of(
 
 
 def _answers(
-    pack: GeneratedPack, importer: str, engine: str
+    pack: GeneratedPack, config: RunConfig
 ) -> Iterator[tuple[str, dict[str, Any], Optional[Outcome]]]:
     """Yield each model's key and arrays, and an Outcome where it was its process' death.
 
     A death that a batch comes to is not tried again: on the classic engine nearly all do.
     """
-    left = pack.judged(importer)
+    left = pack.judged(config.importer)
     while left:
         with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
             folder = Path(name)
-            ending = _run(pack, importer, engine, left, folder)
+            ending = _run(pack, config, left, folder)
             done, last = _journal(folder)
             for key in left[: len(done)]:
                 yield key, _load(folder / f"{key}.npz"), None
@@ -81,24 +81,23 @@ def _load(file: Path) -> dict[str, Any]:
         return dict(found)
 
 
-def _run(
-    pack: GeneratedPack, importer: str, engine: str, keys: Sequence[str], folder: Path
-) -> Ending:
+def _run(pack: GeneratedPack, config: RunConfig, keys: Sequence[str], folder: Path) -> Ending:
     request = {
-        "importer": importer,
-        "engine": engine,
+        "importer": config.importer,
+        "engine": config.engine,
+        "target": config.target,
         "files": str(pack.path / FILES),
         "arrays": str(pack.path / ARRAYS),
         "answers": str(folder),
         "seconds": SECONDS,
-        "batches": takes_batches(importer),
+        "batches": takes_batches(config.importer),
         "models": list(keys),
     }
     file = folder / "request.json"
     file.write_text(json.dumps(request), encoding="utf-8")
     limit = 60 + SECONDS * len(keys)
     command = [sys.executable, "-m", CHILD, str(file)]
-    return run_child(command, limit, child_environment())
+    return run_child(command, limit, child_environment(None, **config.environment))
 
 
 def _journal(folder: Path) -> tuple[list[str], Any]:

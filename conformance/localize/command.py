@@ -28,7 +28,9 @@ def localize_options(parser: argparse.ArgumentParser) -> None:
     """Add what `localize` takes."""
     add = parser.add_argument
     add("model", metavar="MODEL", help="a name, or the path of your own model")
-    add_options(add, "--packs", "--weights", "--graph", "--target", "--threads", *OWN)
+    add_options(
+        add, "--packs", "--weights", "--graph", "--target", "--cpu-disable", "--threads", *OWN
+    )
     add_option(add, "--importer", help=f"OpenCV's importer: {', '.join(IMPORTERS)}")
     add_option(add, "--engine", **ENGINE)
     for switch in ("--winograd", "--fusion"):
@@ -44,7 +46,8 @@ def run_localize(arguments: argparse.Namespace) -> int:
     session = Session(choices_of(vars(arguments), models, engines=[arguments.engine]))
     if len(session.variants()) > 1:
         raise ConformanceError(
-            "localize looks at one run: give one importer, and --winograd and --fusion on or off"
+            "localize looks at one run: give one importer, one --cpu-disable, and --winograd and "
+            "--fusion on or off"
         )
     config = session.variants()[0]
     session.build_missing([model], lambda event: print(event, file=sys.stderr))

@@ -13,13 +13,18 @@ import sys
 import weakref
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from conformance.errors import ConformanceError
 from conformance.processes.child import HERE, Interpreter, answer_of, ask_module, begin_module
-from conformance.processes.serve import answer_once
+from conformance.processes.opencl import INSTALL
+from conformance.processes.serve import answer_once, printed_since
 
 from .importers import IMPORTERS
+from .kernels import count_kernels
+
+if TYPE_CHECKING:  # NumPy need not be there to tell that cv2 is missing
+    from conformance.candidate import RunConfig
 
 # The constants that an engine goes by. OpenCV 5 brought a second one; 4.x has the classic one only,
 # and no constant. After 5.0 the classic one is gone and the new one is called ENGINE_OPENCV.
@@ -34,6 +39,7 @@ DISTRIBUTIONS = (
 # What DNN_TFLITE_UNSUPPORTED and DNN_PROTOBUF_UNSUPPORTED say (tflite_importer.cpp and others).
 _BUILT_WITHOUT = "Build OpenCV with"
 _NO_SUCH_FILE = "no-such-file"
+_OPENCL = "opencl"
 _MODULE, _FAILURE = "conformance.opencv.capability", "cv2 can't be used"
 _INSTALL = "python -m pip install opencv-python-headless (or opencv-python)"
 
@@ -58,15 +64,19 @@ def load_cv2() -> Any:
     return cv2
 
 
-def probe() -> dict[str, Any]:
+def probe(opencl: bool = False) -> dict[str, Any]:
     """Return what this OpenCV offers, as plain JSON values.
 
+    opencl: find the OpenCL device that it takes, and have it run a kernel.
+
     Keys: version, distribution, importers, engines, engine_constants ({engine: its constant's
-    name}), available (list of [backend, target] names), cpu_features, threads, python, numpy.
-    Raises ConformanceError where cv2 cannot be imported.
+    name}), available (list of [backend, target] names), cpu_features, threads, python, numpy, and
+    device (of OpenCL) where asked for. Raises ConformanceError where cv2 cannot be imported, or no
+    OpenCL device used.
     """
     cv2 = load_cv2()
     return {
+        **({"device": opencl_device(cv2)} if opencl else {}),
         "version": cv2.__version__,
         "distribution": providing_distribution(cv2),
         "importers": importers(cv2),
@@ -78,6 +88,32 @@ def probe() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": importlib.import_module("numpy").__version__,
     }
+
+
+def opencl_device(cv2: Any) -> str:
+    """Return name and version of the OpenCL device that OpenCV takes.
+
+    Raises ConformanceError where there is none, or it can't run a kernel of OpenCV's.
+    """
+    import numpy as np
+
+    begin, launched = os.fstat(2).st_size, count_kernels()
+    cv2.ocl.setUseOpenCL(True)
+    if not cv2.ocl.useOpenCL():
+        raise ConformanceError(f"OpenCV {cv2.__version__} finds no OpenCL device; {INSTALL}")
+    # Old versions have no class for it.
+    found = cv2.ocl.Device.getDefault() if hasattr(cv2.ocl, "Device") else None
+    device = f"{found.name()}, {found.version()}" if found else "of a name that OpenCV doesn't tell"
+    ones = cv2.UMat(np.ones((8, 8), np.float32))
+    cv2.add(ones, ones).get()
+    if not launched:
+        said = printed_since(begin).strip()
+        raise ConformanceError(
+            f"OpenCV {cv2.__version__} finds the OpenCL device {device}, but that runs no kernel "
+            f"of OpenCV's, here of cv2.add: {said[-500:] or 'no reason was printed'}\n"
+            f"Take another device by OPENCV_OPENCL_DEVICE, or another driver: {INSTALL}"
+        )
+    return device
 
 
 def importers(cv2: Any) -> list[str]:
@@ -169,13 +205,22 @@ def _lists_cv2(distribution: Any) -> bool:
     return any(file.parts[0] == "cv2" for file in distribution.files or ())
 
 
-def probe_in_child(timeout: float = 60, interpreter: Interpreter = HERE) -> dict[str, Any]:
+def probe_in_child(
+    timeout: float = 60,
+    interpreter: Interpreter = HERE,
+    config: Optional[RunConfig] = None,
+) -> dict[str, Any]:
     """Return probe() made in a process of its own, so that this one never loads cv2.
 
-    timeout in seconds. Raises ConformanceError with what the child said when it fails: cv2
-    missing or not importable, a crash on import, or no answer in time.
+    timeout in seconds. config: whose target and CPU level it is asked about. Raises
+    ConformanceError with what the child said when it fails: cv2 missing or not importable, a crash
+    on import, or no answer in time.
     """
-    found: dict[str, Any] = ask_module(_MODULE, [], timeout, _FAILURE, interpreter)
+    words, failure = [], _FAILURE
+    if config is not None and config.on_opencl:
+        words, failure = [_OPENCL], f"target {config.target} can't be used"
+    changes = config.environment if config is not None else {}
+    found: dict[str, Any] = ask_module(_MODULE, words, timeout, failure, interpreter, **changes)
     return found
 
 
@@ -203,4 +248,4 @@ class Probing:
 
 
 if __name__ == "__main__":
-    answer_once(probe)
+    answer_once(lambda: probe(_OPENCL in sys.argv))

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from conformance.pack.sampling import SAMPLED
 from conformance.processes.machine import peak_mib
 from conformance.processes.serve import printed_since
 
-from . import layers, net
+from . import kernels, layers, net
 from .capability import load_cv2
 from .importers import IMPORTERS
 
@@ -48,6 +49,7 @@ class Session:
         self.report: dict[str, Any] = {"failures": []}
         self.subject = net.Subject(self.model, self.config, "?")
         self.begun: list[str] = []
+        self.kernels: Counter[str] = Counter()  # that an OpenCL device was given, by name
         self._log_offset = 0
 
     @contextmanager
@@ -124,6 +126,8 @@ def run(session: Session) -> None:
         cv2 = load_cv2()
         session.subject = net.Subject(session.model, session.config, cv2.__version__)
         session.report["version"] = cv2.__version__
+        if session.config.on_opencl:
+            session.kernels = kernels.count_kernels()
     candidate, held = run_plain(session, cv2)
     if session.config.cut:
         del candidate
@@ -197,6 +201,7 @@ def run_singles(session: Session, candidate: Any, forward: Callable[[], list[Arr
         times.append(milliseconds)
         if len(outputs) == 1:
             refuse_fallback(session)
+            require_kernels(session, candidate)
     for image in single_images(session.images[:REPEATS]):
         candidate.setInput(net.to_blob(image, session.layout))
         repeat.append(forward())
@@ -222,6 +227,16 @@ def refuse_fallback(session: Session) -> None:
     line = net.find_fallback(session.printed())
     if line:
         reason = f"OpenCV does not run what was asked for, and only warns: {line}"
+        raise net.StageError(session.subject.failed("setup", reason))
+
+
+def require_kernels(session: Session, candidate: Any) -> None:
+    """Raise StageError if OpenCL was asked for and its device was not given the first input."""
+    if not session.config.on_opencl:
+        return
+    session.report["kernels"] = launched = sum(session.kernels.values())
+    reason = net.missing_kernels(candidate, session.config, launched, session.printed())
+    if reason:
         raise net.StageError(session.subject.failed("setup", reason))
 
 

@@ -1,6 +1,6 @@
 """Many small models in one process: ``python -m conformance.opencv.generated REQUEST.json``.
 
-REQUEST: importer, engine, "files" (an .npz with ``<key>/<importer>``), "arrays" (one with
+REQUEST: importer, engine, target, "files" (an .npz with ``<key>/<importer>``), "arrays" (one with
 ``<key>/inputs``), "answers" (a folder), "seconds" that one model may take, "batches" (whether files
 take several images), "models" (keys). The journal in the answers' folder
 says which model and stage was begun last, so that a crash is nobody else's; the answers are written
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from conformance.candidate import BATCH, Array, RunConfig
 
-from . import net
+from . import kernels, net
 from .capability import load_cv2
 
 SUFFIXES = {"tensorflow": ".pb", "tflite": ".tflite", "onnx": ".onnx"}
@@ -29,8 +30,10 @@ def main(request: Path) -> None:
     """Run every model that the request names."""
     asked = json.loads(request.read_text(encoding="utf-8"))
     cv2 = load_cv2()
-    config = RunConfig(importer=asked["importer"], engine=asked["engine"], threads=1)
+    axes = {axis: asked[axis] for axis in ("importer", "engine", "target")}
+    config = RunConfig(**axes, threads=1)
     cv2.setNumThreads(1)
+    launched = kernels.count_kernels() if config.on_opencl else Counter()
     folder = Path(asked["answers"])
     path = folder / f"model{SUFFIXES[config.importer]}"
     with (
@@ -47,7 +50,9 @@ def main(request: Path) -> None:
                 print(key, stage, file=journal)
 
             file = folder / f"{key}.npz"
-            candidate = run_singles(cv2, config, path, arrays[f"{key}/inputs"], file, begin)
+            candidate = run_singles(
+                cv2, config, path, arrays[f"{key}/inputs"], file, begin, launched
+            )
             if candidate is not None and asked["batches"]:
                 run_batch(candidate, arrays[f"{key}/inputs"], file, begin)
             begin("end")
@@ -60,10 +65,12 @@ def run_singles(
     images: Array,
     file: Path,
     begin: Callable[[str], None],
+    launched: Counter[str],
 ) -> Any:
     """Write what each image by itself gives, twice, and return the net; None where it refuses.
 
-    file: gets "outputs" and "again" [N, …], or "error": stage, reason and node.
+    file: gets "outputs" and "again" [N, …], or "error": stage, reason and node. launched: the
+    kernels of OpenCL that this process launched.
     """
     found: dict[str, Any] = {}
     stage, candidate = "parse", None
@@ -71,10 +78,14 @@ def run_singles(
         begin(stage)
         candidate = net.read(cv2, path, config)
         net.configure(cv2, candidate, config)
-        stage = "forward"
+        stage, before = "forward", sum(launched.values())
         for name in ("outputs", "again"):
             begin(stage)
             answers = [net.forward(candidate, image[None]) for image in images]
+            used = (sum(launched.values()) - before) // len(images)
+            reason = net.missing_kernels(candidate, config, used, "") if config.on_opencl else ""
+            if reason:
+                raise ValueError(reason)
             found[name] = np.concatenate(answers)
             stage = "again"
     except Exception as error:  # whatever the binding raises is the answer

@@ -25,6 +25,12 @@ from .importers import IMPORTERS
 _FALLBACK = re.compile(
     r"[^\n]*(?:switching to CPU|fall(?:s|ing)? back to|not supported by the new graph engine)[^\n]*"
 )
+# What OpenCV prints where the driver can't compile a kernel (ocl.cpp); "dnn/dummy" only asks
+# whether the compiler knows an option.
+_NOT_COMPILED = re.compile(
+    r"OpenCL program build log: (?!dnn/dummy)(?P<kernel>\S+)\n"
+    r"Status [^\n]*\n[^\n]*\n(?P<error>[^\n]+)"
+)
 # "OpenCV(4.14.0) /io/…/tf_importer.cpp:3114: error: (-2:Unspecified error) text in function 'f'"
 _OPENCV_ERROR = re.compile(
     r"OpenCV\([^)]*\)\s+(?P<file>\S+?):(?P<line>\d+): error: \((?P<code>[^)]*)\)\s*"
@@ -207,6 +213,30 @@ def find_fallback(printed: str) -> Optional[str]:
     """Return the line in which OpenCV says that it does something else than asked, or None."""
     match = _FALLBACK.search(printed)
     return match.group(0).strip() if match else None
+
+
+def missing_kernels(net: Any, config: RunConfig, launched: int, printed: str) -> str:
+    """Return why a forward did not run on the OpenCL device that was asked for, "" where it did.
+
+    launched: the kernels that the device was given. Each convolution needs one at least; other
+    layers may be fused, or have no kernel. printed: what OpenCV wrote to stderr.
+    """
+    needed = max(1, _convolutions(net, config.engine))
+    if launched >= needed:
+        return ""
+    reason = (
+        f"asked for target {config.target}, but its device was given {launched} kernels where "
+        f"{needed} at least are needed: the network, or part of it, ran on the CPU"
+    )
+    failed = _NOT_COMPILED.search(printed)
+    return f"{reason}; {failed['kernel']} was not compiled: {failed['error']}" if failed else reason
+
+
+def _convolutions(net: Any, engine: str) -> int:
+    if engine != "classic":
+        return 0  # the new engine of 5.0.0 tells the types of layers by name only, of some twice
+    types = (str(net.getLayer(net.getLayerId(name)).type) for name in net.getLayerNames())
+    return sum(kind == "Convolution" for kind in types)
 
 
 def to_blob(images: Array, layout: str = "NCHW") -> Array:

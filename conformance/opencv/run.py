@@ -74,7 +74,7 @@ def _run(
             asked = _request(pack, config, folder, conversion, batches)
             request.write_text(json.dumps(asked), "utf-8")
             command = [interpreter.python, "-m", CHILD, str(request)]
-            environment = child_environment(interpreter.code, **REUSED_HEAP)
+            environment = child_environment(interpreter.code, **REUSED_HEAP, **config.environment)
             ending = run_child(command, timeout, environment)
             return _collect(folder, pack, config, ending)
     except OSError as error:
@@ -143,6 +143,7 @@ def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> Can
         layers_wrong=report.get("layers_wrong", {}),
         tapped=layers.get("outputs"),
         parse_ms=report.get("parse_ms"),
+        kernels=report.get("kernels"),
         peak_mib=report.get("peak_mib"),
         threads=report.get("threads"),
         log=ending.log,

@@ -106,7 +106,7 @@ def name_case(
     properties = {"model": model, "stage": stage, "opencv": session.capability["version"]}
     if variant is not None:
         case["variant"] = variant.switches
-        properties |= {"engine": variant.engine, "variant": case["variant"]}
+        properties |= {"engine": variant.engine, "variant": case["variant"], "cpu": variant.cpu}
     if importer != RunConfig().importer:
         properties["importer"] = importer
     properties["command"] = rerun_command(item, item.config, session.choices.own.get(model))
@@ -121,12 +121,14 @@ def _importer(item: pytest.Item, variant: Optional[RunConfig]) -> str:
 
 
 def _without(parameters: str, variant: Optional[RunConfig], model: str) -> str:
-    """Return a test's parameters less the engine; a model's own name may hold such a word."""
+    """Return a test's parameters less the engine, the target and the CPU level.
+
+    A model's own name may hold such a word.
+    """
     if variant is None:
         return parameters
     before, name, after = parameters.partition(model)
-    parts = (p for side in (before, after) for p in [side.split("-")])
-    kept = ["-".join(word for word in words if word != variant.engine) for words in parts]
+    kept = (f"-{side}-".replace(f"-{variant.place}-", "-")[1:-1] for side in (before, after))
     return name.join(kept)
 
 
@@ -156,6 +158,7 @@ def known_failure(
         engine=config.engine,
         backend=config.backend,
         target=config.target,
+        cpu_disabled=config.cpu_off,
         graph=session.choices.graph,
         keras=session.choices.keras,
         python=platform.python_version(),

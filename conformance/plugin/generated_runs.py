@@ -103,7 +103,7 @@ class Generated:
         if config not in self._outcomes:
             tolerances = self.session.limits.tolerances
             judge = Judge(tolerances, self.session.capability["version"], config.engine)
-            found = outcomes_of(self.pack, config.importer, config.engine, judge.judge)
+            found = outcomes_of(self.pack, config, judge.judge)
             self._outcomes[config] = {(one.key, one.run): one for one in found}
         return self._outcomes[config]
 

@@ -29,6 +29,7 @@ def results_header(session: Session, config: RunConfig) -> dict[str, Any]:
         "importer": config.importer,
         "backend": config.backend,
         "target": config.target,
+        **({"cpu_level": config.cpu, "cpu_disabled": config.cpu_off} if config.cpu else {}),
         "keras": asked.keras,
         "graph": asked.graph,
         "weights": asked.weights,
@@ -71,7 +72,12 @@ def header(session: Session) -> Iterator[str]:
         f"conformance: TensorFlow {_version('tensorflow')}, Keras {_version('keras')}, "
         f"NumPy {np.__version__}, Python {platform.python_version()}"
     )
-    yield f"conformance: CPU {found['cpu_features']}"
+    if "device" in found:
+        yield f"conformance: OpenCL device {found['device']}"
+    for level, features in session.levels.items():
+        name = f" {level.name.replace('_', ' ')}" if level.name else ""
+        off = f" (switched off: {', '.join(level.off)})" if level.off else ""
+        yield f"conformance: CPU{name} {features}{off}"
     yield f"conformance: packs {asked.packs} (weights {asked.weights}, graph {asked.graph})"
 
 

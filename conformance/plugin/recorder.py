@@ -1,4 +1,4 @@
-"""The pytest side of the results store: one file for each importer and engine of the run."""
+"""The pytest side of the results store: a file for each importer, engine and CPU level."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Recorder:
 
 
 def belongs(properties: Mapping[str, Any], config: RunConfig) -> bool:
-    """Return whether a case is one of the engine and importer of `config`.
+    """Return whether a case is one of the engine, importer and CPU level of `config`.
 
     One without an engine is of all (is the frozen graph right?), and one without an importer
     is of the usual one, or of all where it has no engine either.
@@ -114,7 +114,12 @@ def belongs(properties: Mapping[str, Any], config: RunConfig) -> bool:
     engine, importer = properties.get("engine"), properties.get("importer")
     if importer is None and engine is not None:
         importer = RunConfig().importer
-    return engine in (None, config.engine) and importer in (None, config.importer)
+    level = properties.get("cpu", "" if engine else None)
+    return (
+        engine in (None, config.engine)
+        and importer in (None, config.importer)
+        and level in (None, config.cpu)
+    )
 
 
 def _case_line(findings: dict[str, Any], command: str, phases: list[Any]) -> Line:

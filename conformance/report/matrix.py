@@ -10,7 +10,7 @@ from typing import Optional
 from conformance.models import model_order
 from conformance.pack.formats import IMPORTERS
 from conformance.processes.machine import on_threads
-from conformance.results.cases import Results
+from conformance.results.cases import Results, config_of
 from conformance.results.lines import Line
 from conformance.results.outcomes import counted, worst
 from conformance.tables import release
@@ -27,7 +27,7 @@ SYMBOLS = {
 NAMES = {**{outcome: outcome for outcome in SYMBOLS}, "xfailed": "expected failure"}
 
 # What must be equal for two files to be held against each other, besides the machine.
-SETUP = ("importer", "backend", "target", "graph", "weights", "keras")
+SETUP = ("importer", "backend", "graph", "weights", "keras")
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One OpenCV version on one engine. results: None where the version was expected but not run.
+    """One OpenCV version as it was run. results: None where it was expected but not run.
 
-    python: set only where the group has this version and engine from several Pythons.
+    engine: with target and CPU level, as RunConfig.place says it. python: set only where the group
+    has this version and engine from several Pythons.
     """
 
     version: str
@@ -194,4 +195,5 @@ def _column(results: Results, several: bool) -> Column:
         cells[run["model"]].runs.append(run)
     header = results.header
     python = python_minor(header) if several else ""
-    return Column(header["opencv"]["version"], header["engine"], results, dict(cells), python)
+    place = config_of(header).place
+    return Column(header["opencv"]["version"], place, results, dict(cells), python)

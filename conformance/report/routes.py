@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Optional
 
-from conformance.results.cases import Results
+from conformance.results.cases import Results, config_of
 from conformance.results.routes import (
     CONFORMS,
     NOT_JUDGED,
@@ -127,6 +127,8 @@ def tables_of(matrix: Matrix) -> list[Table]:
     """Return a table for each machine and way to ask, none where all has been by one route."""
     found: dict[tuple[str, ...], list[tuple[int, Route, Column]]] = defaultdict(list)
     for index, (group, column) in enumerate(matrix.columns):
+        if column.results and not config_of(column.results.header).is_usual:
+            continue  # who asks for a file asks for the target and the CPU that everybody has
         compared = (value for axis, value in group.setup.items() if axis not in _OF_ROUTE)
         route = Route(group.setup["importer"], column.engine, group.setup["graph"])
         found[(group.machine, *compared)].append((index, route, column))

@@ -33,14 +33,21 @@ class Results:
 
     @property
     def name(self) -> str:
-        """OpenCV version, importer if it is not the usual one, and engine, as the file is named."""
+        """OpenCV version, and what variant_of returns, as the file is named."""
         header = self.header
         return f"{header['opencv']['version']}-{variant_of(header)}"
 
 
 def variant_of(header: Line) -> str:
-    """Return the engine, after the importer unless that is the usual one (RunConfig.variant)."""
-    return RunConfig(importer=header["importer"], engine=header["engine"]).variant
+    """Return importer, engine, target and CPU level, as RunConfig.variant does."""
+    return config_of(header).variant
+
+
+def config_of(header: Line) -> RunConfig:
+    """Return how OpenCV was run, as far as a header says it."""
+    axes = {axis: header[axis] for axis in ("importer", "engine", "target")}
+    off = tuple(header.get("cpu_disabled", ()))
+    return RunConfig(**axes, cpu=header.get("cpu_level", ""), cpu_off=off)
 
 
 @contextmanager

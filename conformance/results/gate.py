@@ -51,7 +51,7 @@ def compare(old: Results, new: Results, rebuilt: bool = False) -> list[Change]:
     rebuilt: accept packs of the same request and versions that were built on another machine, as
     those of a baseline that is kept for long. Synthetic weights are calibrated in float32, so that
     another CPU gives other last bits: the verdicts of such packs are compared, the deviations not.
-    Raises ConformanceError where the two were not asked the same: other packs, importer or target.
+    Raises ConformanceError where the two were not asked the same: other packs, importer or graph.
     """
     _check_comparable(old, new, rebuilt)
     changes = [*_case_changes(old, new), *_deviation_changes(old, new)]
@@ -59,7 +59,7 @@ def compare(old: Results, new: Results, rebuilt: bool = False) -> list[Change]:
 
 
 def _check_comparable(old: Results, new: Results, rebuilt: bool) -> None:
-    for axis in ("importer", "target", "graph", "weights"):
+    for axis in ("importer", "graph", "weights"):
         if old.header[axis] != new.header[axis]:
             raise ConformanceError(
                 f"{old.path} and {new.path} can't be compared: {axis} {old.header[axis]!r} and "

@@ -25,8 +25,7 @@ FACTOR = 2.0
 class Step:
     """A change between two neighbouring versions.
 
-    engine: with the importer before it, unless that is the usual one. kind: verdict, deviation or
-    bits.
+    engine: as cases.variant_of says it. kind: verdict, deviation or bits.
     """
 
     model: str
@@ -155,6 +154,7 @@ def case_of(header: Line, line: Line) -> Case:
         python=header["environment"]["python"],
         numpy=header["environment"]["numpy"],
         **{axis: header[axis] for axis in ("importer", "engine", "backend", "target", "graph")},
+        cpu_disabled=tuple(header.get("cpu_disabled", ())),
         keras=header["keras"],
         switches=line.get("variant", ""),
         parameters=line["id"].partition("[")[2].removesuffix("]"),

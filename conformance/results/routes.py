@@ -15,7 +15,7 @@ from conformance.generated.outcomes import RIGHT, SINGLE
 from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.pack.request import GRAPHS
 
-from .cases import Results
+from .cases import Results, config_of
 from .gate import DEVIATION
 from .lines import Line, number
 
@@ -121,11 +121,14 @@ def _rank(one: Judged) -> tuple[object, ...]:
 def right_models(files: Iterable[Results]) -> dict[str, dict[Route, set[str]]]:
     """Return by OpenCV version and route the keys of the generated models that are right.
 
-    On single images; a route on which none is right has an empty set.
+    On single images; a route on which none is right has an empty set. Files of another target or
+    CPU level than the usual ones are left out.
     """
     found: dict[str, dict[Route, set[str]]] = {}
     for one in files:
         head = one.header
+        if not config_of(head).is_usual:
+            continue
         route = Route(head["importer"], head["engine"], head["graph"])
         found.setdefault(head["opencv"]["version"], {})[route] = {
             line["key"]

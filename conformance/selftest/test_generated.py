@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance.candidate import RunConfig
 from conformance.cli.main import main
 from conformance.errors import ConformanceError
 from conformance.generated import run as generated_run
@@ -165,7 +166,7 @@ def test_models_are_judged_in_one_process(pack: GeneratedPack) -> None:
     """Every model of the pack gets an outcome; ordinary operations are right on each importer."""
     for importer in ("tensorflow", "tflite"):
         found = list(
-            generated_run.outcomes_of(pack, importer, "classic", judge_of("classic").judge)
+            generated_run.outcomes_of(pack, RunConfig(importer), judge_of("classic").judge)
         )
         assert {outcome.key for outcome in found} == set(pack.judged(importer))
         right = {o.key for o in found if o.run == "single" and o.symptom == RIGHT}
@@ -184,7 +185,7 @@ def test_a_wrong_answer_is_told(pack: GeneratedPack, tmp_path: Path) -> None:
         changed = {n: v * 1.01 if n.endswith(("/f32", "/f64")) else v for n, v in arrays.items()}
     np.savez(tmp_path / "arrays.npz", **changed)
     bad = replace(pack, path=tmp_path)
-    found = list(generated_run.outcomes_of(bad, "tensorflow", "classic", judge_of("classic").judge))
+    found = list(generated_run.outcomes_of(bad, RunConfig(), judge_of("classic").judge))
     wrong = [outcome for outcome in found if outcome.symptom == "wrong"]
     assert len(wrong) >= COUNT // 2
     for one in wrong:
@@ -200,9 +201,7 @@ def test_a_crash_costs_one_model(pack: GeneratedPack, monkeypatch: pytest.Monkey
     victim = keys[3]
     monkeypatch.setattr(generated_run, "CHILD", "conformance.selftest.sabotaged_generated")
     monkeypatch.setenv("SABOTAGED_MODEL", victim)
-    found = list(
-        generated_run.outcomes_of(pack, "tensorflow", "classic", judge_of("classic").judge)
-    )
+    found = list(generated_run.outcomes_of(pack, RunConfig(), judge_of("classic").judge))
     dead = [outcome for outcome in found if outcome.symptom == "crash"]
     assert [(one.key, one.stage, one.detail) for one in dead] == [(victim, "parse", "SIGSEGV")]
     assert {outcome.key for outcome in found} == set(keys)
@@ -215,9 +214,7 @@ def test_a_model_that_hangs_is_ended(pack: GeneratedPack, monkeypatch: pytest.Mo
     monkeypatch.setattr(generated_run, "SECONDS", 1.0)
     monkeypatch.setenv("SABOTAGED_MODEL", victim)
     monkeypatch.setenv("SABOTAGE", "hang")
-    found = list(
-        generated_run.outcomes_of(pack, "tensorflow", "classic", judge_of("classic").judge)
-    )
+    found = list(generated_run.outcomes_of(pack, RunConfig(), judge_of("classic").judge))
     assert [one.key for one in found if one.symptom == "hang"] == [victim]
 
 

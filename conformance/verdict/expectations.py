@@ -46,7 +46,7 @@ STAGES = (
 # Compared as they are; an entry that leaves one out holds for every value of it.
 _AXES = ("importer", "engine", "backend", "target", "graph", "keras", "switches")
 _SPECIFIERS = ("opencv", "python", "numpy")
-_KEYS = ("model", *_AXES, *_SPECIFIERS, "stage", "test", "case", "reason", "link")
+_KEYS = ("model", *_AXES, "cpu_disabled", *_SPECIFIERS, "stage", "test", "case", "reason", "link")
 # What stands for the model of the preprocessing tests that are about no model, but about OpenCV.
 NO_MODEL = "blobFromImage"
 
@@ -69,6 +69,7 @@ class Case:
     numpy: str
     # OpenCV's that were set, such as "winograd_off-fusion_on"; "" where all are as the user's.
     switches: str = ""
+    cpu_disabled: tuple[str, ...] = ()  # the CPU features that OpenCV was to do without
     parameters: str = ""  # the part of the test's id in brackets
 
 
@@ -79,6 +80,7 @@ class KnownFailure:
     where: str
     models: tuple[str, ...]
     axes: tuple[tuple[str, str], ...]  # the exact values it asks for
+    cpu_disabled: tuple[str, ...]  # holds where these, or more, are switched off
     versions: tuple[tuple[str, SpecifierSet], ...]
     stage: str
     test: Optional[str]  # a glob, as case
@@ -127,6 +129,7 @@ def ready_entry(case: Case, reason: str, link: str = "") -> str:
     fields = {
         "model": case.model,
         **axes,
+        "cpu_disabled": list(case.cpu_disabled),
         "opencv": f"=={release(case.opencv)}",
         "stage": case.stage,
         "test": case.test,
@@ -155,6 +158,7 @@ def _is_about(entry: KnownFailure, case: Case) -> bool:
         case.model in entry.models
         and _reaches(entry.stage, case.stage)
         and all(getattr(case, name) == value for name, value in entry.axes)
+        and set(entry.cpu_disabled) <= set(case.cpu_disabled)
         and all(holds(wanted, getattr(case, name)) for name, wanted in entry.versions)
     )
 
@@ -183,6 +187,7 @@ def _entry(where: str, table: Table, own: Sequence[str]) -> KnownFailure:
         where=where,
         models=models,
         axes=tuple((name, value) for name, value in axes if value),
+        cpu_disabled=texts(where, table, "cpu_disabled") if "cpu_disabled" in table else (),
         versions=tuple((name, specifier(where, table, name)) for name in _SPECIFIERS),
         stage=stage,
         test=text(where, table, "test"),
