@@ -234,8 +234,8 @@ def require_kernels(session: Session, candidate: Any) -> None:
     """Raise StageError if OpenCL was asked for and its device was not given the first input."""
     if not session.config.on_opencl:
         return
-    session.report["kernels"] = launched = sum(session.kernels.values())
-    reason = net.missing_kernels(candidate, session.config, launched, session.printed())
+    session.report["kernels"] = sum(session.kernels.values())
+    reason = net.missing_kernels(candidate, session.config, session.kernels, session.printed())
     if reason:
         raise net.StageError(session.subject.failed("setup", reason))
 

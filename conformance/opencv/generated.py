@@ -78,12 +78,12 @@ def run_singles(
         begin(stage)
         candidate = net.read(cv2, path, config)
         net.configure(cv2, candidate, config)
-        stage, before = "forward", sum(launched.values())
+        stage = "forward"
+        launched.clear()
         for name in ("outputs", "again"):
             begin(stage)
             answers = [net.forward(candidate, image[None]) for image in images]
-            used = (sum(launched.values()) - before) // len(images)
-            reason = net.missing_kernels(candidate, config, used, "") if config.on_opencl else ""
+            reason = net.missing_kernels(candidate, config, launched) if config.on_opencl else ""
             if reason:
                 raise ValueError(reason)
             found[name] = np.concatenate(answers)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,17 +215,21 @@ def find_fallback(printed: str) -> Optional[str]:
     return match.group(0).strip() if match else None
 
 
-def missing_kernels(net: Any, config: RunConfig, launched: int, printed: str) -> str:
-    """Return why a forward did not run on the OpenCL device that was asked for, "" where it did.
+def missing_kernels(
+    net: Any, config: RunConfig, launched: Mapping[str, int], printed: str = ""
+) -> str:
+    """Return why a forward did not run on the OpenCL target that was asked for, "" where it did.
 
-    launched: the kernels that the device was given. Each convolution needs one at least; other
-    layers may be fused, or have no kernel. printed: what OpenCV wrote to stderr.
+    launched: the kernels that its device was given, by name. Each convolution needs one at least;
+    other layers may be fused, or have no kernel. printed: what OpenCV wrote to stderr.
     """
-    needed = max(1, _convolutions(net, config.engine))
-    if launched >= needed:
-        return ""
+    count, needed = sum(launched.values()), max(1, _convolutions(net, config.engine))
+    if count >= needed:
+        # Convolutions have it in their kernels' names (ocl4dnn_conv_spatial.cpp).
+        in_float32 = config.target == "opencl_fp16" and any("_FP32_" in name for name in launched)
+        return "asked for target opencl_fp16, but kernels ran in float32" if in_float32 else ""
     reason = (
-        f"asked for target {config.target}, but its device was given {launched} kernels where "
+        f"asked for target {config.target}, but its device was given {count} kernels where "
         f"{needed} at least are needed: the network, or part of it, ran on the CPU"
     )
     failed = _NOT_COMPILED.search(printed)

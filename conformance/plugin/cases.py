@@ -107,6 +107,8 @@ def name_case(
     if variant is not None:
         case["variant"] = variant.switches
         properties |= {"engine": variant.engine, "variant": case["variant"], "cpu": variant.cpu}
+        if variant.target != RunConfig().target:
+            properties["target"] = variant.target
     if importer != RunConfig().importer:
         properties["importer"] = importer
     properties["command"] = rerun_command(item, item.config, session.choices.own.get(model))

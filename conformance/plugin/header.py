@@ -75,9 +75,8 @@ def header(session: Session) -> Iterator[str]:
     if "device" in found:
         yield f"conformance: OpenCL device {found['device']}"
     for level, features in session.levels.items():
-        name = f" {level.name.replace('_', ' ')}" if level.name else ""
-        off = f" (switched off: {', '.join(level.off)})" if level.off else ""
-        yield f"conformance: CPU{name} {features}{off}"
+        off = f"without {', '.join(level.off)} (OpenCV took notice): " if level.off else ""
+        yield f"conformance: CPU {off}{features}"
     yield f"conformance: packs {asked.packs} (weights {asked.weights}, graph {asked.graph})"
 
 

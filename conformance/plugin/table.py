@@ -25,7 +25,7 @@ class Row:
     """What the cases of one model came to."""
 
     model: str
-    engine: str  # with switches, and the importer before it unless that is the usual one
+    engine: str  # with importer, target and CPU level unless they are the usual ones; switches
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by outcome
     judgements: dict[str, dict[str, Any]] = field(default_factory=dict)  # by metric
     # What is judged otherwise than usual, in order, each once.
@@ -73,8 +73,8 @@ def collect_rows(reports: Iterable[Any]) -> list[Row]:
             common.append((properties["model"], properties.get("importer", ""), outcome))
             continue
         variant = findings["case"].get("variant", "")
-        words = (properties.get("importer", ""), properties["engine"], variant)
-        key = (properties["model"], " ".join(filter(None, words)))
+        places = (properties.get(name, "") for name in ("importer", "engine", "target", "cpu"))
+        key = (properties["model"], " ".join(filter(None, (*places, variant))))
         row = rows.setdefault(key, Row(*key))
         row.counts[outcome] += 1
         row.notes.update(dict.fromkeys(findings.get("notes", ())))

@@ -85,6 +85,12 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without OpenCL: OpenCV's own way to switch it off."""
+    monkeypatch.setenv("OPENCV_OPENCL_RUNTIME", "disabled")
+
+
 @pytest.fixture(scope="session")
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the processes of this run share."""

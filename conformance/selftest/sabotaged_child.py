@@ -1,7 +1,8 @@
 """OpenCV's child with a real fault: ``python -m conformance.selftest.sabotaged_child REQUEST``.
 
-The environment's SABOTAGE names it: a key of FAULTS, a space, and the stage that it strikes at; or
-"unchecked-target": a target is set whether getAvailableTargets offers it or not.
+The environment's SABOTAGE names it: a key of FAULTS, a space, and the stage that it strikes at;
+"unchecked-target": a target is set whether getAvailableTargets offers it or not; "silent-cpu": the
+network stays on the CPU, whatever target is asked for, and OpenCV says nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 from unittest import mock
 
 from conformance.opencv import child, net
@@ -40,6 +41,16 @@ class _Anything:
         return True
 
 
+class _OnTheCpu:
+    """A network that takes every target, and keeps its own."""
+
+    def __init__(self, net: Any) -> None:
+        self._net = net
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda _: None) if name == "setPreferableTarget" else getattr(self._net, name)
+
+
 FAULTS: dict[str, Callable[[], object]] = {
     "segv": _segv,
     "abort": os.abort,
@@ -52,6 +63,10 @@ def sabotage(how: str, stage: str = "") -> None:
     """Put the fault in the way of what runs next in this process."""
     if how == "unchecked-target":
         mock.patch.object(net, "available_targets", return_value=_Anything()).start()
+        return
+    if how == "silent-cpu":
+        read = net.read
+        mock.patch.object(net, "read", lambda *given: _OnTheCpu(read(*given))).start()
         return
     begun = child.Session.stage
 
