@@ -94,7 +94,8 @@ def verdict_table(reports: Iterable[Any], width: int) -> str:
         return ""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for title in ("model", "engine", "verdict", "cases"):
-        table.add_column(title, no_wrap=title != "cases")  # which gives way where a name is long
+        # The others give way where a name is long.
+        table.add_column(title, no_wrap=title in ("model", "verdict"))
     for title in ("L1", "allowed", "used"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:

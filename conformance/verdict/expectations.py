@@ -186,7 +186,7 @@ def _entry(where: str, table: Table, own: Sequence[str]) -> KnownFailure:
     return KnownFailure(
         where=where,
         models=models,
-        axes=tuple((name, value) for name, value in axes if value),
+        axes=tuple((name, value) for name, value in axes if value is not None),
         cpu_disabled=texts(where, table, "cpu_disabled") if "cpu_disabled" in table else (),
         versions=tuple((name, specifier(where, table, name)) for name in _SPECIFIERS),
         stage=stage,

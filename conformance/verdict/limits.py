@@ -43,7 +43,7 @@ class Limits:
             model=pack.model,
             opencv=self.opencv,
             engine=config.engine,
-            winograd=_winograd(pack, config),
+            winograd=self._winograd(pack, config),
             logit_noise=typical_logit_noise(*logits) if squeezed else None,
             sigmoid=sigmoid,
         )
@@ -58,7 +58,7 @@ class Limits:
         The classic engine reads all nodes without Winograd convolution unless it was switched on;
         the new one, and a network that is cut, with it where the graph has a convolution for it.
         """
-        ran = _winograd(pack, config)
+        ran = self._winograd(pack, config)
         allowance = allow(
             self.tolerances,
             LAYER_METRIC,
@@ -71,6 +71,12 @@ class Limits:
             estimated=True,
         )
         return in_steps(allowance, step)
+
+    def _winograd(self, pack: Pack, config: RunConfig) -> Optional[bool]:
+        """Return whether Winograd convolution ran; None where the OpenCV version decides."""
+        # Whatever the switch, the target may have none, or the graph nothing that could run so.
+        never = pack.manifest.winograd == 0 or config.target not in self.tolerances.winograd_targets
+        return False if never else config.winograd
 
     def profile(self, pack: Pack, run: CandidateRun) -> list[NodeDeviation]:
         """Return how far each node of the graph strays in a run that read the layers."""
@@ -92,9 +98,3 @@ def in_steps(allowance: Allowance, step: float, values: int = 1) -> Allowance:
     least = np.full_like(allowance.values, STEPS * step * values)
     reason = f"{STEPS:g} steps of the scale {step:.3g}"
     return replace(allowance, values=np.maximum(allowance.values, least), reason=reason)
-
-
-def _winograd(pack: Pack, config: RunConfig) -> Optional[bool]:
-    """Return whether Winograd convolution ran; None where the OpenCV version decides."""
-    # Whatever the switch, the graph may have no convolution that could run so.
-    return False if pack.manifest.winograd == 0 else config.winograd

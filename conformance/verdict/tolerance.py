@@ -62,7 +62,8 @@ class Tolerances:
     """The content of a tolerances file. sums_to_one_eps: |sum of the softmax - 1| in eps."""
 
     path: Path
-    winograd: SpecifierSet
+    winograd: SpecifierSet  # the versions that have it
+    winograd_targets: tuple[str, ...]  # and the targets
     sums_to_one_eps: float
     rules: dict[str, Rule]
     overrides: tuple[Override, ...]
@@ -210,6 +211,7 @@ def load_tolerances(path: Optional[Path] = None) -> Tolerances:
     return Tolerances(
         path,
         specifier(f"{path} [winograd]", data["winograd"], "opencv"),
+        texts(f"{path} [winograd]", data["winograd"], "target"),
         _positive(f"{path} [sums_to_one]", data["sums_to_one"], "floor_eps"),
         rules,
         tuple(
