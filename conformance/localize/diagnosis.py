@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Optional
+from typing import Any, Optional
 
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.cli.options import DECIDING, repeated
 from conformance.errors import ConformanceError
+from conformance.opencv.levels import BASELINE
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
 from conformance.session import Session
@@ -135,6 +136,12 @@ def _vanishes(session: Session, pack: Pack, run: CandidateRun) -> Optional[bool]
 
 
 _WINOGRAD_OFF = "--winograd off"
+_REMEDIES: dict[str, dict[str, Any]] = {
+    "--target cpu": {"target": "cpu"},
+    "no --cpu-disable": {"cpu": "", "cpu_off": ()},
+    _WINOGRAD_OFF: {"winograd": False},
+    "--fusion off": {"fusion": False},
+}
 
 
 def _with_winograd(session: Session, pack: Pack, config: RunConfig) -> Iterator[str]:
@@ -147,16 +154,11 @@ def _with_winograd(session: Session, pack: Pack, config: RunConfig) -> Iterator[
 
 
 def _remedies(session: Session, pack: Pack, config: RunConfig) -> Iterator[str]:
-    """Yield the switches that, turned off, make the run clean."""
-    without = {
-        "winograd": replace(config, winograd=False),
-        "fusion": replace(config, fusion=False),
-    }
-    for switch, other in without.items():
-        if getattr(config, switch) is None and is_clean(
-            session.limits, pack, session.run(pack, other)
-        ):
-            yield f"--{switch} off"
+    """Yield what makes the run clean: the usual target or CPU, or a switch turned off."""
+    for remedy, changes in _REMEDIES.items():
+        other = replace(config, **changes)
+        if other != config and is_clean(session.limits, pack, session.run(pack, other)):
+            yield remedy
 
 
 def localize_command(session: Session, model: str, config: RunConfig) -> str:
@@ -166,5 +168,9 @@ def localize_command(session: Session, model: str, config: RunConfig) -> str:
     names = {option: option.lstrip("-") for option in DECIDING}
     values = {option: getattr(config, n, getattr(choices, n, None)) for option, n in names.items()}
     values["--weights"] = choices.weights if own is None else None
+    if config.cpu:
+        values["--cpu-disable"] = [
+            config.cpu if config.cpu == BASELINE else ",".join(config.cpu_off)
+        ]
     words = ["python", "-m", "conformance", "localize", *(own.words if own else (model,))]
     return shlex.join([*words, *(word for pair in repeated(values) for word in pair)])

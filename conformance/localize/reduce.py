@@ -45,7 +45,7 @@ _SCRIPT = '''"""{title}. Needs cv2 and NumPy only."""
 import os
 import sys
 
-import cv2
+{environment}import cv2
 import numpy as np
 
 LIMIT = {limit!r}  # {why}
@@ -245,12 +245,23 @@ def _script(case: _Case, allowance: Allowance, title: str) -> str:
         limit=float(allowance.values[0]),
         why=_why(allowance),
         read=read_call(config.importer, config.engine, constants, case.file.name),
+        environment="".join(line + "\n" for line in _environment(config)),
         switches="".join(line + "\n" for line in _switches(case)),
     )
 
 
+def _environment(config: RunConfig) -> Iterator[str]:
+    """Yield what sets the variables by which OpenCV is run so, but for paths of this machine."""
+    names = ("OPENCV_CPU_DISABLE", "OPENCV_DNN_OPENCL_ALLOW_ALL_DEVICES", "OPENCV_OPENCL_DEVICE")
+    for name in names:
+        if name in config.environment:
+            yield f"os.environ.setdefault({name!r}, {config.environment[name]!r})"
+
+
 def _switches(case: _Case) -> Iterator[str]:
     """Yield the calls that set the net up as it is for reading the layers."""
+    if case.config.target != "cpu":
+        yield f"net.setPreferableTarget(cv2.dnn.DNN_TARGET_{case.config.target.upper()})"
     if case.config.engine == "new":
         return
     yield "net.enableFusion(False)"

@@ -193,10 +193,14 @@ def test_suite_and_judge_run_agree(tmp_path: Path) -> None:
 def test_command_repeats_the_settings(tmp_path: Path) -> None:
     """The command of a diagnosis has every setting that is not the default."""
     session = Session(Choices(tmp_path, graph="raw"))
-    config = RunConfig(engine="new", winograd=False, threads=1, target="cpu_fp16")
+    level = {"cpu": "without_AVX_AVX2", "cpu_off": ("AVX", "AVX2")}
+    config = RunConfig("tensorflow", "new", target="opencl", winograd=False, threads=1, **level)
     command = localize_command(session, "vgg16", config)
-    for part in ("--engine new", "--graph raw", "--winograd off", "--threads 1", "cpu_fp16"):
+    for part in ("--engine new", "--graph raw", "--winograd off", "--threads 1", "--target opencl"):
         assert part in command
+    assert "--cpu-disable AVX,AVX2" in command
+    baseline = replace(config, cpu="baseline")
+    assert "--cpu-disable baseline" in localize_command(session, "vgg16", baseline)
 
 
 def test_localize_prints_and_draws(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.localize.reduce import write_reproducer
+from conformance.localize.reduce import _environment, write_reproducer
 from conformance.pack.format import Pack
 from conformance.reference.graph import read_graph
 from conformance.reference.reduce import cut
@@ -158,3 +158,11 @@ def test_folder_that_cannot_be_made_is_told(
     (tmp_path / "file").touch()
     with pytest.raises(ConformanceError, match=r"--reduce .*file: can't be made a folder"):
         write_reproducer(tmp_path / "file", *strict)
+
+
+def test_script_runs_opencv_as_the_failure_did() -> None:
+    """CPU features are off, and OpenCL's devices allowed, before cv2 is imported."""
+    found = list(_environment(RunConfig(cpu="baseline", cpu_off=("AVX2", "FP16"))))
+    assert found == ["os.environ.setdefault('OPENCV_CPU_DISABLE', 'AVX2,FP16')"]
+    names = [line.split("'")[1] for line in _environment(RunConfig(target="opencl"))]
+    assert names == ["OPENCV_DNN_OPENCL_ALLOW_ALL_DEVICES", "OPENCV_OPENCL_DEVICE"]
