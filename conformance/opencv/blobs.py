@@ -16,11 +16,12 @@ from typing import Any, Callable, Union
 
 import numpy as np
 
-from conformance.candidate import Array
-from conformance.processes.child import ask_module
+from conformance.candidate import Array, RunConfig
+from conformance.processes.child import HERE, ask_module
 from conformance.processes.serve import answer_once
 
 from .capability import load_cv2
+from .levels import AS_IT_IS, Level
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,21 @@ VIEWS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def run_blobs(cases: Sequence[BlobCase], timeout: float = 60) -> list[Union[Array, str]]:
+def run_blobs(
+    cases: Sequence[BlobCase], timeout: float = 60, level: Level = AS_IT_IS
+) -> list[Union[Array, str]]:
     """Return each case's blob [N, 3, H, W], or OpenCV's error message where the call failed.
 
+    level: of the CPU that OpenCV is to run as on.
     Raises ConformanceError when the child process dies or takes longer than `timeout` seconds.
     """
     with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
         folder = Path(name)
         _write_cases(folder, cases)
-        errors = ask_module("conformance.opencv.blobs", [name], timeout, "blobFromImage")
+        variables = RunConfig(cpu=level.name, cpu_off=level.off).environment
+        errors = ask_module(
+            "conformance.opencv.blobs", [name], timeout, "blobFromImage", HERE, **variables
+        )
         with np.load(folder / "blobs.npz", allow_pickle=False) as blobs:
             return [errors.get(str(i)) or blobs[str(i)] for i in range(len(cases))]
 

@@ -26,6 +26,9 @@ class Level:
     off: tuple[str, ...] = ()
 
 
+AS_IT_IS = Level()
+
+
 def chosen_features(line: str) -> list[str]:
     """Return the features of a line of OpenCV's (getCPUFeaturesLine) that it chooses at run time.
 
@@ -41,7 +44,7 @@ def levels(asked: Sequence[str], line: str) -> list[Level]:
     Raises ConformanceError for a feature that can't be switched off, saying which can.
     """
     found = [level for value in asked for level in _levels(value, line)]
-    return list(dict.fromkeys(found)) or [Level()]
+    return list(dict.fromkeys(found)) or [AS_IT_IS]
 
 
 def _levels(value: str, line: str) -> list[Level]:

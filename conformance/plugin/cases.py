@@ -13,6 +13,7 @@ import pytest
 
 from conformance.candidate import RunConfig
 from conformance.generated.outcomes import MODEL
+from conformance.opencv.levels import AS_IT_IS, Level
 from conformance.pack.conversion import takes_batches
 from conformance.pack.formats import FORMATS
 from conformance.session import Session
@@ -95,7 +96,9 @@ def name_case(
     stage = stage_of(item)
     # The same case has the same id whatever the engine, so that engines can be compared.
     name, bracket, parameters = item.name.rstrip("]").partition("[")
-    parameters = f"[{_without(parameters, variant, model)}]" if bracket else ""
+    level = _level(item)
+    place = variant.place if variant else level.name
+    parameters = f"[{_without(parameters, place, model)}]" if bracket else ""
     case = {
         "id": f"{item.path.name}::{name}{parameters}",
         "model": model,
@@ -104,9 +107,10 @@ def name_case(
     importer = _importer(item, variant)
     # These are what JUnit XML shows: plain values, the details are in the findings.
     properties = {"model": model, "stage": stage, "opencv": session.capability["version"]}
+    properties["cpu"] = variant.cpu if variant else level.name
     if variant is not None:
         case["variant"] = variant.switches
-        properties |= {"engine": variant.engine, "variant": case["variant"], "cpu": variant.cpu}
+        properties |= {"engine": variant.engine, "variant": case["variant"]}
         if variant.target != RunConfig().target:
             properties["target"] = variant.target
     if importer != RunConfig().importer:
@@ -122,15 +126,22 @@ def _importer(item: pytest.Item, variant: Optional[RunConfig]) -> str:
     return str(variant.importer if variant else params.get("conversion", RunConfig().importer))
 
 
-def _without(parameters: str, variant: Optional[RunConfig], model: str) -> str:
-    """Return a test's parameters less the engine, the target and the CPU level.
+def _level(item: pytest.Item) -> Level:
+    """Return the CPU level of a case that runs no network."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    level: Level = params.get("level", AS_IT_IS)
+    return level
+
+
+def _without(parameters: str, place: str, model: str) -> str:
+    """Return a test's parameters less `place`: the engine, the target and the CPU level.
 
     A model's own name may hold such a word.
     """
-    if variant is None:
+    if not place:
         return parameters
     before, name, after = parameters.partition(model)
-    kept = (f"-{side}-".replace(f"-{variant.place}-", "-")[1:-1] for side in (before, after))
+    kept = (f"-{side}-".replace(f"-{place}-", "-")[1:-1] for side in (before, after))
     return name.join(kept)
 
 
@@ -138,9 +149,12 @@ def mark_known_failure(
     session: Session, item: pytest.Item, model: str, variant: Optional[RunConfig]
 ) -> None:
     """Mark the item as strictly expected to fail where an entry of the file describes it."""
-    config = variant or replace(session.variants()[0], importer=_importer(item, variant))
+    level, importer = _level(item), _importer(item, variant)
+    config = variant or replace(
+        session.variants()[0], importer=importer, cpu=level.name, cpu_off=level.off
+    )
     name = getattr(item, "originalname", item.name)
-    parameters = item.name[len(name) :].strip("[]")
+    parameters = _without(item.name[len(name) :].strip("[]"), level.name, model)
     entry = known_failure(session, model, config, stage_of(item), name, parameters)
     if entry is not None:
         reason = f"{entry.reason} {entry.link}".strip()

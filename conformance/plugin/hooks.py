@@ -15,6 +15,7 @@ from conformance.errors import ConformanceError
 from conformance.generated.outcomes import MODEL
 from conformance.localize.diagnosis import diagnose
 from conformance.models import EXTENDED
+from conformance.opencv.levels import AS_IT_IS, Level
 from conformance.pack.conversion import Conversion
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
@@ -150,6 +151,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         asked = count_generated(metafunc.config)
         keys = list(generated_of(metafunc.config).recipes) if asked else []
         metafunc.parametrize("generated_key", keys, scope="session")
+    if "level" in metafunc.fixturenames and session_of(metafunc.config).choices.cpu_disable:
+        levels = list(session_of(metafunc.config).levels)
+        ids = [level.name for level in levels]
+        metafunc.parametrize("level", levels, ids=ids, scope="session")
     if "variant" in metafunc.fixturenames:
         variants = session_of(metafunc.config).variants()
         if count_generated(metafunc.config) and metafunc.definition.get_closest_marker(MODEL):
@@ -270,6 +275,12 @@ def conversion(
     except ConformanceError as error:
         message = str(error)
     pytest.fail(message, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def level() -> Level:
+    """The CPU level of a test that judges no network; a parameter where --cpu-disable is given."""
+    return AS_IT_IS
 
 
 @pytest.fixture(scope="session")

@@ -73,8 +73,10 @@ def collect_rows(reports: Iterable[Any]) -> list[Row]:
             common.append((properties["model"], properties.get("importer", ""), outcome))
             continue
         variant = findings["case"].get("variant", "")
-        places = (properties.get(name, "") for name in ("importer", "engine", "target", "cpu"))
-        key = (properties["model"], " ".join(filter(None, (*places, variant))))
+        axes = (properties.get(name, "") for name in ("importer", "engine", "target", "cpu"))
+        # A level's name may be as long as its list of features.
+        place = " ".join(filter(None, axes)).replace("_", " ")
+        key = (properties["model"], " ".join(filter(None, (place, variant))))
         row = rows.setdefault(key, Row(*key))
         row.counts[outcome] += 1
         row.notes.update(dict.fromkeys(findings.get("notes", ())))

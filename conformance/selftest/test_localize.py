@@ -193,8 +193,8 @@ def test_suite_and_judge_run_agree(tmp_path: Path) -> None:
 def test_command_repeats_the_settings(tmp_path: Path) -> None:
     """The command of a diagnosis has every setting that is not the default."""
     session = Session(Choices(tmp_path, graph="raw"))
-    level = {"cpu": "without_AVX_AVX2", "cpu_off": ("AVX", "AVX2")}
-    config = RunConfig("tensorflow", "new", target="opencl", winograd=False, threads=1, **level)
+    axes: dict[str, Any] = {"engine": "new", "target": "opencl", "winograd": False, "threads": 1}
+    config = RunConfig(**axes, cpu="without_AVX_AVX2", cpu_off=("AVX", "AVX2"))
     command = localize_command(session, "vgg16", config)
     for part in ("--engine new", "--graph raw", "--winograd off", "--threads 1", "--target opencl"):
         assert part in command

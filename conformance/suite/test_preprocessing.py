@@ -18,6 +18,7 @@ from conformance.fixtures import fixture_path
 from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
 from conformance.opencv.blobs import BlobCase, run_blobs
+from conformance.opencv.levels import Level
 from conformance.pack.format import Pack
 from conformance.session import Session
 from conformance.tables import release
@@ -60,11 +61,11 @@ def lacking(case: BlobTest, version: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def given(conformance_session: Session) -> Blobs:
+def given(conformance_session: Session, level: Level) -> Blobs:
     """What the installed OpenCV gives for a case; all of them are run at once in one process."""
     version = conformance_session.capability["version"]
     cases = [case for group in GROUPS.values() for case in group if not lacking(case, version)]
-    blobs = dict(zip(cases, run_blobs([case.opencv() for case in cases])))
+    blobs = dict(zip(cases, run_blobs([case.opencv() for case in cases], level=level)))
 
     def given(case: BlobTest) -> Array:
         __tracebackhide__ = True
