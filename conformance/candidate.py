@@ -127,19 +127,18 @@ class CandidateRun:
     """What OpenCV gave for one pack; an array is None when its stage, or one before, failed.
 
     version: of OpenCV, None if cv2 could not be imported. outputs: [N, C], one plain forward an
-    image, shape and dtype as OpenCV gave them. repeat: [REPEATS, C], a second forward of the
-    first inputs on the same net. batch: raw output of one forward of the first BATCH inputs on
-    the same net. logits: [M, C], of the inputs SAMPLED
-    (sampling.py), read after all else. layer_samples: {node:
-    float32 [S + 2 N]}, sampled as in the pack, from another net. carriers: {OpenCV layer: graph
-    node it is compared with}. layers_absent: {node: why there is nothing to compare}.
+    image, shape and dtype as OpenCV gave them. repeat: [REPEATS, C], a second forward of the first
+    inputs on the same net. batch: raw output of one forward of the first BATCH inputs on the same
+    net. logits: [M, C], of the inputs SAMPLED (sampling.py), read after all else. layer_samples:
+    {node: float32 [S + 2 N]}, sampled as in the pack, from another net. carriers: {OpenCV layer:
+    graph node it is compared with}. layers_absent: {node: why there is nothing to compare}.
     layers_wrong: {node: how its shape is wrong}. tapped: [M, C], the outputs of the inputs SAMPLED
     while layers were read, without fusion and, unless it was switched on, without Winograd.
     times_ms: [N], of ``forward`` alone; the first includes set-up. parse_ms: time to read the
     graph. kernels: that an OpenCL device was given for the first input, None of other targets.
     peak_mib: peak memory of the child process. threads: OpenCV's thread count. failures: in the
-    order they happened. log: what the child printed. further: of each further output of the
-    model outputs, repeat, batch, logits and tapped.
+    order they happened. notes: what is worth telling though it fails nothing. log: what the child
+    printed. further: of each further output of the model outputs, repeat, batch, logits and tapped.
     """
 
     config: RunConfig
@@ -159,6 +158,7 @@ class CandidateRun:
     peak_mib: Optional[float] = None
     threads: Optional[int] = None
     failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     log: str = ""
     further: list[dict[str, Optional[Array]]] = field(default_factory=list)
 

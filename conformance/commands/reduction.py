@@ -129,7 +129,9 @@ def _shown_here(findings: Sequence[Finding], capability: Mapping[str, Any]) -> l
     elsewhere: dict[tuple[str, str], list[str]] = {}
     for one in findings:
         runs = one.importer in capability["importers"] and one.engine in capability["engines"]
-        if one.symptom == "converter":
+        if "-" in one.engine:
+            _say(f"{one.id}: shows at {one.engine}; models are reduced on the usual target and CPU")
+        elif one.symptom == "converter":
             _say(f"{one.id}: the converter's fault and not OpenCV's, left as it is")
         elif one.bad and capability["version"] in one.bad and runs:
             here.append(one)

@@ -186,7 +186,7 @@ def _known_defects(
     """Yield the known defects that OpenCV's own words, or the first bad node, tell of."""
     version, message = session.capability["version"], "\n".join(wrong)
     for defect in defects if wrong else ():
-        about = defect.concerns(route.importer, route.engine, version, SINGLE)
+        about = defect.concerns(RunConfig(route.importer, route.engine), version, SINGLE)
         if about and defect.explains((), message):
             yield defect
 

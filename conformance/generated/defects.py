@@ -10,6 +10,7 @@ from typing import Optional
 
 from packaging.specifiers import SpecifierSet
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
 from conformance.tables import Table, check_keys, holds, read_toml, specifier, text, texts
@@ -18,8 +19,8 @@ from .outcomes import AT_ONCE, SINGLE, SYMPTOMS, Outcome
 from .patterns import EVERY, Pattern, Shown, has, parse_pattern
 
 _KEYS = (
-    *("name", "importer", "engine", "opencv", "run", "symptom", "pattern", "says", "reason"),
-    *("link", "instead"),
+    *("name", "importer", "engine", "target", "cpu_disabled", "opencv", "run", "symptom"),
+    *("pattern", "says", "reason", "link", "instead"),
 )
 _REQUIRED = ("name", "importer", "symptom", "pattern", "reason")
 
@@ -31,7 +32,9 @@ class Defect:
     where: str  # the file and the entry's number, for messages
     name: str
     importers: tuple[str, ...]
-    engine: Optional[str]  # None: any
+    engine: Optional[str]  # None: any, as of targets
+    target: Optional[str]
+    cpu_disabled: tuple[str, ...]  # it shows where these CPU features, or more, are switched off
     opencv: SpecifierSet
     run: Optional[str]  # SINGLE or AT_ONCE; None: both
     symptoms: tuple[str, ...]
@@ -41,18 +44,20 @@ class Defect:
     link: str
     instead: str  # what avoids it
 
-    def concerns(self, importer: str, engine: str, version: str, run: str) -> bool:
-        """Return whether it is about this importer, engine, version and way to run."""
+    def concerns(self, config: RunConfig, version: str, run: str) -> bool:
+        """Return whether it is about networks read and run so, by this version."""
         return (
-            importer in self.importers
-            and self.engine in (None, engine)
+            config.importer in self.importers
+            and self.engine in (None, config.engine)
+            and self.target in (None, config.target)
+            and set(self.cpu_disabled) <= set(config.cpu_off)
             and holds(self.opencv, version)
             and self.run in (None, run)
         )
 
-    def covers(self, importer: str, engine: str, version: str, run: str, symptom: str) -> bool:
-        """Return whether it is about this importer, engine, version, way to run and symptom."""
-        return self.concerns(importer, engine, version, run) and symptom in self.symptoms
+    def covers(self, config: RunConfig, version: str, run: str, symptom: str) -> bool:
+        """Return whether it is about such networks, and this is how it shows."""
+        return self.concerns(config, version, run) and symptom in self.symptoms
 
     def explains(self, operations: Collection[str], message: str) -> bool:
         """Return whether it may be why a model fails of which only the file is known.
@@ -78,6 +83,8 @@ class Defect:
     def __str__(self) -> str:
         """Return what it is, where, and what avoids it."""
         where = f"OpenCV {self.opencv or 'of any version'}, {self.engine or 'any'} engine"
+        where += f", target {self.target}" if self.target else ""
+        where += f", without {', '.join(self.cpu_disabled)}" if self.cpu_disabled else ""
         instead = f"; what avoids it: {self.instead}" if self.instead else ""
         return f"{self.name} ({where}): {self.reason}{instead} {self.link}".rstrip()
 
@@ -120,6 +127,8 @@ def _defect(where: str, table: Table) -> Defect:
         name=text(where, table, "name") or "",
         importers=texts(where, table, "importer"),
         engine=text(where, table, "engine"),
+        target=text(where, table, "target"),
+        cpu_disabled=texts(where, table, "cpu_disabled"),
         opencv=specifier(where, table, "opencv"),
         run=run,
         symptoms=symptoms,
@@ -134,8 +143,7 @@ def _defect(where: str, table: Table) -> Defect:
 def described(
     defects: Sequence[Defect],
     shown: Shown,
-    importer: str,
-    engine: str,
+    config: RunConfig,
     version: str,
     outcome: Outcome,
 ) -> list[Defect]:
@@ -143,6 +151,6 @@ def described(
     return [
         defect
         for defect in defects
-        if defect.covers(importer, engine, version, outcome.run, outcome.symptom)
+        if defect.covers(config, version, outcome.run, outcome.symptom)
         and defect.describes(shown, outcome.detail)
     ]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Optional, Union
 
+from conformance.candidate import RunConfig
 from conformance.tables import release
 
 from .defects import Defect
@@ -29,9 +30,9 @@ from .recipes import Recipe
 from .vocabulary import REGISTRY
 
 Line = dict[str, Any]
-# By version and key, the line of one importer, engine and way to run.
+# By version and key, the line of one way to run OpenCV on one image or several.
 Observed = dict[str, dict[str, Line]]
-Axes = tuple[str, str, str]
+Axes = tuple[RunConfig, str]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Finding:
     id: str  # of all that tells it from others, and so the same in every run
     symptom: str
     importer: str
-    engine: str
+    engine: str  # with target and CPU level, as RunConfig.place says it
     run: str  # of single images, or of a batch where single images are right
     bad: list[str]  # versions on which every model that has the pattern fails
     good: list[str]  # versions on which all of them are right
@@ -73,7 +74,7 @@ def find(
 ) -> list[Finding]:
     """Return the findings, the most harmful first: each known defect once, then the unknown ones.
 
-    observed: by importer, engine and way to run. recipes: by key.
+    observed: by what was run. recipes: by key.
     """
     found: list[Finding] = []
     patterns = {key: layer_patterns(Shown(recipe)) for key, recipe in recipes.items()}
@@ -98,7 +99,7 @@ Place = tuple[str, str]  # version and key
 
 @dataclass(frozen=True)
 class _Source:
-    """Where findings of one importer, engine and way to run come from."""
+    """Where findings of one way to run come from."""
 
     axes: Axes
     versions: Observed
@@ -117,8 +118,8 @@ class _Source:
         return {place for place in places if self.symptom(place) != RIGHT}
 
     def is_of(self, defect: Defect, place: Place) -> bool:
-        importer, engine, run = self.axes
-        covers = defect.covers(importer, engine, place[0], run, self.symptom(place))
+        config, run = self.axes
+        covers = defect.covers(config, place[0], run, self.symptom(place))
         return covers and defect.describes(self.shown[place[1]], self.line(place).get("detail", ""))
 
     @cached_property
@@ -237,7 +238,7 @@ def _causes(failing: set[Place], source: _Source) -> Iterator[tuple[Pattern, set
 def _finding(
     source: _Source, pattern: Pattern, places: set[Place], defect: Optional[Defect]
 ) -> Finding:
-    importer, engine, run = source.axes
+    config, run = source.axes
     size = {key: len(model.recipe.layers) for key, model in source.shown.items()}
     ordered = sorted(places, key=lambda place: (size[place[1]], place[1], release(place[0])))
     lines = [source.line(place) for place in ordered]
@@ -248,12 +249,12 @@ def _finding(
     recipe, chain = shown.recipe, _chain(source, plainest, pattern)
     height, width, channels = recipe.input
     sides = (None, None) if recipe.any_size else (height, width)
-    axes = "|".join([*source.axes, symptom, str(pattern)])
+    axes = "|".join([config.importer, config.place, run, symptom, str(pattern)])
     return Finding(
         id=hashlib.sha256(axes.encode()).hexdigest()[:8],
         symptom=symptom,
-        importer=importer,
-        engine=engine,
+        importer=config.importer,
+        engine=config.place,
         run=run,
         bad=sorted({version for version, _ in places}, key=release),
         good=_good(source, pattern),

@@ -238,6 +238,7 @@ def require_kernels(session: Session, candidate: Any) -> None:
     reason = net.missing_kernels(candidate, session.config, session.kernels, session.printed())
     if reason:
         raise net.StageError(session.subject.failed("setup", reason))
+    session.report["notes"] = net.not_compiled(session.printed())
 
 
 def run_logits(session: Session, cv2: Any, held: dict[str, str], candidate: Any) -> None:

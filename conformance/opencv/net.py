@@ -232,8 +232,16 @@ def missing_kernels(
         f"asked for target {config.target}, but its device was given {count} kernels where "
         f"{needed} at least are needed: the network, or part of it, ran on the CPU"
     )
-    failed = _NOT_COMPILED.search(printed)
-    return f"{reason}; {failed['kernel']} was not compiled: {failed['error']}" if failed else reason
+    return "; ".join([reason, *not_compiled(printed)[:1]])
+
+
+def not_compiled(printed: str) -> list[str]:
+    """Return which of OpenCV's kernels, by what it printed, its OpenCL could not compile, and why.
+
+    The layers that want them run on the CPU, and the others on the device.
+    """
+    found = {match["kernel"]: match["error"] for match in _NOT_COMPILED.finditer(printed)}
+    return [f"OpenCL did not compile {kernel} ({error})" for kernel, error in found.items()]
 
 
 def _convolutions(net: Any, engine: str) -> int:

@@ -144,6 +144,7 @@ def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> Can
         tapped=layers.get("outputs"),
         parse_ms=report.get("parse_ms"),
         kernels=report.get("kernels"),
+        notes=report.get("notes", []),
         peak_mib=report.get("peak_mib"),
         threads=report.get("threads"),
         log=ending.log,

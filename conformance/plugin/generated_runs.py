@@ -115,7 +115,7 @@ class Generated:
         """Return all known defects that an outcome may be of."""
         version = self.session.capability["version"]
         shown = self._shown(config.importer)[outcome.key]
-        return described(self.defects, shown, config.importer, config.engine, version, outcome)
+        return described(self.defects, shown, config, version, outcome)
 
     def operations(self, importer: str, key: str) -> list[tuple[str, int]]:
         """Return the operations of a model's file, each with the number of its layer."""
@@ -191,10 +191,7 @@ def unmet(generated: Generated, config: RunConfig) -> list[Defect]:
         defect
         for defect in generated.defects
         if defect.name not in met
-        and any(
-            defect.concerns(config.importer, config.engine, version, run)
-            for run in (SINGLE, AT_ONCE)
-        )
+        and any(defect.concerns(config, version, run) for run in (SINGLE, AT_ONCE))
     ]
 
 
@@ -280,5 +277,5 @@ def _defects_about(item: pytest.Item, variant: RunConfig) -> list[Defect]:
     return [
         defect
         for defect in generated_of(item.config).defects
-        if defect.concerns(variant.importer, variant.engine, version, run)
+        if defect.concerns(variant, version, run)
     ]

@@ -319,7 +319,8 @@ def verify(
             for name in ("metric", "observed", "allowed")
             if found[name] is not None
         ]
-        findings(request.node)["notes"] = pack.manifest.notes
+        own = conformance_session.run(pack, variant).notes if variant else []
+        findings(request.node)["notes"] = [*pack.manifest.notes, *own]
         if judgement.notes and judgement.passed:
             warnings.warn(f"{pack.model}: {judgement.notes}", ConformanceNote, stacklevel=2)
         if not judgement.passed:

@@ -12,7 +12,7 @@ from conformance.generated.defects import Defect
 from conformance.generated.findings import Finding, find
 from conformance.generated.outcomes import AT_ONCE, MODEL, RIGHT, SINGLE
 from conformance.generated.reduced import Reduced
-from conformance.results.cases import Results
+from conformance.results.cases import Results, config_of
 from conformance.results.generated import Outcomes, outcomes_in
 from conformance.tables import release
 
@@ -144,11 +144,12 @@ def _commands(files: Iterable[Results]) -> dict[Place, str]:
     """Return the command of each model that is not right, of the newest OpenCV."""
     found = {}
     for one in sorted(files, key=lambda file: release(file.header["opencv"]["version"])):
+        config = config_of(one.header)
         for case in one.cases:
             if "command" in case:
                 run = AT_ONCE if "::test_batch" in case["id"] else SINGLE
                 key = case["id"].partition("[")[2].rstrip("]").partition("-")[0]
-                found[one.header["importer"], one.header["engine"], run, key] = case["command"]
+                found[config.importer, config.place, run, key] = case["command"]
     return found
 
 

@@ -13,7 +13,7 @@ from conformance.generated.patterns import parse_pattern
 from conformance.generated.vocabulary import OPERATIONS, REGISTRY
 from conformance.models import EXTENDED, MODELS
 from conformance.pack.formats import IMPORTERS
-from conformance.results.cases import Results
+from conformance.results.cases import Results, config_of
 from conformance.results.generated import Outcomes
 from conformance.results.lines import Line
 from conformance.tables import release
@@ -172,7 +172,7 @@ def _blame(finding: Finding, defects: Mapping[str, Defect], outcomes: Outcomes) 
 
 def _layers_with(kinds: set[str], finding: Finding, outcomes: Outcomes) -> set[str]:
     """Return the operations that operations of the file belong to, in a finding's models."""
-    versions = outcomes.observed[finding.importer, finding.engine, finding.run]
+    versions = outcomes.of(finding.importer, finding.engine, finding.run)
     return {
         outcomes.recipes[key].layers[layer - 1].operation
         for version in finding.bad
@@ -205,7 +205,7 @@ def tables_of(
     missing = [(version, "") for version in expected if release(version) not in seen]
     for importer in IMPORTERS:
         of = [one.header for one in files if one.header["importer"] == importer]
-        columns = {(head["opencv"]["version"], head["engine"]) for head in of}
+        columns = {(head["opencv"]["version"], config_of(head).place) for head in of}
         if columns:
             ordered = sorted({*columns, *missing}, key=lambda c: (release(c[0]), c[1]))
             blames = [_blame(f, defects, outcomes) for f in findings if f.importer == importer]
@@ -231,7 +231,7 @@ def _column(
 ) -> dict[str, Cell]:
     """Return the cells of a column, by operation."""
     version, engine = column
-    lines = outcomes.observed.get((importer, engine, SINGLE), {}).get(version, {})
+    lines = outcomes.of(importer, engine, SINGLE).get(version, {})
     models: dict[str, list[str]] = defaultdict(list)
     right: Counter[str] = Counter()
     for key, line in lines.items():

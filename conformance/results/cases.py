@@ -46,7 +46,8 @@ def variant_of(header: Line) -> str:
 def config_of(header: Line) -> RunConfig:
     """Return how OpenCV was run, as far as a header says it."""
     axes = {axis: header[axis] for axis in ("importer", "engine", "target")}
-    off = tuple(header.get("cpu_disabled", ()))
+    # Sorted, as versions name the same features in other orders.
+    off = tuple(sorted(header.get("cpu_disabled", ())))
     return RunConfig(**axes, cpu=header.get("cpu_level", ""), cpu_off=off)
 
 

@@ -12,7 +12,7 @@ from conformance.generated.findings import Axes, Observed
 from conformance.generated.outcomes import MODEL
 from conformance.generated.recipes import Recipe
 
-from .cases import Results
+from .cases import Results, config_of
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,29 @@ class Outcomes:
     count: int  # how many were drawn
     seed: int
     recipes: dict[str, Recipe]  # by key, all of them
-    observed: dict[Axes, Observed]  # by importer, engine and way to run; see findings
+    observed: dict[Axes, Observed]  # by way to run; see findings
+
+    def of(self, importer: str, place: str, run: str) -> Observed:
+        """Return what was observed by an importer at a place (RunConfig.place)."""
+        asked = (importer, place, run)
+        found = (
+            observed
+            for (config, run), observed in self.observed.items()
+            if (config.importer, config.place, run) == asked
+        )
+        return next(found, {})
 
 
 def outcomes_in(results: Sequence[Results]) -> Outcomes:
     """Return the outcomes in results files, of which each has generated models.
 
-    Raises ConformanceError where two are of other models, or of the same OpenCV, importer and
-    engine.
+    Raises ConformanceError where two are of other models, or of the same OpenCV, run alike.
     """
     observed: dict[Axes, Observed] = {}
     for one in results:
         version = one.header["opencv"]["version"]
         for line in one.generated:
-            axes = one.header["importer"], one.header["engine"], line["run"]
+            axes = config_of(one.header), line["run"]
             lines = observed.setdefault(axes, {}).setdefault(version, {})
             if line["key"] in lines:
                 raise ConformanceError(f"{one.path}: a second run of OpenCV {version}; give one")

@@ -256,7 +256,7 @@ def test_one_cause_is_one_finding() -> None:
         }
         for version in ("4.9.0", "4.10.0", "5.0.0")
     }
-    (found,) = find({("tensorflow", "classic", "single"): lines}, recipes)
+    (found,) = find({(RunConfig(), "single"): lines}, recipes)
     assert (found.pattern, found.symptom, found.silent) == ("Softmax axis=1", "wrong", True)
     assert (found.bad, found.good) == (["4.10.0", "5.0.0"], ["4.9.0"])
     assert set(found.cases) == guilty
@@ -276,7 +276,7 @@ def test_known_defects_are_matched(tmp_path: Path) -> None:
         key: line(key, symptoms[n % 2], recipe, "batch")
         for n, (key, recipe) in enumerate(recipes.items())
     }
-    (found,) = find({("onnx", "classic", "batch"): {"5.0.0": lines}}, recipes, load_defects(file))
+    (found,) = find({(RunConfig("onnx"), "batch"): {"5.0.0": lines}}, recipes, load_defects(file))
     assert (found.known, found.symptom, len(found.cases)) == ("any", "crash", 10)
 
 
@@ -300,7 +300,7 @@ def test_refusals_are_told_apart_by_reason(tmp_path: Path) -> None:
         'schema = 1\n[[defect]]\nname = "neg"\nimporter = "tflite"\nsymptom = "refused"\n'
         'pattern = "[NEG]"\nsays = "type NEG"\nrun = "single"\nreason = "not there"\n'
     )
-    observed = {("tflite", "classic", "single"): {"5.0.0": lines}}
+    observed = {(RunConfig("tflite"), "single"): {"5.0.0": lines}}
     found = {one.detail.split(" (")[0]: one for one in find(observed, recipes)}
     assert sorted(found) == sorted(reasons)
     assert found[reasons[0]].pattern == "[NEG]"
