@@ -20,7 +20,7 @@ from conformance.generated import run as generated_run
 from conformance.generated.defects import load_defects
 from conformance.generated.drawing import Coverage, all_pairs, all_values, draw, pairs_of, plain
 from conformance.generated.findings import find
-from conformance.generated.outcomes import RIGHT, Judge
+from conformance.generated.outcomes import RIGHT, SINGLE, Judge
 from conformance.generated.patterns import Shown, has, parse_pattern
 from conformance.generated.recipes import Layer, Recipe, recipe_from, shapes_of, without
 from conformance.generated.store import (
@@ -466,3 +466,21 @@ def test_pairs_are_of_neighbours() -> None:
     """A pair is of a layer and one that it takes, not of the input."""
     recipe = Recipe((14, 14, 3), (Layer("relu", {}, (0,)), Layer("Flatten", {}, (1,))))
     assert list(pairs_of(recipe)) == [("relu", "Flatten")]
+
+
+def test_defect_of_a_target_or_a_level_is_of_no_other(tmp_path: Path) -> None:
+    """An entry that names a target or CPU features explains failures there alone."""
+    file = tmp_path / "defects.toml"
+    entry = (
+        '[[defect]]\nname = "{}"\nimporter = "onnx"\nsymptom = "wrong"\npattern = "*"\n'
+        'reason = "r"\n{}\n'
+    )
+    text = entry.format("a", 'target = "opencl"') + entry.format("b", 'cpu_disabled = "AVX2"')
+    file.write_text("schema = 1\n" + text, encoding="utf-8")
+    of_target, of_level = load_defects(file)
+    plain = RunConfig("onnx")
+    old = replace(plain, cpu="baseline", cpu_off=("AVX2", "FP16"))
+    opencl = replace(plain, target="opencl")
+    for defect, met in ((of_target, opencl), (of_level, old)):
+        about = [one for one in (plain, old, opencl) if defect.concerns(one, "4.7.0", SINGLE)]
+        assert about == [met]
