@@ -22,7 +22,12 @@ def cpu_name() -> str:
 
 def on_threads(machine: str, threads: int) -> str:
     """Return what times and results are told apart by, such as "AMD EPYC, 2 threads"."""
-    return f"{machine}, {threads} thread{'s' if threads != 1 else ''}"
+    return f"{machine}, {threads_text(threads)}"
+
+
+def threads_text(threads: int) -> str:
+    """Return a number of threads in words, such as "2 threads"."""
+    return f"{threads} thread{'s' if threads != 1 else ''}"
 
 
 def peak_mib() -> Optional[float]:
@@ -40,6 +45,12 @@ def peak_mib() -> Optional[float]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     return None
+
+
+def reset_peak() -> None:
+    """Have peak_mib count from now on, where the system lets a process say so (Linux does)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5)
 
 
 def cores() -> int:
