@@ -26,6 +26,8 @@ from conformance.results.quantities import QUANTITIES, Quantity
 CONFIDENCE = 0.95
 # How often a table may have a word that is not true: that something needs more; as often, less.
 ERROR = 0.05
+# A ratio nearer to 1 matters to nobody: two environments differ by a page of memory.
+NOTEWORTHY = 1.005
 
 Round = tuple[Timing, ...]  # of each wheel, in the row's order
 Limits = Mapping[str, float]  # by Quantity.key
@@ -164,9 +166,9 @@ def verdict(finding: Finding, limits: Limits) -> str:
         return "too few rounds to tell"
     if alarm(finding, limits):
         return f"above {limits[finding.quantity.key]:g}"
-    if low > 1:
+    if low > 1 and finding.ratio.value >= NOTEWORTHY:
         return more
-    return less if high < 1 else "no difference"
+    return less if high < 1 and finding.ratio.value <= 1 / NOTEWORTHY else "no difference"
 
 
 def as_json(comparison: Comparison, limits: Limits) -> dict[str, Any]:

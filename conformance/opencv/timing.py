@@ -21,7 +21,7 @@ from conformance.candidate import Array, RunConfig
 from conformance.errors import ConformanceError
 from conformance.processes.child import HERE, Interpreter, ask_module
 from conformance.processes.inference import Infer, repeated
-from conformance.processes.machine import peak_mib, reset_peak
+from conformance.processes.machine import file_pages_mib, peak_mib, reset_peak
 from conformance.processes.serve import answer_once
 
 from . import net
@@ -65,7 +65,8 @@ class Timing:
     load_ms: float  # to read the file
     first_ms: float  # the first inference
     # What the process needed at most until it was warm, less what the interpreter, cv2 and the
-    # images took before the file was read; None where the system does not tell.
+    # images took before the file was read, and the pages of cv2's code since; None where the
+    # system does not tell.
     memory_mib: Optional[float]
     peak_mib: Optional[float]  # the whole of it
     warm: list[Warm]  # with `threads`, then with each of the further numbers
@@ -147,13 +148,13 @@ def measure(request: TimingRequest) -> Timing:
     # Asked by net.configure, once a process, for 60 MiB that are none of the model's.
     available_targets(cv2)
     reset_peak()
-    before = peak_mib()
+    before, code = peak_mib(), file_pages_mib()
     candidate, load_ms = _clocked(lambda: net.read(cv2, Path(request.graph), config))
     net.configure(cv2, candidate, config)
     infer = _inference(candidate, blob)
     _, first_ms = _clocked(infer)
     warm = [_warm(request, infer, candidate, threads)]
-    peak = peak_mib()
+    peak, code = peak_mib(), file_pages_mib() - code
     for further in request.further_threads:
         _use_threads(cv2, further)
         warm.append(_warm(request, infer, candidate, further))
@@ -163,7 +164,7 @@ def measure(request: TimingRequest) -> Timing:
         threads=threads,
         load_ms=load_ms,
         first_ms=first_ms,
-        memory_mib=None if before is None or peak is None else peak - before,
+        memory_mib=None if before is None or peak is None else peak - before - code,
         peak_mib=peak,
         warm=warm,
         types=_types(candidate, config.engine, list(warm[0].layers)),

@@ -121,6 +121,14 @@ def test_one_spoilt_round_changes_nothing() -> None:
     assert verdict(spoilt, LIMITS) == "no difference"
 
 
+def test_a_page_of_memory_is_no_difference() -> None:
+    """A ratio that is surely above 1, but by less than matters, is no difference."""
+    rounds = [(timing(10.0, memory=100.0), timing(10.0, memory=100.1)) for _ in range(9)]
+    page = found(Comparison("mobilenet", "k:d", 9, (2,), [*rounds]), "memory_mib")
+    assert page.ratio.low == 1.001
+    assert verdict(page, LIMITS) == "no difference"
+
+
 def test_few_rounds_tell_nothing() -> None:
     """With fewer rounds than it takes there is no interval and no alarm, however it looks."""
     few = found(comparison([10.0] * 6, [90.0] * 6))
