@@ -114,6 +114,15 @@ def version_time_chart() -> Spec:
     return _chart("inference time by OpenCV version", 150, *_lines(shown))
 
 
+def cost_chart() -> Spec:
+    """Costs by version, beside the first's. Rows: version, series, times, value, unit."""
+    tip = _tip(version="OpenCV", series="cost", value="value|.2f", unit="unit")
+    tip += _tip(times="times the first version's|.2f")
+    y = _field("times:Q", "times the first version's", scale={"zero": False}, axis={"tickCount": 5})
+    shown = {"x": _VERSION, "y": y, "color": _SERIES, "tooltip": tip}
+    return _chart("cost by OpenCV version", 190, *_lines(shown))
+
+
 def layer_chart() -> Spec:
     """A model's layers in the graph's order. Rows: place, node, op, observed, noise, allowed."""
     figures = {"observed": "observed|.2e", "noise": "noise floor|.2e", "allowed": "allowed|.2e"}

@@ -1,18 +1,14 @@
-"""``python -m conformance bench``: the inference times of two OpenCV wheels, compared."""
+"""``python -m conformance bench``: what OpenCV wheels cost on this machine, compared."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import posixpath
 import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
-
-from rich.console import Console
 
 from conformance.candidate import RunConfig
 from conformance.cli import BAD, ERROR, INTERRUPTED, OK
@@ -23,25 +19,27 @@ from conformance.cli.options import (
     add_options,
     chosen,
     count,
+    names,
     positive,
 )
-from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.opencv.timing import TimingRequest
 from conformance.pack.format import Pack
 from conformance.pack.sealed import write_text
 from conformance.processes.environments import copy_package, default_root
-from conformance.processes.machine import cpu_name
-from conformance.results.comparisons import KIND
+from conformance.processes.machine import cores, cpu_name
+from conformance.results.comparisons import KIND, SCHEMA
 from conformance.results.lines import now
+from conformance.results.quantities import QUANTITIES
 from conformance.session import Session, choices_of
 
 from . import comparison as compared
-from .comparison import LEAST_ROUNDS, Comparison, Estimate, Part
-from .wheels import Plan, Wheel, run, wheel
+from . import tables
+from .comparison import Comparison, Limits
+from .wheels import Plan, own_threads, run, wheel
 
-SCHEMA = 1
-_LAYERS_SHOWN = 12
+# Pairs of processes: so many that a slow-down of 3 % is found (docs/cost.md).
+ROUNDS = 16
 
 
 def bench_options(parser: argparse.ArgumentParser) -> None:
@@ -50,22 +48,55 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--opencv",
         action="append",
-        required=True,
+        default=[],
         metavar="WHEEL",
         help="a version of opencv-python-headless or the path of a wheel; give two, the old one "
         "first, or one to compare it with itself",
     )
-    add_options(add, "models", "--packs", "--threads", "--batch", *OWN)
+    add_option(
+        add,
+        "--across",
+        type=names,
+        metavar="LIST",
+        help="instead: two or more of them, comma-separated, each compared with the one before it",
+    )
+    add_options(add, "models", "--packs", "--batch", *OWN)
+    text = "numbers of threads, comma-separated (default: 1, and OpenCV's own choice)"
+    add_option(add, "--threads", dest="counts", type=thread_counts, metavar="LIST", help=text)
     add_option(add, "--engine", **ENGINE)
     add("--layers", action="store_true", help="name the layers that became slower")
+    for quantity in QUANTITIES:
+        add_option(
+            add,
+            quantity.option,
+            dest=quantity.key,
+            type=positive,
+            default=quantity.limit,
+            metavar="X",
+            help=f"fail where {quantity.title} is shown to need more than X times as much; "
+            f"default: {quantity.limit:g}",
+        )
     for name, default, metavar, parse, text in (
-        ("--fail-above", 1.10, "X", positive, "default: 1.1"),
-        ("--rounds", 15, "N", count, "pairs of processes; default: 15"),
-        ("--seconds", 0.5, "S", positive, "timed a process; default: 0.5"),
+        ("--rounds", None, "N", count, f"of a process a wheel; default: {ROUNDS}, or more if need"),
+        ("--seconds", 0.4, "S", positive, "timed a process; default: 0.4"),
         ("--repeat", 1, "N", count, "compare N times, tell each"),
     ):
         add_option(add, name, default=default, metavar=metavar, type=parse, help=text)
-    add("--json", type=Path, metavar="FILE", help="keep every process's times, after each round")
+    add("--json", type=Path, metavar="FILE", help="keep what each process took, after each round")
+
+
+def thread_counts(text: str) -> tuple[int, ...]:
+    """Return numbers of threads, each once; ValueError for more than there are cores."""
+    try:
+        counts = tuple(map(count, names(text)))
+    except ValueError:
+        counts = ()
+    if not counts or max(counts) > cores():
+        raise ValueError(
+            f"give numbers from 1 to {cores()}, the cores that there are, comma-separated, such as "
+            f"{','.join(map(str, sorted({1, cores()})))}"
+        )
+    return counts
 
 
 def bench_packs(arguments: argparse.Namespace) -> list[Pack]:
@@ -80,6 +111,7 @@ class _Bench:
     """A run of the command: what was planned, what is there so far, and where it is kept."""
 
     plan: Plan
+    limits: Limits
     json: Optional[Path]
     comparisons: list[Comparison] = field(default_factory=list)
     complete: bool = False
@@ -104,13 +136,14 @@ class _Bench:
             "complete": self.complete,
             "cpu": cpu_name(),
             "batch": self.plan.request.batch,
+            "threads": list(self.plan.threads),
             "wheels": wheels,
-            "comparisons": [compared.as_json(one) for one in self.comparisons],
+            "comparisons": [compared.as_json(one, self.limits) for one in self.comparisons],
         }
 
 
 def run_bench(arguments: argparse.Namespace) -> int:
-    """Compare two wheels; 0 fine, 1 slower than allowed, 2 errors, 130 interrupted.
+    """Compare wheels; 0 fine, 1 a cost rose by more than allowed, 2 errors, 130 interrupted.
 
     An interrupted comparison prints and keeps the rounds it has, labelled.
     """
@@ -118,13 +151,10 @@ def run_bench(arguments: argparse.Namespace) -> int:
     compared.require_statistics()
     packs = bench_packs(arguments)
     with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
-        code = copy_package(Path(folder))
-        found = {spec: wheel(spec, default_root(), code) for spec in arguments.opencv}
-        wheels = found[arguments.opencv[0]], found[arguments.opencv[-1]]
-        bench = _Bench(_plan(wheels, arguments), arguments.json)
+        bench = _Bench(_plan(arguments, Path(folder)), _limits(arguments), arguments.json)
         try:
             for pack in packs * arguments.repeat:
-                _compare(bench, pack, arguments)
+                _compare(bench, pack)
             bench.complete = True
         except KeyboardInterrupt:
             print("interrupted: what follows is what there is so far")
@@ -133,30 +163,62 @@ def run_bench(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if len(arguments.opencv) > 2:
-        raise ConformanceError("bench compares two OpenCVs: give --opencv once or twice")
-    if arguments.rounds < LEAST_ROUNDS:
-        raise ConformanceError(
-            f"--rounds {arguments.rounds}: {LEAST_ROUNDS} at least, fewer can't show a difference"
-        )
+    given = "give --opencv once or twice, or --across with two versions or more"
+    if arguments.across and arguments.opencv:
+        raise ConformanceError(f"bench takes --opencv or --across, not both: {given}")
+    if not arguments.across and not 1 <= len(arguments.opencv) <= 2:
+        raise ConformanceError(f"bench compares OpenCVs: {given}")
+    if arguments.across:
+        across = ",".join(arguments.across)
+        if len(arguments.across) < 2:
+            raise ConformanceError(f"--across {across}: give two versions or more, oldest first")
+        if arguments.layers:
+            raise ConformanceError(
+                f"--across {across}: --layers compares two OpenCVs; give them with --opencv"
+            )
     if arguments.json is not None and not arguments.json.resolve().parent.is_dir():
         raise ConformanceError(f"--json {arguments.json}: there is no such folder")
 
 
-def _plan(wheels: tuple[Wheel, Wheel], arguments: argparse.Namespace) -> Plan:
-    config = RunConfig(engine=arguments.engine, threads=arguments.threads)
+def _plan(arguments: argparse.Namespace, folder: Path) -> Plan:
+    """Return what is to be run. folder: for a copy of this package, which the wheels run."""
+    option, specs = "--opencv", arguments.opencv
+    if arguments.across:
+        option, specs = "--across", arguments.across
+    code = copy_package(folder)
+    found = {spec: wheel(spec, default_root(), code, option) for spec in specs}
+    # One alone is compared with itself.
+    wheels = tuple(found[spec] for spec in (specs if len(specs) > 1 else specs * 2))
+    threads = arguments.counts or tuple(sorted({1, own_threads(wheels)}))
     request = TimingRequest(
         graph="",
         inputs="",
-        config=config,
+        config=RunConfig(engine=arguments.engine),
         batch=arguments.batch,
         layers=arguments.layers,
-        seconds=arguments.seconds,
+        seconds=arguments.seconds / len(threads),
     )
-    return Plan(wheels, request, arguments.rounds)
+    return Plan(wheels, request, threads, _rounds(arguments, threads))
 
 
-def _compare(bench: _Bench, pack: Pack, arguments: argparse.Namespace) -> None:
+def _rounds(arguments: argparse.Namespace, threads: tuple[int, ...]) -> int:
+    least = compared.least_rounds(threads)
+    if arguments.rounds is None:
+        return max(ROUNDS, least)
+    if arguments.rounds < least:
+        each = "" if len(threads) == 1 else f" with {len(threads)} numbers of threads"
+        raise ConformanceError(
+            f"--rounds {arguments.rounds}: give {least} at least{each}, fewer can't show a "
+            f"difference"
+        )
+    return int(arguments.rounds)
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    return {quantity.key: getattr(arguments, quantity.key) for quantity in QUANTITIES}
+
+
+def _compare(bench: _Bench, pack: Pack) -> None:
     for comparison in run(bench.plan, pack):
         if not comparison.rounds and not comparison.error:
             bench.comparisons.append(comparison)
@@ -164,71 +226,27 @@ def _compare(bench: _Bench, pack: Pack, arguments: argparse.Namespace) -> None:
         if sys.stderr.isatty():
             done = f"{len(comparison.rounds)}/{comparison.planned}"
             print(f"\r{comparison.model} {done} ", end="", file=sys.stderr, flush=True)
-    found = compared.verdict(comparison, arguments.fail_above)
+    found = tables.summary(comparison, bench.limits)
     print(f"\r{comparison.model}: {found}", file=sys.stderr, flush=True)
 
 
 def _report(bench: _Bench, arguments: argparse.Namespace) -> int:
     """Print what was found and return the exit status."""
-    first, second = bench.plan.wheels
-    rows = [_row(one, arguments.fail_above) for one in bench.comparisons]
-    heads = ("model", "A ms", "B ms", "B / A", "95 % interval", "")
-    same = " (the same: an A/A comparison)" if first.spec == second.spec else ""
-    print_table(f"A: OpenCV {first.spec}   B: OpenCV {second.spec}{same}", heads, rows)
+    specs = [wheel.spec for wheel in bench.plan.wheels]
+    if arguments.across:
+        tables.print_row(specs, bench.comparisons, bench.limits)
+    else:
+        tables.print_pair(specs, bench.comparisons, bench.limits)
     for one in bench.comparisons:
         if one.error:
             print(f"error: {one.error}", file=sys.stderr)
         elif arguments.layers and one.rounds:
-            _print_layers(one)
-    alarms = sum(compared.alarm(one, arguments.fail_above) for one in bench.comparisons)
+            tables.print_layers(one)
+    alarms = [tables.alarms(one, bench.limits) for one in bench.comparisons]
     if arguments.repeat > 1:
-        print(f"alarms: {alarms} of {len(bench.comparisons)} comparisons")
+        tables.print_repeated(bench.comparisons, bench.limits)
     if not bench.complete:
         return INTERRUPTED
     if any(one.error for one in bench.comparisons):
         return ERROR
-    return BAD if alarms else OK
-
-
-def _row(one: Comparison, fail_above: float) -> tuple[str, ...]:
-    verdict = compared.verdict(one, fail_above)
-    if not one.rounds:
-        return one.model, "-", "-", "-", "-", verdict
-    sides = [f"{timing.median_ms:.2f}" for timing in compared.typical_round(one)]
-    found = compared.ratio(one)
-    return one.model, *sides, f"{found.value:.3f}", interval_text(found, "{:.3f}"), verdict
-
-
-def interval_text(found: Estimate, form: str) -> str:
-    """Return an estimate's interval, each end as `form` formats it."""
-    if found.low is None or found.high is None:
-        return "-"
-    return f"{form.format(found.low)} to {form.format(found.high)}"
-
-
-def _print_layers(one: Comparison) -> None:
-    heads = ("layer", "A ms", "B - A", "95 % interval", "of all")
-    a, b = one.rounds[0]
-    versions = f"{a.version} {a.engine} to {b.version} {b.engine}"
-    types, layers = (compared.slowed(f(one)) for f in (compared.layer_types, compared.layers))
-    if not layers:
-        Console(highlight=False).print(f"{one.model}: no layer is shown to have become slower\n")
-        return
-    rows = [_part_row(part, part.name) for part in types]
-    print_table(f"{one.model}, {versions}: types of layer that became slower", heads, rows)
-    # Keras puts the model's own name before every layer's.
-    common = posixpath.commonpath(posixpath.dirname(name) for name in a.layers)
-    shown = layers[:_LAYERS_SHOWN]
-    rows = [_part_row(p, p.name.removeprefix(common).lstrip("/")) for p in shown]
-    more = f", {len(rows)} of {len(layers)}" if len(rows) < len(layers) else ""
-    print_table(f"{one.model}: layers that became slower{more}", heads, rows)
-
-
-def _part_row(part: Part, name: str) -> tuple[str, ...]:
-    return (
-        name,
-        f"{part.first:.2f}",
-        f"{part.difference.value:+.2f}",
-        interval_text(part.difference, "{:+.2f}"),
-        "-" if math.isnan(part.share) else f"{part.share:.0%}",
-    )
+    return BAD if any(alarms) else OK

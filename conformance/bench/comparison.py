@@ -1,41 +1,49 @@
-"""One model on two OpenCV wheels: rounds of two processes, and what may be said of them.
+"""One model on a row of OpenCV wheels: rounds of a process each, and what may be said of them.
 
 Inferences of one process are not independent: its memory layout and the machine's mood are common
-to all of them. So a process counts as one observation, its median, and a round is the ratio of two
-processes side by side in time. The interval is that of the sign test on the rounds' ratios: exact
-whatever their distribution, and deaf to a few rounds that something else on the machine spoilt.
+to all of them. So a process counts as one observation of each quantity, and a round gives the
+ratio of two processes that ran one after the other. The interval is that of the sign test on the
+rounds' ratios: exact whatever their distribution, and deaf to a few rounds that something else on
+the machine spoilt.
+
+A table of many quantities would have a word such as "slower" by chance. So its intervals are as
+wide as it takes for all of them together (Bonferroni): of twenty tables of OpenCVs that are alike,
+one has a "slower", and one a "faster".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import Any, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from conformance.errors import ConformanceError, install
 from conformance.opencv.timing import Timing
+from conformance.results.quantities import QUANTITIES, Quantity
 
 CONFIDENCE = 0.95
-# Fewer rounds give no interval of that confidence.
-LEAST_ROUNDS = 6
-# A layer is named where it costs this much of what all the layers took before.
-NOTEWORTHY = 0.002
+# How often a table may have a word that is not true: that something needs more; as often, less.
+ERROR = 0.05
+# A ratio nearer to 1 matters to nobody: two environments differ by a page of memory.
+NOTEWORTHY = 1.005
 
-Round = tuple[Timing, Timing]
-_T = TypeVar("_T")
+Round = tuple[Timing, ...]  # of each wheel, in the row's order
+Limits = Mapping[str, float]  # by Quantity.key
+T = TypeVar("T")
 
 
 @dataclass
 class Comparison:
-    """A model's rounds so far. pack: its digest. error: why it was given up, else empty."""
+    """A model's rounds so far."""
 
     model: str
-    pack: str
-    planned: int
+    pack: str  # its digest
+    planned: int  # rounds; each begins with one of the numbers of threads, in turn
+    threads: Sequence[int]  # numbers of them
     rounds: list[Round] = field(default_factory=list)
-    error: str = ""
+    error: str = ""  # why it was given up, if it was
 
     @property
     def complete(self) -> bool:
@@ -50,6 +58,18 @@ class Estimate:
     value: float
     low: Optional[float]
     high: Optional[float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How many times as much of a quantity a wheel needs as the one before it in the row."""
+
+    place: int  # of the first of the two wheels in the row
+    quantity: Quantity
+    threads: int
+    sides: tuple[float, float]  # of both, in the round whose ratio is the median one
+    ratio: Estimate
+    rounds: int
 
 
 def require_statistics() -> None:
@@ -71,119 +91,113 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     return Estimate(median(values), low, high)
 
 
-def ratio(comparison: Comparison) -> Estimate:
-    """Return how many times as long the second wheel takes as the first."""
-    return estimate([b.median_ms / a.median_ms for a, b in comparison.rounds])
+def confidence_of(threads: Sequence[int]) -> float:
+    """Return the confidence of each interval of a table with these numbers of threads."""
+    return 1 - 2 * ERROR / (len(QUANTITIES) * len(threads))
 
 
-def typical_round(comparison: Comparison) -> Round:
-    """Return the round whose ratio is the median one.
+def least_rounds(threads: Sequence[int]) -> int:
+    """Return how many rounds it takes for intervals of that confidence."""
+    # Where all n ratios lie on one side the sign test's p-value is 2 / 2^n.
+    for_each = math.ceil(1 - math.log2(1 - confidence_of(threads)))
+    return for_each * len(threads)
 
-    Its times belong together. Medians over all processes need not, on a machine that changes its
-    speed meanwhile: then A's can be that of a slow hour and B's that of a fast one.
+
+def findings(comparison: Comparison) -> list[Finding]:
+    """Return what the rounds say of each pair of neighbours, quantity and number of threads.
+
+    What no round tells is left out, such as memory where the system does not tell it.
     """
-    return _middle(comparison.rounds, lambda pair: pair[1].median_ms / pair[0].median_ms)
+    wheels = len(comparison.rounds[0]) if comparison.rounds else 0
+    found = (
+        _finding(comparison, place, quantity, threads)
+        for place in range(wheels - 1)
+        for quantity in QUANTITIES
+        for threads in comparison.threads
+    )
+    return [finding for finding in found if finding is not None]
 
 
-def _middle(items: Sequence[_T], key: Callable[[_T], float]) -> _T:
+def _finding(
+    comparison: Comparison, place: int, quantity: Quantity, threads: int
+) -> Optional[Finding]:
+    pairs = []
+    for timings in comparison.rounds:
+        first, second = (quantity.measure(t, threads) for t in timings[place : place + 2])
+        # Too little to be measured is no ratio either.
+        if first and second:
+            pairs.append((first, second))
+    if not pairs:
+        return None
+    ratio = estimate([second / first for first, second in pairs], confidence_of(comparison.threads))
+    # Both sides of one round, which belong together. Medians over all rounds need not, on a
+    # machine that changes its speed meanwhile.
+    sides = middle(pairs, lambda pair: pair[1] / pair[0])
+    return Finding(place, quantity, threads, sides, ratio, len(pairs))
+
+
+def middle(items: Sequence[T], key: Callable[[T], float]) -> T:
+    """Return the item whose key is the median one."""
     return sorted(items, key=key)[(len(items) - 1) // 2]
 
 
-def alarm(comparison: Comparison, fail_above: float) -> bool:
-    """Return whether the second wheel is shown to be slower by more than `fail_above`."""
-    low = ratio(comparison).low if comparison.rounds else None
-    return low is not None and low > fail_above
+def typical(comparison: Comparison, place: int, quantity: Quantity, threads: int) -> float:
+    """Return the median over the rounds of what a wheel needs, NaN where none tells."""
+    measured = (quantity.measure(timings[place], threads) for timings in comparison.rounds)
+    values = [value for value in measured if value is not None]
+    return median(values) if values else math.nan
 
 
-def verdict(comparison: Comparison, fail_above: float) -> str:
-    """Return the comparison in words."""
-    if comparison.error:
-        return "error"
-    if not comparison.rounds:
-        return "interrupted"
-    done = f"{len(comparison.rounds)} of {comparison.planned} rounds"
-    unfinished = "" if comparison.complete else f"interrupted, in {done}: "
-    found = ratio(comparison)
-    if found.low is None or found.high is None:
-        return unfinished + "too few rounds to tell"
-    if found.low > fail_above:
-        return unfinished + f"above {fail_above:g}"
-    if found.low > 1:
-        return unfinished + "slower"
-    return unfinished + ("faster" if found.high < 1 else "no difference")
+def alarm(finding: Finding, limits: Limits) -> bool:
+    """Return whether the second wheel is shown to need more than the quantity's limit allows."""
+    return finding.ratio.low is not None and finding.ratio.low > limits[finding.quantity.key]
 
 
-@dataclass(frozen=True)
-class Part:
-    """Where time went: one layer, or all layers of a type. Times in ms.
-
-    first: with the first wheel, in the round of the median difference. difference: second wheel
-    less first. share: of all that the layers together became slower, NaN where they did not.
-    """
-
-    name: str
-    first: float
-    difference: Estimate
-    share: float
+def relief(finding: Finding, limits: Limits) -> bool:
+    """Return whether it is shown to need as much less."""
+    return finding.ratio.high is not None and finding.ratio.high < 1 / limits[finding.quantity.key]
 
 
-def layers(comparison: Comparison) -> list[Part]:
-    """Return the layers, most slowed down first."""
-    return _parts(comparison.rounds, lambda timing: timing.layers)
+def verdict(finding: Finding, limits: Limits) -> str:
+    """Return the finding in words."""
+    low, high = finding.ratio.low, finding.ratio.high
+    more, less = finding.quantity.words
+    if low is None or high is None:
+        return "too few rounds to tell"
+    if alarm(finding, limits):
+        return f"above {limits[finding.quantity.key]:g}"
+    if low > 1 and finding.ratio.value >= NOTEWORTHY:
+        return more
+    return less if high < 1 and finding.ratio.value <= 1 / NOTEWORTHY else "no difference"
 
 
-def layer_types(comparison: Comparison) -> list[Part]:
-    """Return OpenCV's types of layer with the sums of their layers, most slowed down first."""
-
-    def by_type(timing: Timing) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        for name, ms in timing.layers.items():
-            sums[timing.types[name]] = sums.get(timing.types[name], 0.0) + ms
-        return sums
-
-    return _parts(comparison.rounds, by_type)
-
-
-def _parts(rounds: Sequence[Round], times: Callable[[Timing], Mapping[str, float]]) -> list[Part]:
-    sides = [(times(a), times(b)) for a, b in rounds]
-    names = dict.fromkeys(name for pair in sides for side in pair for name in side)
-    whole = median([sum(b.values()) - sum(a.values()) for a, b in sides]) if sides else 0.0
-    parts = []
-    for name in names:
-        # A wheel that fuses a layer away, or has none of that name, spends no time on it.
-        pairs = [(a.get(name, 0.0), b.get(name, 0.0)) for a, b in sides]
-        difference = estimate([b - a for a, b in pairs])
-        first, _ = _middle(pairs, lambda pair: pair[1] - pair[0])
-        share = difference.value / whole if whole > 0 else math.nan
-        parts.append(Part(name, first, difference, share))
-    return sorted(parts, key=lambda part: -part.difference.value)
-
-
-def slowed(parts: Sequence[Part]) -> list[Part]:
-    """Return the parts that are shown to have become slower, and by enough to matter."""
-    matters = NOTEWORTHY * sum(part.first for part in parts)
-    return [
-        part
-        for part in parts
-        if part.difference.low is not None
-        and part.difference.low > 0
-        and part.difference.value >= matters
-    ]
-
-
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the comparison as plain values: every process's times and layers, and the ratio."""
-    processes = [{**vars(timing)} for pair in comparison.rounds for timing in pair]
-    types = {name: kind for process in processes for name, kind in process.pop("types").items()}
-    found = ratio(comparison) if comparison.rounds else Estimate(math.nan, None, None)
+def as_json(comparison: Comparison, limits: Limits) -> dict[str, Any]:
+    """Return the comparison as plain values: what every process measured, and what was found."""
+    processes = [[asdict(timing) for timing in timings] for timings in comparison.rounds]
+    types: dict[str, str] = {}
+    for process in (process for timings in processes for process in timings):
+        types |= process.pop("types")
     return {
         "model": comparison.model,
         "pack": comparison.pack,
         "complete": comparison.complete,
         "error": comparison.error or None,
-        "ratio": found.value if comparison.rounds else None,
-        "interval": [found.low, found.high],
-        "confidence": CONFIDENCE,
+        "confidence": confidence_of(comparison.threads),
+        "findings": [_finding_json(one, limits) for one in findings(comparison)],
         "types": types,
-        "rounds": [list(pair) for pair in zip(processes[::2], processes[1::2])],
+        "rounds": processes,
+    }
+
+
+def _finding_json(finding: Finding, limits: Limits) -> dict[str, Any]:
+    return {
+        "wheels": [finding.place, finding.place + 1],
+        "quantity": finding.quantity.key,
+        "threads": finding.threads,
+        "sides": list(finding.sides),
+        "ratio": finding.ratio.value,
+        "interval": [finding.ratio.low, finding.ratio.high],
+        "rounds": finding.rounds,
+        "limit": limits[finding.quantity.key],
+        "verdict": verdict(finding, limits),
     }

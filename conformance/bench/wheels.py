@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,27 +32,43 @@ class Wheel:
         return str(self.found["version"])
 
 
-def wheel(spec: str, root: Path, code: Path) -> Wheel:
+def wheel(spec: str, root: Path, code: Path, option: str = "--opencv") -> Wheel:
     """Return a wheel that can be used, its environment made if need be (environments.prepare)."""
-    interpreter = prepare(spec, root, code)
+    interpreter = prepare(spec, root, code, option)
     try:
         return Wheel(spec, interpreter, probe_in_child(interpreter=interpreter))
     except ConformanceError as error:
         folder = Path(interpreter.python).parents[1]
         raise ConformanceError(
-            f"OpenCV {spec} was installed but can't be used: {error}\n"
+            f"{option} {spec}: it was installed but can't be used: {error}\n"
             f"(its environment is {folder}; remove that to have it made again)"
         ) from error
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared. request: how each process times; graph and inputs are each model's."""
+    """What is compared."""
 
-    wheels: tuple[Wheel, Wheel]
-    request: TimingRequest
+    wheels: tuple[Wheel, ...]
+    request: TimingRequest  # how each process times; graph and inputs are each model's
+    threads: tuple[int, ...]  # numbers of them: rounds begin with each in turn
     rounds: int
-    timeout: float = 600.0
+    timeout: float = 600.0  # seconds a process may take
+
+
+def own_threads(wheels: Sequence[Wheel]) -> int:
+    """Return how many threads the wheels run on by their own choice.
+
+    Raises ConformanceError where they do not choose alike.
+    """
+    chosen = {wheel.found["threads"]: wheel.spec for wheel in wheels}
+    if len(chosen) > 1:
+        told = ", ".join(f"{spec} on {threads}" for threads, spec in chosen.items())
+        raise ConformanceError(
+            f"the OpenCVs run on different numbers of threads by their own choice ({told}), so "
+            f"their times can't be compared; set the numbers with --threads"
+        )
+    return int(next(iter(chosen)))
 
 
 def run(plan: Plan, pack: Pack) -> Iterator[Comparison]:
@@ -60,7 +76,7 @@ def run(plan: Plan, pack: Pack) -> Iterator[Comparison]:
 
     An error of OpenCV's ends it and is kept in it.
     """
-    comparison = Comparison(pack.model, pack.manifest.digest(), plan.rounds)
+    comparison = Comparison(pack.model, pack.manifest.digest(), plan.rounds, plan.threads)
     yield comparison
     for number in range(plan.rounds):
         try:
@@ -72,30 +88,38 @@ def run(plan: Plan, pack: Pack) -> Iterator[Comparison]:
         yield comparison
 
 
-def _round(plan: Plan, pack: Pack, number: int) -> tuple[Timing, Timing]:
-    # Every other round the second wheel goes first: a machine that grows slower, or favours
-    # whoever comes after, then favours neither.
-    first = number % 2
-    timings = {index: _time(plan, pack, plan.wheels[index]) for index in (first, 1 - first)}
-    if timings[0].threads != timings[1].threads:
-        threads = " and ".join(str(timings[index].threads) for index in (0, 1))
-        raise ConformanceError(
-            f"{pack.model}: the two OpenCVs run on {threads} threads by their own choice, so their "
-            f"times can't be compared; set the number with --threads"
-        )
-    return timings[0], timings[1]
+def _round(plan: Plan, pack: Pack, number: int) -> tuple[Timing, ...]:
+    turn, place = divmod(number, len(plan.threads))
+    # Each process begins with one number of threads and goes on with the others.
+    threads = (*plan.threads[place:], *plan.threads[:place])
+    timings = {index: _time(plan, pack, index, threads) for index in _order(plan, turn)}
+    return tuple(timings[index] for index in range(len(plan.wheels)))
 
 
-def _time(plan: Plan, pack: Pack, wheel: Wheel) -> Timing:
-    # Both read the same file: one that each has an importer for.
-    first, second = (set(one.found["importers"]) for one in plan.wheels)
-    importer = chosen_importer(pack.path, sorted(first & second), plan.request.batch)
+def _order(plan: Plan, turn: int) -> list[int]:
+    """Return the places of the wheels in the order in which they run.
+
+    A machine that grows slower, or favours whoever comes after, then favours none: every other
+    time the order is reversed, and each pair of turns begins with another wheel.
+    """
+    row = list(range(len(plan.wheels)))
+    first = turn // 2 % len(row)
+    order = row[first:] + row[:first]
+    return order[::-1] if turn % 2 else order
+
+
+def _time(plan: Plan, pack: Pack, index: int, threads: tuple[int, ...]) -> Timing:
+    # All read the same file: one that each has an importer for.
+    shared = set.intersection(*(set(one.found["importers"]) for one in plan.wheels))
+    importer = chosen_importer(pack.path, sorted(shared), plan.request.batch)
     request = replace(
         plan.request,
         graph=str(file_for(pack.path, importer).resolve()),
         inputs=str(pack.path / "inputs.npy"),
-        config=replace(plan.request.config, importer=importer),
+        config=replace(plan.request.config, importer=importer, threads=threads[0]),
+        further_threads=threads[1:],
         layout=pack.manifest.input_layout,
     )
+    wheel = plan.wheels[index]
     subject = f"{pack.model} on OpenCV {wheel.version}"
     return time_in_child(request, subject, plan.timeout, wheel.interpreter)

@@ -14,7 +14,15 @@ from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.results.cases import Results, read_results, results_files, writing
 from conformance.results.gate import compare, is_regression
-from conformance.results.history import FACTOR, case_of, history, not_run, unmatched
+from conformance.results.history import (
+    FACTOR,
+    case_of,
+    cost_history,
+    history,
+    not_run,
+    unmatched,
+)
+from conformance.results.times import read_benchmarks, recorded_costs
 from conformance.tables import release
 from conformance.verdict.expectations import load_known_failures, ready_entry
 
@@ -73,7 +81,11 @@ def _old_path(arguments: argparse.Namespace) -> Path:
 def history_options(parser: argparse.ArgumentParser) -> None:
     """Add what `history` takes."""
     parser.add_argument(
-        "results", type=Path, nargs="+", metavar="RESULTS", help="results files or folders of them"
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULTS",
+        help="results files, benchmark files (*.json), or folders of them (bench-*.json)",
     )
     parser.add_argument(
         "--factor",
@@ -89,12 +101,18 @@ def history_options(parser: argparse.ArgumentParser) -> None:
 
 def run_history(arguments: argparse.Namespace) -> int:
     """Print the matrix and its changes; return 1 for what --strict or --expect finds wanting."""
-    matrix = [read_results(path) for path in results_files(arguments.results)]
+    results, benchmarks = _divided(arguments.results)
+    matrix = [read_results(path) for path in results_files(results)]
+    times = read_benchmarks(benchmarks)
     steps = history(matrix, arguments.factor)
+    steps += cost_history(recorded_costs(times.timings), times.comparisons)
     if arguments.format == "json":
         print(json.dumps([asdict(step) for step in steps], indent=1))
     else:
-        print_table("runs", ("OpenCV", *_OUTCOMES), _run_rows(matrix), arguments.format)
+        if matrix:
+            print_table("runs", ("OpenCV", *_OUTCOMES), _run_rows(matrix), arguments.format)
+        for note in times.notes:
+            print(note)
         rows = [(s.model, s.engine, s.kind, s.version, s.detail) for s in steps]
         heads = ("model", "engine", "change", "at", "detail")
         print_table("first version at which something changed", heads, rows, arguments.format)
@@ -102,6 +120,16 @@ def run_history(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     return BAD if problems else OK
+
+
+def _divided(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return files and folders of results, and the benchmark files among and in them."""
+    files = [path for path in paths if path.suffix == ".json"]
+    rest = [path for path in paths if path not in files]
+    beside = {path: sorted(path.glob("bench-*.json")) for path in rest if path.is_dir()}
+    # A folder of benchmarks alone is no empty one.
+    results = [path for path in rest if not beside.get(path) or any(path.glob("*.jsonl"))]
+    return results, [*files, *(file for found in beside.values() for file in found)]
 
 
 def known_failure_options(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
-"""Inference times of OpenCV, in this process (for pytest-benchmark) or in one of its own.
+"""What OpenCV costs: time and memory, in this process (for pytest-benchmark) or in one of its own.
 
-An inference is what a user waits for: an array in (setInput), an array out (forward).
-``python -m conformance.opencv.timing REQUEST`` is the child's side of `time_in_child`; it needs cv2
-and NumPy only, so that it runs beside any OpenCV wheel.
+An inference is what a user waits for: an array in (setInput), an array out (forward). The first
+also sets up the net. ``python -m conformance.opencv.timing REQUEST`` is the child's side of
+`time_in_child`; it needs cv2 and NumPy only, so that it runs beside any OpenCV wheel.
 """
 
 from __future__ import annotations
@@ -10,64 +10,76 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
 from conformance.errors import ConformanceError
 from conformance.processes.child import HERE, Interpreter, ask_module
-from conformance.processes.inference import Infer, repeated, warm_up
-from conformance.processes.machine import peak_mib
+from conformance.processes.inference import Infer, repeated
+from conformance.processes.machine import file_pages_mib, peak_mib, reset_peak
 from conformance.processes.serve import answer_once
 
 from . import net
-from .capability import engines, load_cv2
+from .capability import available_targets, engines, load_cv2
 
 
 @dataclass(frozen=True)
 class TimingRequest:
-    """What one process is to time.
+    """What one process is to time."""
 
-    config: engine "default" means the one this OpenCV takes by itself; threads None its own
-    choice. batch: images an inference. layers: time each layer too. seconds: how long to go on,
-    within least and most inferences.
-    """
-
-    graph: str
-    inputs: str
+    graph: str  # the path of the file
+    inputs: str  # of the images, a .npy file
+    # Engine "default" means the one this OpenCV takes by itself. The file is read, and the first
+    # inference runs, on config.threads; None means OpenCV's own choice.
     config: RunConfig = field(default_factory=RunConfig)
-    batch: int = 1
-    layers: bool = False
-    seconds: float = 1.0
-    least: int = 5
-    most: int = 200
+    batch: int = 1  # images an inference
+    further_threads: Sequence[int] = ()  # numbers of threads to time warm inferences with, after
+    layers: bool = False  # time each layer too
+    seconds: float = 1.0  # of warm inferences with each number of threads,
+    least: int = 3  # but at least so many of them
+    most: int = 200  # and at most
     layout: str = "NCHW"  # of the blob that the file takes
 
 
 @dataclass(frozen=True)
-class Timing:
-    """What one process measured.
+class Warm:
+    """Warm inferences: the ms of each, in order, and {layer: median ms} if asked for."""
 
-    times_ms: of each inference after warming up, in order. threads: OpenCV's. layers: {layer:
-    median ms}, types: {layer: OpenCV's type of it}; both empty where layers were not asked for.
-    """
-
-    version: str
-    engine: str
     threads: int
     times_ms: list[float]
     layers: dict[str, float]
-    types: dict[str, str]
-    peak_mib: Optional[float]
 
-    @property
-    def median_ms(self) -> float:
-        """The median of the inferences."""
-        return float(np.median(self.times_ms))
+
+@dataclass(frozen=True)
+class Timing:
+    """What one process measured."""
+
+    version: str
+    engine: str
+    threads: int  # with which the file was read and the first inference ran
+    load_ms: float  # to read the file
+    first_ms: float  # the first inference
+    # What the process needed at most until it was warm, less what the interpreter, cv2 and the
+    # images took before the file was read, and the pages of cv2's code since; None where the
+    # system does not tell.
+    memory_mib: Optional[float]
+    peak_mib: Optional[float]  # the whole of it
+    warm: list[Warm]  # with `threads`, then with each of the further numbers
+    types: dict[str, str]  # {layer: OpenCV's type of it}, empty where layers were not asked for
+
+    def warm_on(self, threads: int) -> Optional[Warm]:
+        """Return the warm inferences with that number of threads, None where there are none."""
+        return next((warm for warm in self.warm if warm.threads == threads), None)
+
+
+def timing_of(values: Mapping[str, Any]) -> Timing:
+    """Return the Timing of plain values, as `asdict` gives them and JSON keeps them."""
+    return Timing(**{**values, "warm": [Warm(**warm) for warm in values["warm"]]})
 
 
 def load_inference(
@@ -81,21 +93,29 @@ def load_inference(
     `config.threads` that were set.
     """
     cv2 = load_cv2()
-    if config.threads is not None:
-        # Before anything runs: threads that are left over from more would still spin a while.
-        cv2.setNumThreads(config.threads)
+    _use_threads(cv2, config.threads)
     candidate = net.read(cv2, graph, config)
     net.configure(cv2, candidate, config)
-    used = cv2.getNumThreads()
-    if config.threads is not None and used != config.threads:
-        raise ValueError(f"asked for {config.threads} threads but OpenCV says it uses {used}")
-    blob = net.to_blob(images, layout)
+    return candidate, _inference(candidate, net.to_blob(images, layout))
 
+
+def _use_threads(cv2: Any, threads: Optional[int]) -> None:
+    """Set the number of threads, None for OpenCV's own choice; ValueError if it takes another."""
+    if threads is None:
+        return
+    # Before anything runs: threads that are left over from more would still spin a while.
+    cv2.setNumThreads(threads)
+    used = cv2.getNumThreads()
+    if used != threads:
+        raise ValueError(f"asked for {threads} threads but OpenCV says it uses {used}")
+
+
+def _inference(candidate: Any, blob: Array) -> Infer:
     def infer() -> Array:
         candidate.setInput(blob)
         return np.asarray(candidate.forward())
 
-    return candidate, infer
+    return infer
 
 
 def time_in_child(
@@ -110,47 +130,66 @@ def time_in_child(
     ConformanceError with what the process said when it fails or takes over `timeout` seconds.
     """
     module, arguments = "conformance.opencv.timing", [json.dumps(asdict(request))]
-    return Timing(**ask_module(module, arguments, timeout, f"can't time {subject}", interpreter))
+    failure = f"can't time {subject}"
+    return timing_of(ask_module(module, arguments, timeout, failure, interpreter))
 
 
 def measure(request: TimingRequest) -> Timing:
-    """Time in this process; see load_inference for what it raises."""
+    """Time in this process, which has not run a net yet; see load_inference for what it raises."""
     cv2 = load_cv2()
     config = request.config
     if config.engine == "default":
         # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
-        config = RunConfig(**{**asdict(config), "engine": engines(cv2)[-1]})
+        config = replace(config, engine=engines(cv2)[-1])
     images = repeated(np.load(request.inputs, allow_pickle=False), request.batch)
-    candidate, infer = load_inference(Path(request.graph), images, config, request.layout)
-    warm_up(infer)
-    times, profiles = _inferences(request, infer, candidate)
-    layers = _layers(candidate, profiles)
+    blob = net.to_blob(images, request.layout)
+    _use_threads(cv2, config.threads)
+    threads = cv2.getNumThreads()
+    # Asked by net.configure, once a process, for 60 MiB that are none of the model's.
+    available_targets(cv2)
+    reset_peak()
+    before, code = peak_mib(), file_pages_mib()
+    candidate, load_ms = _clocked(lambda: net.read(cv2, Path(request.graph), config))
+    net.configure(cv2, candidate, config)
+    infer = _inference(candidate, blob)
+    _, first_ms = _clocked(infer)
+    warm = [_warm(request, infer, candidate, threads)]
+    peak, code = peak_mib(), file_pages_mib() - code
+    for further in request.further_threads:
+        _use_threads(cv2, further)
+        warm.append(_warm(request, infer, candidate, further))
     return Timing(
         version=cv2.__version__,
         engine=config.engine,
-        threads=cv2.getNumThreads(),
-        times_ms=times,
-        layers=layers,
-        types=_types(candidate, config.engine, list(layers)),
-        peak_mib=peak_mib(),
+        threads=threads,
+        load_ms=load_ms,
+        first_ms=first_ms,
+        memory_mib=None if before is None or peak is None else peak - before - code,
+        peak_mib=peak,
+        warm=warm,
+        types=_types(candidate, config.engine, list(warm[0].layers)),
     )
 
 
-def _inferences(
-    request: TimingRequest, infer: Infer, candidate: Any
-) -> tuple[list[float], list[Array]]:
-    """Return the ms of each inference and, if asked for, the ms of the layers in it."""
+def _clocked(run: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what `run` gives and the ms that it takes."""
+    begin = time.perf_counter()
+    given = run()
+    return given, (time.perf_counter() - begin) * 1000
+
+
+def _warm(request: TimingRequest, infer: Infer, candidate: Any, threads: int) -> Warm:
+    """Time inferences after one that warms up, and if asked for the layers in each."""
     times: list[float] = []
     profiles: list[Array] = []
+    infer()
     end = time.perf_counter() + request.seconds
     while len(times) < request.least or (time.perf_counter() < end and len(times) < request.most):
-        begin = time.perf_counter()
-        infer()
-        times.append((time.perf_counter() - begin) * 1000)
+        times.append(_clocked(infer)[1])
         if request.layers:
             # After a forward only: before it 4.5.1 aborts.
             profiles.append(_profile(candidate))
-    return times, profiles
+    return Warm(threads, times, _layers(candidate, profiles))
 
 
 def _profile(candidate: Any) -> Array:

@@ -15,6 +15,7 @@ from typing import Optional
 import filelock
 import platformdirs
 from packaging.specifiers import SpecifierSet
+from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 import conformance
@@ -41,13 +42,21 @@ def default_root() -> Path:
     return Path(platformdirs.user_cache_dir("opencv-dnn-conformance")) / "environments"
 
 
-def prepare(spec: str, root: Path, code: Path) -> Interpreter:
+def prepare(spec: str, root: Path, code: Path, option: str = "--opencv") -> Interpreter:
     """Return the Python that has the OpenCV `spec`, in an environment made if it is not there.
 
     spec: a version of opencv-python-headless, such as "4.12.0.88" or "4.12.0" (its newest wheel),
     or the path of a wheel. root: folder of environments. code: folder with a copy of this package,
-    see `copy_package`. Raises ConformanceError for a version that is unknown or can't be installed.
+    see `copy_package`. option: that named the wheel. Raises ConformanceError, which begins with it,
+    for a version that is unknown or can't be installed.
     """
+    try:
+        return _prepare(spec, root, code)
+    except ConformanceError as error:
+        raise ConformanceError(f"{option} {spec}: {error}") from error
+
+
+def _prepare(spec: str, root: Path, code: Path) -> Interpreter:
     requirement, version = _requirement(spec)
     _, numpy, newest = next(need for need in _NEEDS if need[0].contains(version, prereleases=True))
     python = _find_python(spec, newest)
@@ -83,19 +92,27 @@ def _requirement(spec: str) -> tuple[str, Version]:
     path = Path(spec)
     if spec.endswith(".whl"):
         if not path.is_file():
-            raise ConformanceError(f"--opencv {spec}: there is no such wheel")
-        return str(path.resolve()), _version(spec, path.name.split("-")[1])
+            raise ConformanceError("there is no such wheel; give the path of one, or a version")
+        return str(path.resolve()), _version_of_wheel(path)
     exact = spec if spec.count(".") >= 3 else f"{spec}.*"
-    return f"{DISTRIBUTION}=={exact}", _version(spec, spec)
+    return f"{DISTRIBUTION}=={exact}", _version(spec)
 
 
-def _version(spec: str, text: str) -> Version:
+def _version_of_wheel(path: Path) -> Version:
+    try:
+        return parse_wheel_filename(path.name)[1]
+    except ValueError:  # an unfit name, or version in it
+        raise ConformanceError(
+            "not named as a wheel is: name-version-python-abi-platform.whl, as pip downloads it"
+        ) from None
+
+
+def _version(text: str) -> Version:
     try:
         return Version(text)
     except InvalidVersion:
         raise ConformanceError(
-            f"--opencv {spec}: not a version; give one of {DISTRIBUTION}'s, such as 4.12.0.88, or "
-            f"the path of a wheel"
+            f"not a version; give one of {DISTRIBUTION}'s, such as 4.12.0.88, or a wheel's path"
         ) from None
 
 
@@ -118,7 +135,7 @@ def _find_python(spec: str, newest: tuple[int, int]) -> str:
             return candidate
     limit = f"{newest[0]}.{newest[1]}"
     raise ConformanceError(
-        f"OpenCV {spec} needs Python {limit} or older, and no python{limit} on the PATH runs; with "
+        f"it needs Python {limit} or older, and no python{limit} on the PATH runs; with "
         f"pyenv: PATH=$PATH:$(pyenv prefix {limit})/bin python -m conformance ..."
     )
 

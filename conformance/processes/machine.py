@@ -22,7 +22,12 @@ def cpu_name() -> str:
 
 def on_threads(machine: str, threads: int) -> str:
     """Return what times and results are told apart by, such as "AMD EPYC, 2 threads"."""
-    return f"{machine}, {threads} thread{'s' if threads != 1 else ''}"
+    return f"{machine}, {threads_text(threads)}"
+
+
+def threads_text(threads: int) -> str:
+    """Return a number of threads in words, such as "2 threads"."""
+    return f"{threads} thread{'s' if threads != 1 else ''}"
 
 
 def peak_mib() -> Optional[float]:
@@ -31,15 +36,37 @@ def peak_mib() -> Optional[float]:
     Linux carries the parent's peak over into getrusage's ru_maxrss (exec keeps the larger of the
     two), but not into VmHWM, which is asked first.
     """
-    with suppress(OSError, ValueError, IndexError):
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    peak = _status_mib("VmHWM")
+    if peak is not None:
+        return peak
     with suppress(ImportError):
         import resource
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     return None
+
+
+def file_pages_mib() -> float:
+    """Return how much of this process's memory are files' pages, as a library's code; 0 if unknown.
+
+    They come in as the code runs, and the kernel brings others along: as many as it likes.
+    """
+    return _status_mib("RssFile") or 0.0
+
+
+def _status_mib(name: str) -> Optional[float]:
+    """Return a figure of proc(5)'s status in MiB, None where the system doesn't tell."""
+    with suppress(OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.split(f"{name}:")[1].split()[0]) / 1024
+    return None
+
+
+def reset_peak() -> None:
+    """Have peak_mib count from now on, where the system lets a process say so (Linux does)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5)
 
 
 def cores() -> int:

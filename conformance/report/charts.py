@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 from conformance import charts
+from conformance.results.costs import lines_of
 from conformance.results.gate import DEVIATION
 from conformance.results.lines import Line, number
+from conformance.results.quantities import QUANTITIES
 from conformance.results.routes import SINGLY
 from conformance.results.times import Timing
 
@@ -91,6 +93,20 @@ def _medians(report: Report) -> list[Data]:
     return [{**_timed(timing), "ms": timing.median_ms} for timing in report.timings]
 
 
+def _costs(report: Report) -> list[Data]:
+    """Return a row for each cost of each version, as so many times that of the line's first one."""
+    rows = []
+    for line in lines_of(report.costs):
+        for quantity in QUANTITIES:
+            known = [(cost, value) for cost in line if (value := cost.values[quantity.key])]
+            for cost, value in known:
+                place = {"model": cost.model, "group": f"{cost.group}, {cost.line}"}
+                of = {**place, "version": cost.version, "engine": cost.engine}
+                shown = {"value": value, "unit": quantity.unit, "times": value / known[0][1]}
+                rows.append({**of, "series": quantity.title, **shown})
+    return rows
+
+
 def _timed(timing: Timing) -> Data:
     """Return what a timing's rows are chosen by; only OpenCV's have a version to choose."""
     row = {"model": timing.model, "who": timing.who, "group": timing.group}
@@ -164,6 +180,14 @@ CHARTS = {
         "{model}",
         "{model}: inference time by OpenCV version",
         "versions-{model}",
+    ),
+    "costs": Chart(
+        charts.cost_chart(),
+        _costs,
+        ("group", "model"),
+        "{model}: {group}",
+        "{model}: cost by OpenCV version, {group}",
+        "cost-{model}{others}",
     ),
     "medians": Chart(
         charts.bar_chart("median, ms", "median inference time of each framework"),

@@ -102,7 +102,8 @@ def make_report(arguments: argparse.Namespace) -> Report:
     found = sorted(read_all(evaluations), key=_order)
     notes = [*matrix.notes, *times.notes, *(generated.notes if generated else ())]
     made = (arguments.title, now())
-    return Report(matrix, times.timings, notes, *made, found, times.comparisons, generated)
+    compared = times.comparisons, times.costs
+    return Report(matrix, times.timings, notes, *made, found, *compared, generated)
 
 
 def _reproducers(folder: Optional[Path], page: Path) -> tuple[list[Reduced], Path]:

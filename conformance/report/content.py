@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from conformance.models import model_order
 from conformance.results.comparisons import Compared
+from conformance.results.costs import Cost
 from conformance.results.evaluations import Accuracies
 from conformance.results.lines import Line
 from conformance.results.times import Timing
@@ -34,6 +35,7 @@ class Report:
     created: str
     accuracies: Sequence[Accuracies] = ()
     comparisons: Sequence[Compared] = ()
+    costs: Sequence[Cost] = ()
     generated: Optional[Generated] = None
 
     @property

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from conformance.generated.findings import Finding, versions_text
 from conformance.results.comparisons import Compared
 from conformance.results.evaluations import Accuracies
-from conformance.results.history import history
+from conformance.results.history import cost_history, history
 from conformance.results.lines import Line, number
 from conformance.results.outcomes import BAD
 from conformance.results.routes import SINGLY, STRAYS
+from conformance.results.times import recorded_costs
 
 from .content import Report, case_name
 from .generated import Generated
@@ -170,10 +171,16 @@ def _times(report: Report) -> Iterator[str]:
         yield "### Inference time"
         rows = [[t.model, t.who, f"{t.median_ms:.2f}", t.group] for t in report.timings]
         yield table(["model", "who", "median, ms", "machine"], rows)
+    steps = cost_history(recorded_costs(report.timings), report.comparisons)
+    if steps:
+        yield "### What a version costs more, or less, than the one before"
+        heads = ["model", "engine", "what", "after", "at", "detail"]
+        rows = [[s.model, s.engine, s.kind, s.before, s.version, s.detail] for s in steps]
+        yield table(heads, rows)
     if report.comparisons:
-        yield "### Two OpenCV wheels"
-        heads = ["model", "first", "second", "second / first", "95 % interval", "rounds", "machine"]
-        yield table(heads, map(_compared_row, report.comparisons))
+        yield "### OpenCV wheels in turn"
+        heads = ["model", "what", "first", "second", "second / first", "interval", "rounds"]
+        yield table([*heads, "machine"], map(_compared_row, report.comparisons))
 
 
 def _compared_row(one: Compared) -> list[str]:
@@ -181,7 +188,9 @@ def _compared_row(one: Compared) -> list[str]:
         "too few rounds" if one.interval is None else "{:.3f} to {:.3f}".format(*one.interval)
     )
     rounds = f"{one.rounds}{'' if one.complete else ', interrupted'}"
-    return [one.model, one.first, one.second, f"{one.ratio:.3f}", interval, rounds, one.group]
+    ratio = f"**{one.ratio:.3f}**" if one.changed else f"{one.ratio:.3f}"
+    row = [one.model, one.quantity.title, one.first, one.second, ratio, interval, rounds]
+    return [*row, one.group]
 
 
 def _accuracy(report: Report) -> Iterator[str]:

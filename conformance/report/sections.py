@@ -9,10 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Callable, Optional
 
-from conformance.results.history import history
+from conformance.results.costs import lines_of
+from conformance.results.history import cost_history, history
 from conformance.results.lines import Line
 from conformance.results.outcomes import BAD, RANK, worst_first
-from conformance.results.times import Timing
+from conformance.results.quantities import QUANTITIES
+from conformance.results.times import Timing, recorded_costs
 from conformance.tables import release
 
 from .charts import MOST_ROUNDS, ratio, version_times
@@ -149,6 +151,9 @@ def times(report: Report) -> Optional[Data]:
         "across": across,
         "most_rounds": MOST_ROUNDS,
         "comparisons": report.comparisons,
+        "costs": lines_of(report.costs),
+        "quantities": QUANTITIES,
+        "steps": cost_history(recorded_costs(report.timings), report.comparisons),
     }
 
 

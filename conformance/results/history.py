@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from conformance.tables import release
 from conformance.verdict.expectations import Case, KnownFailure, match_known_failure
 
 from .cases import Results, variant_of
+from .comparisons import Compared
+from .costs import Cost, lines_of
 from .gate import DEVIATION
 from .lines import Line
 from .outcomes import BAD
+from .quantities import QUANTITIES, Quantity
 
 _EXPECTED = "xfailed"
 Verdict = list[tuple[str, str]]
@@ -25,7 +29,7 @@ FACTOR = 2.0
 class Step:
     """A change between two neighbouring versions.
 
-    engine: as cases.variant_of says it. kind: verdict, deviation or bits.
+    engine: as cases.variant_of says it. kind: verdict, deviation, bits, or the title of a cost.
     """
 
     model: str
@@ -50,6 +54,37 @@ def history(matrix: Iterable[Results], factor: float = FACTOR) -> list[Step]:
         for model in _models(line):
             steps += _model_history(model, engine, line, factor)
     return steps
+
+
+def cost_history(costs: Iterable[Cost], comparisons: Iterable[Compared]) -> list[Step]:
+    """Return each version at which a cost changed by more than its limit from the one before.
+
+    costs: recorded version by version. comparisons: of wheels in turn, which say it more surely.
+    """
+    steps = [step for line in lines_of(costs) for step in _cost_steps(line)]
+    for one in comparisons:
+        if one.changed:
+            before, _, _ = one.first.partition(" ")
+            version, _, engine = one.second.partition(" ")
+            low, high = one.interval or (math.nan, math.nan)
+            shown = f"{_rise(one.quantity, *one.sides)}, shown: {low:.3f} to {high:.3f}"
+            detail = f"{shown}; {one.group}; {one.file}"
+            steps.append(Step(one.model, engine, one.quantity.title, before, version, detail))
+    return steps
+
+
+def _cost_steps(line: Sequence[Cost]) -> Iterator[Step]:
+    for before, after in zip(line, line[1:]):
+        for quantity in QUANTITIES:
+            old, new = (cost.values[quantity.key] for cost in (before, after))
+            if old and new and not 1 / quantity.limit <= new / old <= quantity.limit:
+                detail = f"{_rise(quantity, old, new)}; {after.group}"
+                place = after.model, after.engine, quantity.title, before.version, after.version
+                yield Step(*place, detail)
+
+
+def _rise(quantity: Quantity, old: float, new: float) -> str:
+    return f"{old:.1f} -> {new:.1f} {quantity.unit} (x {new / old:.2f})"
 
 
 def _models(line: Sequence[Results]) -> list[str]:

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
@@ -16,7 +15,10 @@ from conformance.models import model_order
 from conformance.processes.machine import on_threads
 from conformance.tables import release
 
-from .comparisons import KIND, Compared, read_comparison
+from .comparisons import KIND, Compared, read_comparisons
+from .costs import Cost
+from .lines import number
+from .quantities import ONCE, P90, WARM, median_of, p90_of
 
 FRAMEWORKS = {
     "opencv": "OpenCV",
@@ -39,6 +41,7 @@ class Timing:
     batch: int  # images a round
     seconds: tuple[float, ...]  # each round, in order
     peak_mib: Optional[float]
+    values: dict[str, Optional[float]]  # by Quantity.key; None for what is not known
     created: str
     file: str
 
@@ -53,7 +56,13 @@ class Timing:
     @property
     def median_ms(self) -> float:
         """Milliseconds a round, the median."""
-        return median(self.seconds) * 1e3
+        return median_of(self.seconds) * 1e3
+
+    @property
+    def cost(self) -> Cost:
+        """What the model costs on that version."""
+        line = f"{self.engine} engine"
+        return Cost(self.model, self.version, self.engine, self.group, line, self.values)
 
     @property
     def group(self) -> str:
@@ -63,14 +72,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """What benchmark files hold: the newest timing of each kind, and comparisons of wheels.
+    """What benchmark files hold."""
 
-    notes: what was left out.
-    """
-
-    timings: list[Timing]
-    comparisons: list[Compared]
-    notes: list[str]
+    timings: list[Timing]  # the newest of each kind
+    comparisons: list[Compared]  # of wheels
+    costs: list[Cost]  # of OpenCV, in both
+    notes: list[str]  # what was left out
 
 
 def read_benchmarks(paths: Iterable[Path], strict: bool = False) -> Benchmarks:
@@ -81,10 +88,13 @@ def read_benchmarks(paths: Iterable[Path], strict: bool = False) -> Benchmarks:
     """
     timings: list[Timing] = []
     comparisons: list[Compared] = []
+    costs: list[Cost] = []
     for path in paths:
         document = _read(path)
         if document.get("kind") == KIND:
-            comparisons += read_comparison(path, document)
+            for row in read_comparisons(path, document):
+                comparisons += row.compared
+                costs += row.costs
         else:
             timings += _timings(path, document)
     groups = {timing.group: timing.file for timing in timings}
@@ -96,7 +106,12 @@ def read_benchmarks(paths: Iterable[Path], strict: bool = False) -> Benchmarks:
             f"thread count and batch size"
         )
     newest, notes = _newest(timings)
-    return Benchmarks(newest, comparisons, notes)
+    return Benchmarks(newest, comparisons, costs + recorded_costs(newest), notes)
+
+
+def recorded_costs(timings: Iterable[Timing]) -> list[Cost]:
+    """Return what OpenCV cost where its inference times were recorded."""
+    return [timing.cost for timing in timings if timing.framework == "opencv"]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -141,9 +156,16 @@ def _timing(path: Path, document: dict[str, Any], entry: dict[str, Any]) -> Timi
         batch=int(info["batch"]),
         seconds=tuple(seconds),
         peak_mib=info.get("peak_mib"),
+        values=_values(info, [1e3 * second for second in seconds]),
         created=str(document.get("datetime", "")),
         file=path.name,
     )
+
+
+def _values(info: dict[str, Any], times_ms: Sequence[float]) -> dict[str, Optional[float]]:
+    """Return the costs: of warm inferences from the rounds, of all else what the test added."""
+    values = {quantity.key: number(info.get(quantity.key)) for quantity in ONCE}
+    return {**values, WARM.key: median_of(times_ms), P90.key: p90_of(times_ms)}
 
 
 def _newest(found: Sequence[Timing]) -> tuple[list[Timing], list[str]]:

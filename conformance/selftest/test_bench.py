@@ -9,21 +9,30 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conformance.bench import command as commands
+from conformance.bench import wheels
+from conformance.bench.wheels import Wheel
 from conformance.cli.main import main
 from conformance.errors import ConformanceError
+from conformance.opencv.timing import Timing, TimingRequest
 from conformance.processes import environments
+from conformance.processes.child import HERE
+from conformance.results.quantities import QUANTITIES
 
 from .benchmarks.__main__ import BENCHMARKS
+from .sample_timings import timing
 from .tiny import tiny_pack
 
 MODEL = "mobilenet"
 WHEEL = "4.12.0.88"
-ROUNDS = 6
+ROUNDS = 7
 
 
 @pytest.fixture(scope="module")
@@ -56,23 +65,82 @@ def fake_wheel(folder: Path, code: str, tags: str = "py3-none-any") -> str:
     return str(path)
 
 
-def test_wheel_against_itself(
-    bench: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A wheel compared with itself runs on its own OpenCV, and keeps what every process took."""
-    file = tmp_path / "bench.json"
-    options = ["--layers", "--threads=1", "--fail-above=9", f"--rounds={ROUNDS}", f"--json={file}"]
-    assert main([*bench, "--opencv", WHEEL, *options]) == 0
-    assert "the same: an A/A comparison" in capsys.readouterr().out
-    document = json.loads(file.read_text())
+@pytest.fixture(scope="module")
+def itself(cache: Path) -> tuple[int, str, dict[str, Any]]:
+    """Status, output and file of a comparison of a wheel with itself."""
+    file = cache / "itself.json"
+    arguments = ["bench", MODEL, "--packs", str(cache / "packs"), "--seconds", "0.02", "--layers"]
+    arguments += ["--opencv", WHEEL, "--threads=1", f"--rounds={ROUNDS}", f"--json={file}"]
+    limits = [f"{quantity.option}=9" for quantity in QUANTITIES]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+        patch.setattr(commands, "default_root", lambda: cache / "environments")
+        status = main([*arguments, *limits])
+    return status, out.getvalue(), json.loads(file.read_text())
+
+
+def test_wheel_against_itself(itself: tuple[int, str, dict[str, Any]]) -> None:
+    """A wheel compared with itself runs on its own OpenCV, and keeps what every process cost."""
+    status, out, document = itself
+    assert status == 0
+    assert "the same: an A/A comparison" in out
     assert document["complete"] is True
     (comparison,) = document["comparisons"]
-    processes = [timing for pair in comparison["rounds"] for timing in pair]
+    processes = [process for pair in comparison["rounds"] for process in pair]
     assert len(processes) == 2 * ROUNDS
-    for timing in processes:
-        assert (timing["version"], timing["engine"], timing["threads"]) == ("4.12.0", "classic", 1)
-        assert timing["layers"]["conv1/Conv2D"] > 0
+    for process in processes:
+        assert process["version"] == "4.12.0"
+        assert (process["engine"], process["threads"]) == ("classic", 1)
+        assert min(process["load_ms"], process["first_ms"]) > 0
+        (warm,) = process["warm"]
+        assert (warm["threads"], len(warm["times_ms"]) >= 3) == (1, True)
+        assert warm["layers"]["conv1/Conv2D"] > 0
     assert comparison["types"]["conv1/Conv2D"] == "Convolution"
+    keys = [finding["quantity"] for finding in comparison["findings"]]
+    assert keys == [quantity.key for quantity in QUANTITIES]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells it")
+def test_memory_is_the_models(itself: tuple[int, str, dict[str, Any]]) -> None:
+    """Memory leaves out what interpreter, cv2, and asking what OpenCV offers take: most of it."""
+    for pair in itself[2]["comparisons"][0]["rounds"]:
+        for process in pair:
+            assert 0 < process["memory_mib"] < process["peak_mib"] / 2
+
+
+@pytest.fixture
+def row(bench: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The arguments of a row of three versions, of which 4.7.0 needs more memory: all made up."""
+    memory = {"4.6.0": 100.0, "4.7.0": 180.0, "4.8.1": 180.0}
+
+    def made_up(spec: str, *_: Any) -> Wheel:
+        version = ".".join(spec.split(".")[:3])
+        return Wheel(spec, HERE, {"version": version, "threads": 2, "importers": ["tensorflow"]})
+
+    def measured(request: TimingRequest, subject: str, *_: Any) -> Timing:
+        assert request.config.threads is not None
+        version = subject.split()[-1]
+        threads = (request.config.threads, *request.further_threads)
+        return timing(10.0, threads, version, memory[version])
+
+    monkeypatch.setattr(commands, "wheel", made_up)
+    monkeypatch.setattr(wheels, "time_in_child", measured)
+    return [*bench, "--across", "4.6.0.66,4.7.0.72,4.8.1.78"]
+
+
+def test_row_of_wheels_tells_what_changed_and_where(
+    row: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--across ends with 1 where a version needs more than allowed; it and the last are named."""
+    file = tmp_path / "bench-row.json"
+    assert main([*row, f"--json={file}"]) == 1
+    out = capsys.readouterr().out
+    for threads in ("1 thread", "2 threads"):
+        told = f"memory rose from 100.00 MiB (4.6.0.66) to 180.00 MiB (4.7.0.72), {threads}: 1.800"
+        assert told in out
+    assert out.count(" rose ") == 2
+    assert main([*row, "--fail-memory-above=1.9"]) == 0
+    assert main(["history", str(tmp_path)]) == 0
+    assert "100.0 -> 180.0 MiB" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -114,11 +182,21 @@ def wait_for_round(file: Path) -> None:
     pytest.fail("no round within five minutes")
 
 
+def test_wheel_of_another_name_is_told(
+    bench: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is not named as a wheel is ends with 2 and says how a wheel is named."""
+    wheel = tmp_path / "opencv.whl"
+    wheel.touch()
+    assert main([*bench, "--opencv", str(wheel)]) == 2
+    assert f"--opencv {wheel}: not named as a wheel is" in capsys.readouterr().err
+
+
 def test_unknown_version_is_told(bench: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A version that does not exist ends with 2, naming it and the newest that do."""
-    assert main([*bench, "--opencv", "4.12.0.1"]) == 2
+    """A version that does not exist ends with 2, naming option, version and the newest that do."""
+    assert main([*bench, "--across", f"4.12.0.1,{WHEEL}"]) == 2
     said = capsys.readouterr().err
-    assert "can't install opencv-python-headless==4.12.0.1" in said
+    assert "--across 4.12.0.1: pip can't install opencv-python-headless==4.12.0.1" in said
     assert "Traceback" not in said
 
 
@@ -139,7 +217,7 @@ def test_missing_interpreter_is_told(
     """A wheel too old for this Python, and no older one on the PATH, ends with 2 and says which."""
     monkeypatch.setenv("PATH", os.devnull)
     assert main([*bench, "--opencv", "4.5.1.48"]) == 2
-    assert "needs Python 3.9 or older" in capsys.readouterr().err
+    assert "--opencv 4.5.1.48: it needs Python 3.9 or older" in capsys.readouterr().err
 
 
 def test_wheel_that_cannot_be_imported_is_told(
@@ -158,8 +236,19 @@ def test_wheel_that_cannot_be_imported_is_told(
     [
         (["--opencv", "newest"], "not a version"),
         (["--opencv", "nowhere.whl"], "there is no such wheel"),
-        (["--opencv", WHEEL, "--rounds", "3"], "6 at least"),
-        (["--opencv", WHEEL, "--threads", "0"], "--threads 0"),
+        ([], "give --opencv once or twice, or --across with two versions or more"),
+        (["--opencv", WHEEL, "--threads", "1", "--rounds", "3"], "--rounds 3: give 7 at least"),
+        (["--opencv", WHEEL, "--threads", "0"], "--threads 0: give numbers from 1 to"),
+        (["--opencv", WHEEL, "--threads", "1,two"], "--threads 1,two: give numbers from 1 to"),
+        (["--opencv", WHEEL, "--threads", "1,9999"], "--threads 1,9999: give numbers from 1 to"),
+        (["--opencv", WHEEL, "--fail-load-above", "x"], "--fail-load-above x: give a number above"),
+        (["--opencv", WHEEL, "--fail-memory-above", "0"], "--fail-memory-above 0: give a number"),
+        (["--across", WHEEL], f"--across {WHEEL}: give two versions or more"),
+        (["--across", f"newest,{WHEEL}"], "--across newest: not a version"),
+        (["--across", "4.6.0.66,4.7.0.72", "--opencv", WHEEL], "--opencv or --across, not both"),
+        (["--across", "4.6.0.66,4.7.0.72", "--layers"], "give them with --opencv"),
+        (["--opencv", "wheel.whl"], "wheel.whl: there is no such wheel"),
+        (["--opencv", __file__], "not a version"),
         (["--opencv", WHEEL, "--fail-above", "nan"], "--fail-above nan: give a number above 0"),
         (["--opencv", WHEEL, "--seconds", "-1"], "--seconds -1: give a number above 0"),
         (["--opencv", "1.0", "--opencv", "2.0", "--opencv", "3.0"], "once or twice"),

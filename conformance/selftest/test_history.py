@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from conformance.cli.main import main
 from conformance.results.cases import Results, read_results
-from conformance.results.history import history, unmatched
+from conformance.results.history import cost_history, history, unmatched
+from conformance.results.times import read_benchmarks, recorded_costs
 from conformance.verdict.expectations import load_known_failures
 
+from .sample_report import bench_document
 from .sample_results import case, run, write
 
 
@@ -110,3 +116,56 @@ def test_entry_of_another_graph_is_left_out(tmp_path: Path) -> None:
     assert unmatched(load_known_failures(toml), files) == []
     toml.write_text(entry.format("opencv"))
     assert len(unmatched(load_known_failures(toml), files)) == 1
+
+
+def recorded(folder: Path, **memory: float) -> None:
+    """Write the benchmark files of versions ("v4_6_0"), each with what mobilenet needs there."""
+    for name, mib in memory.items():
+        version = name[1:].replace("_", ".")
+        document = bench_document(opencv=version, memory=mib)
+        (folder / f"bench-{version}.json").write_text(json.dumps(document))
+
+
+def test_version_that_needs_more_memory_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The version of recorded costs at which memory rose is named, with figures and machine."""
+    recorded(tmp_path, v4_10_0=180.0, v4_6_0=100.0, v4_7_0=180.0)
+    assert main(["history", str(tmp_path), "--format", "json"]) == 0
+    steps = json.loads(capsys.readouterr().out)
+    assert [(s["model"], s["kind"], s["before"], s["version"]) for s in steps] == [
+        ("resnet50", "memory", "4.6.0", "4.7.0"),
+        ("mobilenet", "memory", "4.6.0", "4.7.0"),
+    ]
+    detail = "100.0 -> 180.0 MiB (x 1.80); AMD EPYC 9R14, 2 threads, batch 1"
+    assert steps[1]["detail"] == detail
+
+
+def test_memory_within_its_limit_is_no_step(tmp_path: Path) -> None:
+    """A cost that changed by less than its limit is not told."""
+    recorded(tmp_path, v4_6_0=100.0, v4_7_0=115.0)
+    found = read_benchmarks(sorted(tmp_path.glob("*.json")))
+    assert cost_history(recorded_costs(found.timings), found.comparisons) == []
+
+
+@pytest.mark.parametrize("change", [{"cpu": "another"}, {"threads": 1}])
+def test_costs_of_other_machines_are_kept_apart(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Memory on another machine, or number of threads, is no step from that of a version before."""
+    recorded(tmp_path, v4_6_0=100.0)
+    document = bench_document(opencv="4.7.0", memory=180.0, **change)
+    (tmp_path / "bench-4.7.0.json").write_text(json.dumps(document))
+    found = read_benchmarks(sorted(tmp_path.glob("*.json")))
+    assert cost_history(recorded_costs(found.timings), found.comparisons) == []
+
+
+def test_costs_are_told_beside_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder's results and benchmarks make one history; a benchmark file may be named, too."""
+    for version, outcome in (("4.6.0", "passed"), ("4.7.0", "failed")):
+        write(tmp_path / f"{version}.jsonl", [case("resnet50", outcome=outcome)], version=version)
+    recorded(tmp_path, v4_6_0=100.0, v4_7_0=180.0)
+    results = sorted(map(str, tmp_path.glob("*.jsonl")))
+    benchmarks = sorted(map(str, tmp_path.glob("*.json")))
+    for given in ([str(tmp_path)], results + benchmarks):
+        assert main(["history", *given, "--format", "json"]) == 0
+        kinds = [(s["model"], s["kind"]) for s in json.loads(capsys.readouterr().out)]
+        assert kinds == [("resnet50", "verdict"), ("resnet50", "memory"), ("mobilenet", "memory")]

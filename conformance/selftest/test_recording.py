@@ -13,6 +13,7 @@ import pytest
 from conformance.errors import ConformanceError
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.format import open_pack
+from conformance.results.quantities import ONCE
 
 from .graphdef import changed
 from .test_plugin import MODEL, run_suite
@@ -61,7 +62,7 @@ def recorded(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_times_carry_their_circumstances(recorded: Path, packs: Path) -> None:
-    """A recorded time names model, versions, engine, threads, CPU, batch, pack and peak memory."""
+    """A recorded time names model, versions, engine, threads, CPU, batch, pack and other costs."""
     (path,) = recorded.glob("bench-*.json")
     (entry,) = benchmarks(path).values()
     info = entry["extra_info"]
@@ -72,6 +73,7 @@ def test_times_carry_their_circumstances(recorded: Path, packs: Path) -> None:
     assert info.items() >= {**told, "pack": pack.manifest.digest()}.items()
     assert info["cpu"]
     assert info["peak_mib"] > 0
+    assert all(info[quantity.key] > 0 for quantity in ONCE)
     assert "tensorflow" in info
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 
-from conformance.bench.comparison import Comparison, as_json
+from conformance.bench.comparison import as_json
 from conformance.cli.main import main
 from conformance.fixtures import fixture_path
 from conformance.models import MODELS
@@ -19,12 +18,14 @@ from conformance.report.content import Report
 from conformance.report.matrix import build_matrix
 from conformance.report.pictures import pictures
 from conformance.results.cases import read_results
+from conformance.results.quantities import QUANTITIES
 from conformance.results.times import read_benchmarks
 from conformance.verdict.expectations import NO_MODEL
 
 from .sample_report import HOSTILE, bench_document, write_matrix
 from .sample_results import case, run, write
-from .test_comparison import timing
+from .sample_timings import LIMITS
+from .sample_timings import comparison as comparison_of
 
 FAILED = "mobilenet"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -145,9 +146,9 @@ def test_benchmarks_keep_the_order_of_their_rounds(tmp_path: Path) -> None:
 
 def comparison(folder: Path, rounds: int = 6, cpu: str = "AMD EPYC 9R14") -> str:
     """Write a file as `bench --json` does, of `rounds` of 8, and return its path."""
-    sides = [timing(10.0), replace(timing(15.0), version="4.1.0")]
-    done = Comparison("mobilenet", "k:d", 8, [(sides[0], sides[1])] * rounds)
-    document = {"kind": "opencv-comparison", "cpu": cpu, "batch": 1, "comparisons": [as_json(done)]}
+    done = as_json(comparison_of([10.0] * rounds, [15.0] * rounds, planned=8), LIMITS)
+    document = {"kind": "opencv-comparison", "schema": 2, "cpu": cpu, "batch": 1, "threads": [2]}
+    document["comparisons"] = [done]
     path = folder / "wheels.json"
     path.write_text(json.dumps(document))
     return str(path)
@@ -162,12 +163,43 @@ def test_comparisons_of_wheels_are_shown(
     """What `bench --json` kept is in the page and the Markdown, labelled where interrupted."""
     path = comparison(tmp_path, rounds)
     page = page_of(tmp_path, "--bench", path)
-    for cell in ("4.0.0 classic", "4.1.0 classic", "10.00", "15.00", *told):
+    for cell in ("4.0.0 classic", "4.1.0 classic", "10.00 ms", "15.00 ms", *told):
         assert f">{cell}</td>" in page
     capsys.readouterr()
     assert main(["report", "--bench", path, "--format", "md"]) == 0
-    row = f"| 4.0.0 classic | 4.1.0 classic | 1.500 | {told[0]} | {told[1]} |"
+    ratio = "**1.500**" if rounds == 8 else "1.500"
+    row = f"| warm inference | 4.0.0 classic | 4.1.0 classic | {ratio} | {told[0]} | {told[1]} |"
     assert row in capsys.readouterr().out
+
+
+def test_comparisons_of_before_are_still_read(tmp_path: Path) -> None:
+    """A file of the first schema, with warm medians of two wheels alone, is shown as it was."""
+    sides = [{"version": v, "engine": "classic", "threads": 2} for v in ("4.0.0", "4.1.0")]
+    timed = [{**side, "times_ms": [ms]} for side, ms in zip(sides, (10.0, 15.0))]
+    one = {"model": "mobilenet", "complete": True, "ratio": 1.5, "interval": [1.4, 1.6]}
+    document = {"kind": "opencv-comparison", "schema": 1, "cpu": "AMD EPYC 9R14", "batch": 1}
+    path = tmp_path / "wheels.json"
+    path.write_text(json.dumps({**document, "comparisons": [{**one, "rounds": [timed] * 6}]}))
+    page = page_of(tmp_path, "--bench", str(path))
+    for cell in ("warm inference", "4.1.0 classic", "15.00 ms", "1.400 to 1.600"):
+        assert f">{cell}</td>" in page
+
+
+def test_costs_across_versions_are_drawn(tmp_path: Path) -> None:
+    """Of each cost the chart has every version's as so many times the first's, with its unit."""
+    files = [
+        bench(tmp_path, f"{version}.json", opencv=version, memory=mib)
+        for version, mib in (("4.10.0", 90.0), ("4.9.0", 50.0))
+    ]
+    page = page_of(tmp_path, "--bench", *files)
+    rows = [row for row in data_of(page)["rows"]["costs"] if row["model"] == "mobilenet"]
+    assert len(rows) == 2 * len(QUANTITIES)
+    memory = [row for row in rows if row["series"] == "memory"]
+    assert [(r["version"], r["value"], r["unit"], r["times"]) for r in memory] == [
+        ("4.9.0", 50.0, "MiB", 1.0),
+        ("4.10.0", 90.0, "MiB", 1.8),
+    ]
+    assert ">50.0 -&gt; 90.0 MiB (x 1.80); AMD EPYC 9R14, 2 threads, batch 1</td>" in page
 
 
 def test_comparison_of_another_machine_is_refused(
@@ -201,6 +233,8 @@ def test_other_machines_times_are_apart_or_refused(
         ('{"benchmarks": [{"name": "b", "stats": {"data": [1]}}]}', "no benchmark of the suite"),
         (json.dumps(bench_document()).replace('"data": [0', '"data": [NaN, 0'), "no seconds"),
         ('{"kind": "opencv-comparison", "comparisons": [{"rounds": [1]}]}', "bench --json"),
+        ('{"kind": "opencv-comparison", "schema": 2, "comparisons": [{}]}', "bench --json"),
+        ('{"kind": "opencv-comparison", "schema": 3}', "schema 3, but this version reads up to 2"),
         (None, "can't be read"),
     ],
 )

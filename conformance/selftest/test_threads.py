@@ -19,6 +19,7 @@ from conformance.pack.format import Pack
 from conformance.processes.child import HERE
 from conformance.suite.test_inference_time import too_busy
 
+from .sample_timings import timing as timing_of_process
 from .tiny import tiny_pack
 
 
@@ -82,19 +83,34 @@ def test_work_of_more_threads_is_noticed(
     assert too_busy(seconds, cpu, threads) == told
 
 
-def test_wheels_on_other_threads_are_not_compared(
+def test_wheels_on_other_threads_are_not_compared() -> None:
+    """Wheels that choose other numbers of threads are refused, which says what to do."""
+    found = {"version": "A", "threads": 1, "importers": ["tensorflow"]}
+    wheel = wheels.Wheel("4.5.1.48", HERE, found)
+    other = replace(wheel, spec="4.12.0.88", found={**found, "threads": 2})
+    assert wheels.own_threads([wheel, wheel]) == 1
+    with pytest.raises(ConformanceError, match=r"4.5.1.48 on 1, 4.12.0.88 on 2.*--threads"):
+        wheels.own_threads([wheel, other])
+
+
+def test_rounds_favour_no_wheel_and_no_number_of_threads(
     pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two wheels that choose other numbers of threads end the comparison, which says what to do."""
-    found = {"A": 1, "B": 2}
+    """Each wheel runs once a round, as often before its neighbour as after, on each number."""
+    asked: list[tuple[str, int]] = []
 
     def fake(request: TimingRequest, subject: str, *_: Any) -> Timing:
-        return Timing("4", "classic", found[subject[-1]], [1.0], {}, {}, None)
+        assert request.config.threads is not None
+        asked.append((subject[-1], request.config.threads))
+        return timing_of_process(10.0, (request.config.threads, *request.further_threads))
 
     monkeypatch.setattr(wheels, "time_in_child", fake)
-    wheel = wheels.Wheel("A", HERE, {"version": "A", "importers": ["tensorflow"]})
-    both = wheel, replace(wheel, spec="B", found={**wheel.found, "version": "B"})
-    (*_, last) = wheels.run(Plan(both, TimingRequest("", ""), 6), pack)
-    assert last.rounds == []
-    assert "run on 1 and 2 threads by their own choice" in last.error
-    assert "--threads" in last.error
+    found = {"version": "A", "threads": 2, "importers": ["tensorflow"]}
+    row = tuple(wheels.Wheel(v, HERE, {**found, "version": v}) for v in "ABC")
+    (*_, last) = wheels.run(Plan(row, TimingRequest("", ""), (1, 2), 24), pack)
+    assert (last.error, len(last.rounds)) == ("", 24)
+    for threads in (1, 2):
+        rounds = ["".join(v for v, n in asked if n == threads)[i : i + 3] for i in range(0, 36, 3)]
+        assert {"".join(sorted(names)) for names in rounds} == {"ABC"}
+        for pair in (("A", "B"), ("B", "C")):
+            assert sum(names.index(pair[0]) < names.index(pair[1]) for names in rounds) == 6

@@ -1,20 +1,23 @@
 """How long one inference takes, in OpenCV and in TensorFlow: an array in, an array out.
 
-Nothing is judged: pytest-benchmark records the times. Run only when asked for: this file named,
+Of OpenCV also what it costs to get there (results/quantities.py), in processes of its own. Nothing
+is judged: pytest-benchmark records the times. Run only when asked for: this file named,
 ``-m inference_time`` or ``--benchmark-only``.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any, Optional
 
 import pytest
 
 from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
-from conformance.opencv.timing import TimingRequest, load_inference, time_in_child
+from conformance.opencv.timing import Timing, TimingRequest, load_inference, time_in_child
 from conformance.pack.conversion import file_for
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
@@ -24,6 +27,7 @@ from conformance.plugin.hooks import marked
 from conformance.plugin.options import session_of
 from conformance.processes.inference import Infer, repeated, warm_up
 from conformance.processes.machine import cpu_name
+from conformance.results.quantities import ONCE
 from conformance.session import Session
 
 pytestmark = pytest.mark.inference_time
@@ -32,6 +36,8 @@ pytestmark = pytest.mark.inference_time
 # that wait for more work spin a few ms, which short runs can't tell from work.
 BUSY_MARGIN = 1.15
 BUSY_SECONDS = 0.5
+# What a process does once is told by the median of several.
+PROCESSES = 3
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Inference:
-    """A model ready to run. infer: runs the batch once. peak_mib: of a process that does that."""
+    """A model ready to run."""
 
-    infer: Infer
-    peak_mib: Optional[float]
+    infer: Infer  # runs the batch once
+    peak_mib: Optional[float]  # of a process that does that
+    costs: Mapping[str, float] = field(default_factory=dict)  # of such a process, see _costs
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -103,10 +110,22 @@ def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Infer
     file = file_for(pack.path, variant.importer)
     request = TimingRequest(str(file), inputs, variant, row.batch, seconds=0)
     request = replace(request, layout=pack.manifest.input_layout)
-    alone = time_in_child(request, f"{pack.model} in OpenCV", session.choices.candidate_timeout)
+    subject, timeout = f"{pack.model} in OpenCV", session.choices.candidate_timeout
+    alone = [time_in_child(request, subject, timeout) for _ in range(PROCESSES)]
     images = repeated(pack.load("inputs"), row.batch)
     _, infer = load_inference(file, images, variant, request.layout)
-    return Inference(infer, alone.peak_mib)
+    return Inference(infer, alone[0].peak_mib, _costs(alone, row.threads))
+
+
+def _costs(alone: Sequence[Timing], threads: int) -> dict[str, float]:
+    """Return {Quantity.key: median over processes}; warm inferences are for the test to time."""
+    costs = {}
+    for quantity in ONCE:
+        found = (quantity.measure(timing, threads) for timing in alone)
+        told = [value for value in found if value is not None]
+        if told:
+            costs[quantity.key] = median(told)
+    return costs
 
 
 def _tensorflow(pack: Pack, row: Row, session: Session) -> Inference:
@@ -148,6 +167,7 @@ def test_inference_time(
         "batch": row.batch,
         "pack": pack.manifest.digest(),
         "peak_mib": inference.peak_mib,
+        **inference.costs,
     }
     # Not by record_property, which warns of each test where JUnit XML is asked for.
     shown = ("model", "framework", "opencv", "tensorflow", "engine")

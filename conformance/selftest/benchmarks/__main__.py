@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from conformance.cli.main import Command, Later, main, no_options
 
+bench = Later("selftest.benchmarks.bench")
 freezing = Later("selftest.benchmarks.freezing")
 evaluation = Later("selftest.benchmarks.evaluation")
 recording = Later("selftest.benchmarks.recording")
 keras_onnx = Later("selftest.benchmarks.keras_onnx")
+pairing = Later("selftest.benchmarks.pairing")
 report = Later("selftest.benchmarks.report")
 routes = Later("selftest.benchmarks.routes")
 suite = Later("selftest.benchmarks.suite")
 tutorial = Later("selftest.benchmarks.tutorial")
 
 BENCHMARKS = (
+    Command(
+        "bench",
+        "alarms of bench where there is no difference, and a slow-down of 3 % that it must find",
+        bench.benchmark_options,
+        bench.run_benchmark,
+    ),
     Command(
         "freezing",
         "time and memory of freezing, beside TensorFlow's own (needs TensorFlow)",
@@ -37,6 +45,12 @@ BENCHMARKS = (
         "Keras' own ONNX export of each model, by ONNX Runtime and by OpenCV",
         keras_onnx.benchmark_options,
         keras_onnx.run_benchmark,
+    ),
+    Command(
+        "pairing",
+        "how tightly two processes of one OpenCV agree: in turn, in blocks, and at once",
+        pairing.benchmark_options,
+        pairing.run_benchmark,
     ),
     Command(
         "report",

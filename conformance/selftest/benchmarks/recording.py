@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from conformance.bench import comparison as compared
-from conformance.bench.command import interval_text
+from conformance.bench.tables import interval_text
 from conformance.cli import BAD, OK
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
