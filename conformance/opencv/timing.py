@@ -131,7 +131,8 @@ def time_in_child(
     """
     module, arguments = "conformance.opencv.timing", [json.dumps(asdict(request))]
     failure = f"can't time {subject}"
-    return timing_of(ask_module(module, arguments, timeout, failure, interpreter))
+    variables = request.config.environment
+    return timing_of(ask_module(module, arguments, timeout, failure, interpreter, **variables))
 
 
 def measure(request: TimingRequest) -> Timing:

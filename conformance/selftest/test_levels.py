@@ -16,6 +16,7 @@ from conformance.report.matrix import build_matrix
 from conformance.results.cases import read_results
 from conformance.results.gate import compare
 from conformance.results.history import history
+from conformance.results.times import read_benchmarks
 
 from . import sample_results
 from .test_plugin import MODEL, packs, run_suite
@@ -154,3 +155,18 @@ def test_reports_tell_levels_and_targets_apart(tmp_path: Path) -> None:
     steps = [(step.engine, step.kind, step.version) for step in history(files)]
     assert steps == [("classic-baseline", "verdict", "4.12.0")]
     assert [change.kind for change in compare(files[0], files[1])] == ["newly failing"]
+
+
+def test_inference_times_are_of_the_level(packs: Path, chosen: list[str]) -> None:
+    """They are recorded as of where they were taken; of several levels none are, as cv2 is one."""
+    if not chosen:
+        pytest.skip("this OpenCV has no kernels that it chooses by the CPU")
+    asked = ["-m", "inference_time", "--engine", "classic", "--cpu-disable", "baseline"]
+    quick = ["--benchmark-max-time=0.01", "--benchmark-min-rounds=2", "--benchmark-json=t.json"]
+    done = run_suite(packs, *asked, *quick, keyword="mobilenet and not mobilenetv2 and opencv")
+    assert done.returncode == 0, done.stdout
+    (timing,) = read_benchmarks([packs / "t.json"]).timings
+    assert timing.engine == "classic-baseline"
+    several = run_suite(packs, *asked, "--cpu-disable", chosen[-1])
+    assert several.returncode == 2  # as pytest tells what happens in a test's own file
+    assert "give --cpu-disable once" in several.stdout + several.stderr

@@ -7,6 +7,7 @@ is judged: pytest-benchmark records the times. Run only when asked for: this fil
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,7 +54,7 @@ class Row:
         """Return what the test is called; `alone`: there is no other engine to tell it from."""
         if self.variant is None:
             return self.framework
-        engine = "" if alone else self.variant.engine
+        engine = "" if alone else self.variant.place
         return "-".join(filter(None, (self.framework, engine, self.variant.switches)))
 
 
@@ -75,7 +76,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     judged = session.variants()
     usual = (v for v in judged if v.importer == judged[0].importer)
     variants = [replace(v, threads=threads, layers=False) for v in usual]
-    alone = len({variant.engine for variant in variants}) == 1
+    alone = len({variant.place for variant in variants}) == 1
+    if len({tuple(variant.environment.items()) for variant in variants}) > 1:
+        raise pytest.UsageError(
+            "inference times are of one CPU level, as cv2 is loaded once: give --cpu-disable once"
+        )
     rows = [Row("opencv", threads, batch, variant) for variant in variants]
     rows += [Row(name, threads, batch) for name in ("tensorflow", "tensorflow-eager")]
     models = marked(session, session.models)
@@ -113,6 +118,7 @@ def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Infer
     subject, timeout = f"{pack.model} in OpenCV", session.choices.candidate_timeout
     alone = [time_in_child(request, subject, timeout) for _ in range(PROCESSES)]
     images = repeated(pack.load("inputs"), row.batch)
+    os.environ.update(variant.environment)  # which OpenCV reads when it is loaded
     _, infer = load_inference(file, images, variant, request.layout)
     return Inference(infer, alone[0].peak_mib, _costs(alone, row.threads))
 
@@ -161,7 +167,7 @@ def test_inference_time(
         "tensorflow": (producer_versions(conformance_session.choices.keras) or {}).get(
             "tensorflow"
         ),
-        "engine": row.variant.engine if row.variant else None,
+        "engine": row.variant.place if row.variant else None,
         "threads": row.threads,
         "cpu": cpu_name(),
         "batch": row.batch,
