@@ -2,8 +2,9 @@
 
 The noise floor: how much another TensorFlow on the same graph (one thread or two, oneDNN or not)
 strays, in noise floors of the pack. The multiples: how far the installed OpenCV strays, on each
-engine, with and without Winograd, doubled, since another CPU sums in another order. A multiple is
-only ever raised: other versions of OpenCV may stray farther than the one at hand.
+engine, with and without Winograd, doubled, since another CPU sums in another order; elsewhere, if a
+target or a CPU level is asked for. A multiple is only ever raised: other versions of OpenCV may
+stray farther than the one at hand.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ Ratios = dict[str, tuple[float, str]]  # by metric: the greatest, and the model 
 
 def tolerances_options(parser: argparse.ArgumentParser) -> None:
     """Add what `tolerances` takes."""
-    add_options(parser.add_argument, "models", "--packs")
+    add_options(parser.add_argument, "models", "--packs", "--engine", "--target", "--cpu-disable")
     parser.add_argument(
         "--update",
         type=Path,
@@ -106,7 +107,7 @@ def configured(pack: Pack, config: RunConfig, kind: str) -> list[RunConfig]:
     5.0's new engine can't be kept from Winograd: it tells of the plain multiple where the graph has
     no convolution that could run so, else of Winograd's.
     """
-    never = pack.manifest.winograd == 0
+    never = pack.manifest.winograd == 0 or config.on_opencl  # whose kernels have none
     if config.engine == "new":
         return [config] if never == (kind == PLAIN) else []
     if kind == PLAIN:
@@ -165,8 +166,9 @@ def _provenance(
     for (threads, onednn), ratios in noise.items():
         name = f"tensorflow_{threads}_threads_onednn_{'on' if onednn else 'off'}"
         provenance[name] = {metric: round(ratio, 2) for metric, (ratio, _) in ratios.items()}
+    places = {config.place: None for config in session.variants() if not config.is_usual}
     for kind, ratios in opencv.items():
-        name = kind.replace("multiple", "opencv")
+        name = "_".join([kind.replace("multiple", "opencv"), *places])
         provenance[name] = {m: f"{ratio:.2f} ({model})" for m, (ratio, model) in ratios.items()}
     return provenance
 
@@ -179,7 +181,7 @@ def _update(path: Path, provenance: dict[str, Any], opencv: dict[str, Ratios]) -
         raise ConformanceError(f"--update needs tomlkit ({error}): {install('dev')}") from error
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8"))
-        document["provenance"] = provenance
+        document.setdefault("provenance", {}).update(provenance)
         for kind, ratios in opencv.items():
             for metric, (ratio, _) in ratios.items():
                 table: Any = document["metrics"][metric]  # type: ignore[index]
