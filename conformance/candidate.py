@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +19,8 @@ Array = np.ndarray[Any, Any]
 # at once. Both few, as they are run for 15 models; a defect of either shows on any input.
 REPEATS = 1
 BATCH = 2
+
+_CPU_DISABLE = "OPENCV_CPU_DISABLE"
 
 # The order of a run. "forward" includes the allocation OpenCV does on the first call, so that a
 # crash in it counts as "forward"; an error OpenCV names as one of set-up counts as "setup".
@@ -87,8 +90,13 @@ class RunConfig:
     @property
     def environment(self) -> dict[str, str]:
         """The variables that a process needs in which OpenCV is run so."""
-        disabled = {"OPENCV_CPU_DISABLE": ",".join(self.cpu_off)} if self.cpu_off else {}
-        return {**disabled, **(opencl_environment() if self.on_opencl else {})}
+        variables = opencl_environment() if self.on_opencl else {}
+        if self.cpu_off:
+            # What the user switched off stays so.
+            before = os.environ.get(_CPU_DISABLE, "").split(",")
+            off = dict.fromkeys(filter(None, (*before, *self.cpu_off)))
+            variables[_CPU_DISABLE] = ",".join(off)
+        return variables
 
     @property
     def on_opencl(self) -> bool:

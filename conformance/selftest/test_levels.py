@@ -77,6 +77,14 @@ def test_opencv_that_takes_no_notice_is_an_error() -> None:
         check_off(Level("x", ("AVX2",)), LINE)
 
 
+def test_what_the_user_switched_off_stays_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level goes without its features and those that the environment names already."""
+    monkeypatch.setenv("OPENCV_CPU_DISABLE", "AVX2,FP16")
+    level = RunConfig(cpu="x", cpu_off=("AVX512-SKX", "FP16"))
+    assert level.environment == {"OPENCV_CPU_DISABLE": "AVX2,FP16,AVX512-SKX"}
+    assert RunConfig().environment == {}
+
+
 def test_another_level_computes_other_bits(tmp_path: Path, chosen: list[str]) -> None:
     """The candidate's process really runs without what was switched off."""
     if not chosen:
