@@ -73,11 +73,11 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
             type=positive,
             default=quantity.limit,
             metavar="X",
-            help=f"fail where {quantity.title} is shown to need more than X times as much; "
-            f"default: {quantity.limit:g}",
+            help=f"{quantity.title}: fail where the ratio is shown to lie above X; default: "
+            f"{quantity.limit:g}",
         )
     for name, default, metavar, parse, text in (
-        ("--rounds", None, "N", count, f"of a process a wheel; default: {ROUNDS}, or more if need"),
+        ("--rounds", None, "N", count, f"each of a process a wheel; default: {ROUNDS} or more"),
         ("--seconds", 0.4, "S", positive, "timed a process; default: 0.4"),
         ("--repeat", 1, "N", count, "compare N times, tell each"),
     ):

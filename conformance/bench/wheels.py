@@ -92,20 +92,11 @@ def _round(plan: Plan, pack: Pack, number: int) -> tuple[Timing, ...]:
     turn, place = divmod(number, len(plan.threads))
     # Each process begins with one number of threads and goes on with the others.
     threads = (*plan.threads[place:], *plan.threads[:place])
-    timings = {index: _time(plan, pack, index, threads) for index in _order(plan, turn)}
+    # Every other time the row runs from its end: a machine that grows slower, or favours whoever
+    # comes after, then favours none.
+    order = range(len(plan.wheels))[:: -1 if turn % 2 else 1]
+    timings = {index: _time(plan, pack, index, threads) for index in order}
     return tuple(timings[index] for index in range(len(plan.wheels)))
-
-
-def _order(plan: Plan, turn: int) -> list[int]:
-    """Return the places of the wheels in the order in which they run.
-
-    A machine that grows slower, or favours whoever comes after, then favours none: every other
-    time the order is reversed, and each pair of turns begins with another wheel.
-    """
-    row = list(range(len(plan.wheels)))
-    first = turn // 2 % len(row)
-    order = row[first:] + row[:first]
-    return order[::-1] if turn % 2 else order
 
 
 def _time(plan: Plan, pack: Pack, index: int, threads: tuple[int, ...]) -> Timing:

@@ -160,7 +160,7 @@ COMMANDS = (
     ),
     Command(
         "bench",
-        "inference times of two OpenCV wheels on this machine: is one slower, and where?",
+        "what OpenCV wheels cost on this machine: is one slower, or does it need more memory?",
         bench.bench_options,
         bench.run_bench,
     ),

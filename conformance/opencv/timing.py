@@ -154,11 +154,12 @@ def measure(request: TimingRequest) -> Timing:
     net.configure(cv2, candidate, config)
     infer = _inference(candidate, blob)
     _, first_ms = _clocked(infer)
-    warm = [_warm(request, infer, candidate, threads)]
+    runs = {threads: _inferences(request, infer, candidate)}
     peak, code = peak_mib(), file_pages_mib() - code
     for further in request.further_threads:
         _use_threads(cv2, further)
-        warm.append(_warm(request, infer, candidate, further))
+        runs[further] = _inferences(request, infer, candidate)
+    warm = [Warm(n, times, _layers(candidate, found)) for n, (times, found) in runs.items()]
     return Timing(
         version=cv2.__version__,
         engine=config.engine,
@@ -179,8 +180,10 @@ def _clocked(run: Callable[[], Any]) -> tuple[Any, float]:
     return given, (time.perf_counter() - begin) * 1000
 
 
-def _warm(request: TimingRequest, infer: Infer, candidate: Any, threads: int) -> Warm:
-    """Time inferences after one that warms up, and if asked for the layers in each."""
+def _inferences(
+    request: TimingRequest, infer: Infer, candidate: Any
+) -> tuple[list[float], list[Array]]:
+    """Return the ms of each inference after one that warms up and, if asked for, of its layers."""
     times: list[float] = []
     profiles: list[Array] = []
     infer()
@@ -190,7 +193,7 @@ def _warm(request: TimingRequest, infer: Infer, candidate: Any, threads: int) ->
         if request.layers:
             # After a forward only: before it 4.5.1 aborts.
             profiles.append(_profile(candidate))
-    return Warm(threads, times, _layers(candidate, profiles))
+    return times, profiles
 
 
 def _profile(candidate: Any) -> Array:

@@ -18,7 +18,7 @@ tutorial = Later("selftest.benchmarks.tutorial")
 BENCHMARKS = (
     Command(
         "bench",
-        "alarms of bench where there is no difference, and a slow-down of 3 % that it must find",
+        "alarms of bench where there is no difference, and a small slow-down that it must find",
         bench.benchmark_options,
         bench.run_benchmark,
     ),
