@@ -7,7 +7,6 @@ import json
 import math
 import posixpath
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -32,6 +31,7 @@ from conformance.pack.format import Pack
 from conformance.pack.sealed import write_text
 from conformance.processes.environments import copy_package, default_root
 from conformance.processes.machine import cpu_name
+from conformance.processes.scratch import Scratch
 from conformance.results.comparisons import KIND
 from conformance.results.lines import now
 from conformance.session import Session, choices_of
@@ -117,7 +117,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     _check(arguments)
     compared.require_statistics()
     packs = bench_packs(arguments)
-    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
+    with Scratch() as folder:
         code = copy_package(Path(folder))
         found = {spec: wheel(spec, default_root(), code) for spec in arguments.opencv}
         wheels = found[arguments.opencv[0]], found[arguments.opencv[-1]]

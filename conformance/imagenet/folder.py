@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.errors import ConformanceError
-from conformance.pack.sealed import whole_file, write_text
+from conformance.pack.sealed import parse_json, whole_file, write_text
 
 from .decoder import Bad
 from .shards import ShardResult, disk_errors
@@ -46,7 +46,7 @@ class RunFolder:
     def _require_same(self) -> None:
         file = self.path / _RUN
         try:
-            there = json.loads(file.read_text(encoding="utf-8"))
+            there = parse_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConformanceError(
                 f"--resume: {file} can't be read ({error}): begin anew without --resume"

@@ -25,6 +25,7 @@ from conformance.processes.child import (
     last_lines,
     run_child,
 )
+from conformance.processes.scratch import Scratch
 
 CHILD = "conformance.opencv.child"
 # What the child has of each of the model's outputs.
@@ -68,7 +69,7 @@ def _run(
     batches: bool,
 ) -> CandidateRun:
     try:
-        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+        with Scratch() as name:
             folder = Path(name)
             request = folder / "request.json"
             asked = _request(pack, config, folder, conversion, batches)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from conformance.inputs.preprocessing import Preprocessing
 from conformance.own_models import OwnModel
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
+from conformance.processes.scratch import Scratch
 from conformance.processes.server import FrameworkError, Server
 
 from .answers import Answer, Array, best_classes
@@ -53,9 +53,7 @@ class Frameworks:
     _tensorflow: Optional[Server] = None
 
     def __enter__(self) -> Frameworks:
-        self.folder = Path(
-            self._open.enter_context(tempfile.TemporaryDirectory(prefix="opencv-conformance-"))
-        )
+        self.folder = Path(self._open.enter_context(Scratch()))
         try:
             self._opencv = self._start(
                 OPENCV,

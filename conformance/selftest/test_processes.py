@@ -223,3 +223,52 @@ def test_uv_makes_environments_where_it_can(
     with pytest.raises(ConformanceError, match=r"can't make the .*: ERROR: pip says no"):
         environments._make(folder, sys.executable, ["opencv", "numpy"])
     assert not folder.exists()
+
+
+def test_child_ends_with_its_parent(tmp_path: Path) -> None:
+    """After a parent's SIGKILL its child ends, and so does what that started."""
+    (tmp_path / "lasting.py").write_text(
+        "import conformance.processes, subprocess, sys, time\n"
+        "helper = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "open(sys.argv[1], 'w').write(f'{helper.pid}\\n')\n"
+        "time.sleep(600)\n"
+    )
+    notes = tmp_path / "pid"
+    code = (
+        "import sys, time; from conformance.processes.child import begin_module; "
+        "child = begin_module('lasting', sys.argv[1:]); "
+        "print(child.process.pid, flush=True); time.sleep(600)"
+    )
+    paths = os.pathsep.join([str(tmp_path), child_environment()["PYTHONPATH"]])
+    environment = child_environment(PYTHONPATH=paths)
+    command = [sys.executable, "-c", code, str(notes)]
+    with closing(Child(command, environment, piped=True)) as parent:
+        assert parent.process.stdout is not None
+        child = int(parent.process.stdout.readline())
+        while not (notes.exists() and notes.read_text().endswith("\n")):
+            time.sleep(0.02)
+        os.kill(parent.process.pid, signal.SIGKILL)  # it alone: nobody ends its child
+        assert gone(child)
+        assert gone(int(notes.read_text()))
+
+
+def test_folder_of_a_killed_process_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of a process that was killed goes with the next one; one that is used stays."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = (
+        "import os, sys; from conformance.processes.scratch import Scratch; "
+        "folder = Scratch(); print(folder.name, flush=True); "
+        "sys.stdin.read() if len(sys.argv) > 1 else os.kill(os.getpid(), 9)"
+    )
+    killed = Path(python(code).output.strip())
+    assert killed.is_dir()
+    with closing(Child([sys.executable, "-c", code, "lives"], piped=True)) as child:
+        assert child.process.stdout is not None
+        used = Path(child.process.stdout.readline().strip())
+        for folder in (killed, used):
+            os.utime(folder, (1, 1))  # not about to be locked
+        run_child([sys.executable, "-c", code])
+        assert not killed.exists()
+        assert used.is_dir()
