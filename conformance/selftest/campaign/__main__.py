@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import damage
+from . import damage, kills
 from .attempt import Kind, Row, made, root_folder
 
-KINDS = (damage.KIND,)
+KINDS = (damage.KIND, kills.KIND)
 OUTCOMES = ("held", "failed", "skipped")
 
 
@@ -74,6 +75,7 @@ def _all(rows: Sequence[Row]) -> Counter[str]:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the campaign; return 1 where an attempt failed."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # for what is started, too
     parser = make_parser()
     given = parser.parse_args(arguments)
     try:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import run
 from typing import Any, Callable
 
 from conformance.fixtures import fixture_path
 
-from .attempt import Place, once
+from .attempt import SUITE, Place, once
 
 PHOTO = "images/squirrel_cls.jpg"
+WHEEL = "4.12.0.88"
+COUNT = 40  # of generated models
 TABLES = ("known_failures", "known_defects", "tolerances")
 
 
@@ -25,7 +27,7 @@ def sample(place: Place, name: str) -> Path:
 
     def make(folder: Path) -> None:
         words = [sys.executable, "-m", __name__, name, str(folder)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"samples {name}: {done.stdout}{done.stderr}")
 
@@ -73,7 +75,23 @@ def models(folder: Path) -> None:
     )
 
 
-SAMPLES: dict[str, Callable[[Path], None]] = {"small": small, "models": models}
+def generated(folder: Path) -> None:
+    """Write a pack of generated models, the results of judging them, and a finding's id."""
+    packs, results = folder / "packs", folder / "results"
+    count = [f"--generated={COUNT}", f"--packs={packs}", "--importer=tensorflow"]
+    run([sys.executable, "-m", "conformance", "pack", "build", *count], check=True)
+    words = [*SUITE, *count, "-q", "-m", "generated", f"--results={results}", "--engine=classic"]
+    run([sys.executable, "-m", "pytest", *words], check=False)
+    words = ["findings", str(results), "--format=json"]
+    done = run([sys.executable, "-m", "conformance", *words], stdout=-1, check=False)
+    (folder / "only").write_text(min(one["id"] for one in json.loads(done.stdout)))
+
+
+SAMPLES: dict[str, Callable[[Path], None]] = {
+    "small": small,
+    "models": models,
+    "generated": generated,
+}
 
 if __name__ == "__main__":
     SAMPLES[sys.argv[1]](Path(sys.argv[2]))
