@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import damage, kills
+from . import candidates, damage, kills, lines
 from .attempt import Kind, Row, made, root_folder
 
-KINDS = (damage.KIND, kills.KIND)
+KINDS = (damage.KIND, kills.KIND, lines.KIND, candidates.KIND)
 OUTCOMES = ("held", "failed", "skipped")
 
 

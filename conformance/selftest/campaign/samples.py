@@ -18,7 +18,7 @@ from .attempt import SUITE, Place, once
 
 PHOTO = "images/squirrel_cls.jpg"
 WHEEL = "4.12.0.88"
-COUNT = 40  # of generated models
+COUNT = 24  # of generated models
 TABLES = ("known_failures", "known_defects", "tolerances")
 
 
@@ -87,10 +87,25 @@ def generated(folder: Path) -> None:
     (folder / "only").write_text(min(one["id"] for one in json.loads(done.stdout)))
 
 
+def routes(folder: Path) -> None:
+    """Write packs of two models for each of OpenCV's importers."""
+    from ..test_file_models import network
+    from ..tiny import tiny_pack
+
+    for name in ("mobilenet", "mobilenetv2"):
+        tiny_pack(folder / "packs", name)
+    network(folder / "victim.onnx")
+    network(folder / "other.onnx")
+    words = [sys.executable, "-m", "conformance", "pack", "build"]
+    files = [str(folder / f"{name}.onnx") for name in ("victim", "other")]
+    run([*words, *files, "--packs", str(folder / "packs")], check=True)
+
+
 SAMPLES: dict[str, Callable[[Path], None]] = {
     "small": small,
     "models": models,
     "generated": generated,
+    "routes": routes,
 }
 
 if __name__ == "__main__":
