@@ -53,7 +53,13 @@ def prepare(spec: str, root: Path, code: Path) -> Interpreter:
     python = _find_python(spec, newest)
     requirements = [requirement, numpy, _TAPS]
     folder = root / _folder_name(spec, python)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConformanceError(
+            f"{root}: environments of OpenCV can't be made there ({error.strerror}); "
+            f"XDG_CACHE_HOME chooses another folder"
+        ) from error
     with filelock.FileLock(folder.with_name(folder.name + ".lock")):
         # A link to a Python that was removed since does not exist.
         if not (_is_ready(folder, requirements) and _python_in(folder).exists()):

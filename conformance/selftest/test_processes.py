@@ -272,3 +272,10 @@ def test_folder_of_a_killed_process_is_removed(
         run_child([sys.executable, "-c", code])
         assert not killed.exists()
         assert used.is_dir()
+
+
+def test_environments_in_a_folder_that_can_not_be(tmp_path: Path) -> None:
+    """A folder of environments that can't be made is one error that names it."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConformanceError, match=r"file/deeper: environments .* can't be made"):
+        environments.prepare("4.12.0", tmp_path / "file" / "deeper", tmp_path)

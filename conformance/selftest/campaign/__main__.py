@@ -19,10 +19,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import candidates, damage, kills, lines
+from . import candidates, company, damage, kills, lines, resources
 from .attempt import Kind, Row, made, root_folder
 
-KINDS = (damage.KIND, kills.KIND, lines.KIND, candidates.KIND)
+KINDS = (
+    damage.KIND,
+    kills.KIND,
+    lines.KIND,
+    candidates.KIND,
+    resources.KIND,
+    company.KIND,
+)
 OUTCOMES = ("held", "failed", "skipped")
 
 

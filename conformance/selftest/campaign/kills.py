@@ -50,8 +50,9 @@ def _judge(place: Place, out: Path) -> list[str]:
 
 def _evaluate(place: Place, out: Path) -> list[str]:
     home = sample(place, "small")
+    cache = next((f for f in (place.folder / "cache",) if f.exists()), out.parent / "cache")
     words = ["--packs", home / "packs", "--imagenet-dir", home / "val", "--engine", "classic"]
-    words += ["--imagenet-labels", home / "val.txt", "--imagenet-cache", out.parent / "cache"]
+    words += ["--imagenet-labels", home / "val.txt", "--imagenet-cache", cache]
     return _conformance("evaluate", "mobilenet", *words, "--jobs", 1, "--batch-size", 10,
                         "--results", out)  # fmt: skip
 
@@ -69,7 +70,8 @@ def _bench(place: Place, out: Path) -> list[str]:
 
 def _build(*what: Any) -> Words:
     def words(place: Place, out: Path) -> list[str]:
-        named = (sample(place, "models") / w if str(w).endswith(".keras") else w for w in what)
+        home = sample(place, "models")
+        named = (home / w if str(w).endswith((".keras", ".onnx")) else w for w in what)
         return _conformance("pack", "build", *named, "--packs", out / "packs", "--progress=plain")
 
     return words
@@ -89,11 +91,17 @@ def _packs(out: Path) -> str:
         folder = file.parent
         manifest = json.loads(file.read_text())
         files[folder.relative_to(out).as_posix()] = {
-            name: file_digest(folder / name) for name in manifest["files"]
+            name: "there" if _is_numbered(name) else file_digest(folder / name)
+            for name in manifest["files"]
         }
     if not files:
         raise FileNotFoundError("no pack")
     return json.dumps(files, sort_keys=True)
+
+
+def _is_numbered(name: str) -> bool:
+    """Whether tf2onnx has named the nodes in it, which it numbers anew each time."""
+    return name == "files.npz" or name.endswith(".onnx")
 
 
 def _judged(out: Path) -> str:
@@ -141,6 +149,7 @@ JOBS = (
         _build("--generated", 6, "--importer", "tensorflow,onnx"),
         _packs,
     ),
+    Job("pack build, onnx", 2, _build("flowers.onnx"), _packs),
     Job("pack build, mobilenet", 2, _build("mobilenet"), _packs),
     Job("findings --reduce", 2, _reduce, _reduced),
 )
@@ -167,13 +176,13 @@ def draw(random: Random, number: int) -> Attempt:
     return Attempt(job.name, what, lambda place: _attempt(place, job, name, share))
 
 
-def _undisturbed(place: Place, job: Job) -> dict[str, Any]:
+def undisturbed(place: Place, job: Job) -> dict[str, Any]:
     """Return what the job comes to when nobody kills it, found out once a campaign."""
     note = place.shop / f"{json_digest(job.name)[:12]}.json"
     if not note.exists():
         out = place.folder / "undisturbed" / "out"
         out.mkdir(parents=True)
-        _prepare(place, out)
+        prepare(place, out, out.parent / "cache")
         done = place.run(job.words(place, out))
         # What it makes once, such as an environment, is none of its usual time.
         if done.seconds > 3:
@@ -183,16 +192,17 @@ def _undisturbed(place: Place, job: Job) -> dict[str, Any]:
         expect(done.status == 0, f"{job.name} does not work", done)
         found = {"seconds": done.seconds, "result": job.result(out), "names": _names(out)}
         note.write_text(json.dumps(found))
-        if (out.parent / "cache").exists() and not (place.shop / "cache").exists():
+        if job.resumed and not (place.shop / "cache").exists():
             shutil.copytree(out.parent / "cache", place.shop / "cache")
         shutil.rmtree(out.parent)
     return dict(json.loads(note.read_text()))
 
 
-def _prepare(place: Place, out: Path) -> None:
+def prepare(place: Place, out: Path, cache: Path) -> None:
+    """Have a job find what is made once: environments, and TensorFlow's answers to images."""
     place.variables["XDG_CACHE_HOME"] = str(place.shop / "user")
     if (place.shop / "cache").exists():
-        shutil.copytree(place.shop / "cache", out.parent / "cache")
+        shutil.copytree(place.shop / "cache", cache)
 
 
 def _names(out: Path) -> list[str]:
@@ -202,10 +212,10 @@ def _names(out: Path) -> list[str]:
 
 
 def _attempt(place: Place, job: Job, name: str, share: float) -> str:
-    usual = _undisturbed(place, job)
+    usual = undisturbed(place, job)
     out = place.folder / "out"
     out.mkdir()
-    _prepare(place, out)
+    prepare(place, out, out.parent / "cache")
     process = place.start(job.words(place, out), place.folder / "killed")
     begin = time.monotonic()
     seconds = share * float(usual["seconds"])
@@ -220,7 +230,7 @@ def _attempt(place: Place, job: Job, name: str, share: float) -> str:
     ended = (0, *INTERRUPTED_STATUSES, -signal.SIGINT) if name == "SIGINT" else (0, -signal.SIGKILL)
     expect(killed.status in ended, f"a status other than {ended}", killed)
     _nobody_left(place)
-    early = _whole(job, out, str(usual["result"]))
+    early = whole(job, out, str(usual["result"]))
     for folder in (place.folder / "tmp").iterdir():
         os.utime(folder, (1, 1))  # as if it had lain there for a while
     more = job.resumed if killed.status != 0 else ()
@@ -239,7 +249,7 @@ def _nobody_left(place: Place) -> None:
     expect(not alive, f"orphans: {alive}")
 
 
-def _whole(job: Job, out: Path, usual: str) -> bool:
+def whole(job: Job, out: Path, usual: str) -> bool:
     """Return whether there is a result; raise Failed for one that is not as it should be."""
     try:
         found = job.result(out)

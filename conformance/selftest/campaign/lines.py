@@ -70,7 +70,9 @@ RIGHT: Mapping[str, Sequence[str]] = {
     "subset": ("2",),
 }
 NUMBERS = ("1", "2", "0.5", "6")
-# Commands that are work of many minutes once nothing is refused, and write where they belong.
+# Of what there may be none of in the results given.
+CONDITIONAL = {"link"}
+# What a builder is given by its pool.
 LEFT_OUT = {"as_told", "own"}
 
 
@@ -230,7 +232,11 @@ def _watching(words: Sequence[str]) -> int:
         length = 2 if words[0] == "pack" else 1
         for action in leaves()[" ".join(words[:length])]:
             typed = any(w.split("=")[0] in action.option_strings for w in words)
-            if typed and action.dest not in READ and asked.get(action.dest) != action.default:
+            if (
+                typed
+                and action.dest not in READ | CONDITIONAL
+                and asked.get(action.dest) != action.default
+            ):
                 print(f"IGNORED {action.option_strings[0]}", flush=True)
     return status
 

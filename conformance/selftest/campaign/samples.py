@@ -101,11 +101,20 @@ def routes(folder: Path) -> None:
     run([*words, *files, "--packs", str(folder / "packs")], check=True)
 
 
+def company(folder: Path) -> None:
+    """Write two models whose packs are soon built, without TensorFlow."""
+    from ..test_file_models import network
+
+    network(folder / "flowers.onnx")
+    network(folder / "second.onnx")
+
+
 SAMPLES: dict[str, Callable[[Path], None]] = {
     "small": small,
     "models": models,
     "generated": generated,
     "routes": routes,
+    "company": company,
 }
 
 if __name__ == "__main__":
