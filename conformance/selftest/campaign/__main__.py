@@ -95,9 +95,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         for kind, number in attempts:
             row = made(kind, given.seed, number, root)
             rows.append(row)
+            if given.json is not None:  # what there is so far, should this be ended
+                given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1), "utf-8")
             _tell(console, row, root)
-    if given.json is not None:
-        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1), "utf-8")
     console.print(table(rows))
     for row in rows:
         if row.outcome == "failed":

@@ -17,7 +17,7 @@ from .attempt import SUITE, Attempt, Kind, Place, check_ended, expect
 from .samples import sample
 
 LIMIT = 240.0
-HUNG = 20  # seconds that a model may take
+HUNG = 12  # seconds that a model may take
 
 
 @dataclass(frozen=True)
@@ -118,4 +118,4 @@ def _reached(route: Route, stage: str) -> bool:
     return stage != "logits" or ("new" not in route.name and "onnx" not in route.name)
 
 
-KIND = Kind("candidates", full=88, short=4, draw=draw)
+KIND = Kind("candidates", full=44, short=3, draw=draw)

@@ -138,20 +138,20 @@ def _reduced(out: Path) -> str:
 
 
 JOBS = (
-    Job("judge --results", 9, _judge, _judged),
-    Job("evaluate", 9, _evaluate, _evaluated, ("--resume",)),
-    Job("export", 8, _export, _exported),
+    Job("judge --results", 10, _judge, _judged),
+    Job("evaluate", 10, _evaluate, _evaluated, ("--resume",)),
+    Job("export", 9, _export, _exported),
     Job("bench", 8, _bench, _benched),
-    Job("pack build, own", 5, _build("plain.keras", "--importer", "tensorflow,onnx"), _packs),
+    Job("pack build, own", 3, _build("plain.keras", "--importer", "tensorflow,onnx"), _packs),
     Job(
         "pack build, generated",
-        4,
+        2,
         _build("--generated", 6, "--importer", "tensorflow,onnx"),
         _packs,
     ),
-    Job("pack build, onnx", 2, _build("flowers.onnx"), _packs),
-    Job("pack build, mobilenet", 2, _build("mobilenet"), _packs),
-    Job("findings --reduce", 2, _reduce, _reduced),
+    Job("pack build, onnx", 6, _build("flowers.onnx"), _packs),
+    Job("pack build, mobilenet", 1, _build("mobilenet"), _packs),
+    Job("findings --reduce", 1, _reduce, _reduced),
 )
 # What an interrupted command may end with: 130, pytest's 2, or as usual if it was done by then.
 INTERRUPTED_STATUSES = (INTERRUPTED, 2)
@@ -269,4 +269,4 @@ def whole(job: Job, out: Path, usual: str) -> bool:
     return True
 
 
-KIND = Kind("kills", full=100, short=6, draw=draw)
+KIND = Kind("kills", full=100, short=4, draw=draw)

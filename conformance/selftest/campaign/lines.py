@@ -22,7 +22,7 @@ from .attempt import SUITE, TRACE, Attempt, Done, Kind, Place, expect
 from .samples import WHEEL, sample
 
 # Longer than this is work, not a refusal: it is ended, and counted apart.
-LIMIT = 20.0
+LIMIT = 10.0
 EXAMPLES = 8  # Hypothesis begins with the simplest: the last of so many is taken
 WRONG = (
     *("", " ", "0", "-1", "1.5", "nan", "inf", "1e999", "9" * 30, "\u0661\u0662", "two", "None"),
@@ -290,4 +290,4 @@ def _one_message(done: Done, begins: str) -> str:
     return "refused"
 
 
-KIND = Kind("lines", full=300, short=24, draw=draw)
+KIND = Kind("lines", full=300, short=20, draw=draw)

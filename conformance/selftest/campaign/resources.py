@@ -211,4 +211,4 @@ def _check(done: Done, job: Job, trouble: Trouble) -> None:
         expect(len(errors) == 1, f"{len(errors)} messages", done)
 
 
-KIND = Kind("resources", full=48, short=6, draw=draw)
+KIND = Kind("resources", full=40, short=4, draw=draw)
