@@ -257,3 +257,12 @@ def test_own_model_that_can_not_be_read_is_named(
     words = ["pack", "build", str(tmp_path / "model.onnx"), "--packs", str(tmp_path / "packs")]
     assert main(words) == 2
     assert "model.onnx: can't be read" in capsys.readouterr().err
+
+
+def test_models_file_without_a_model_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty --models-file is an error that names it, not a model that is unknown."""
+    (tmp_path / "mine.toml").write_text("")
+    assert main(["localize", "plain", "--models-file", str(tmp_path / "mine.toml")]) == 2
+    assert "mine.toml: registers no model" in capsys.readouterr().err
