@@ -80,7 +80,17 @@ def copy_package(folder: Path) -> Path:
     """
     source = Path(conformance.__file__).parent
     ignored = shutil.ignore_patterns("selftest", "_fixtures", "__pycache__")
-    shutil.copytree(source, folder / "conformance", ignore=ignored)
+    try:
+        shutil.copytree(source, folder / "conformance", ignore=ignored)
+    except OSError as error:  # a shutil.Error, too, which lists what could not be copied
+        why = (
+            "no space left"
+            if "No space left" in str(error)
+            else error.strerror or "not all was copied"
+        )
+        raise ConformanceError(
+            f"{folder}: can't be written ({why}); TMPDIR chooses another folder"
+        ) from error
     return folder
 
 

@@ -9,6 +9,7 @@ CPU, whatever target is asked for, and OpenCV says nothing.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -64,6 +65,10 @@ def _fill_memory() -> None:
     held = []
     while True:
         held.append(bytearray(8 << 20))
+
+
+def _full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _print() -> None:
@@ -132,6 +137,7 @@ FAULTS: dict[str, Callable[[], object]] = {
     "kill": _kill,
     "hang": _hang,
     "memory": _fill_memory,
+    "full": _full,
     "print": _print,
 }
 

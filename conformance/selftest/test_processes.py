@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -279,3 +280,14 @@ def test_environments_in_a_folder_that_can_not_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConformanceError, match=r"file/deeper: environments .* can't be made"):
         environments.prepare("4.12.0", tmp_path / "file" / "deeper", tmp_path)
+
+
+def test_package_that_finds_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copying the package to a full disk is one error that names the folder."""
+
+    def full(*_: object, **__: object) -> None:
+        raise shutil.Error([("from", "to", "[Errno 28] No space left on device: 'to'")])
+
+    monkeypatch.setattr("shutil.copytree", full)
+    with pytest.raises(ConformanceError, match=r"can't be written \(no space left\)"):
+        environments.copy_package(tmp_path)
