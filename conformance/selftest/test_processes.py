@@ -253,6 +253,24 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
         assert gone(int(notes.read_text()))
 
 
+def test_pool_ends_with_its_parent(tmp_path: Path) -> None:
+    """After a parent's SIGKILL the processes of its pool end, those without work, too."""
+    (tmp_path / "pooling.py").write_text(
+        "import os, sys, time\n"
+        "from conformance.processes.pool import process_pool\n"
+        "if __name__ == '__main__':\n"
+        "    with process_pool(1, 'pooling') as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        time.sleep(600)\n"
+    )
+    command = [sys.executable, str(tmp_path / "pooling.py")]
+    with closing(Child(command, child_environment(), piped=True)) as parent:
+        assert parent.process.stdout is not None
+        worker = int(parent.process.stdout.readline())
+        os.kill(parent.process.pid, signal.SIGKILL)  # it alone
+        assert gone(worker)
+
+
 def test_folder_of_a_killed_process_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
