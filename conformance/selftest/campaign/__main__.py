@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Optional
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from conformance.cli.printing import print_table
 
 from . import candidates, company, damage, kills, lines, resources
 from .attempt import Kind, Row, made, root_folder
@@ -30,6 +30,7 @@ KINDS = (
     resources.KIND,
     company.KIND,
 )
+WIDTH = 110
 OUTCOMES = ("held", "failed", "skipped")
 
 
@@ -45,6 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"those of a kind, or one of them: {', '.join(kind.name for kind in KINDS)}",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
+    text = "make no attempt: count the rows of these files"
+    parser.add_argument("--read", type=Path, nargs="+", metavar="FILE", help=text)
+    parser.add_argument("--format", choices=("table", "md"), default="table")
     return parser
 
 
@@ -60,24 +64,44 @@ def chosen(only: Optional[Sequence[str]], short: bool) -> Iterator[tuple[Kind, i
             yield kinds[name], one
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """Return the counts, a line for each kind and what was attacked."""
-    found = Table(title=f"campaign, seed {rows[0].seed}: {len(rows)} attempts")
-    for head in ("kind", "of what"):
-        found.add_column(head)
-    for head in ("attempts", *OUTCOMES):
-        found.add_column(head, justify="right")
-    groups: dict[tuple[str, str], Counter[str]] = {}
-    for row in rows:
-        groups.setdefault((row.kind, row.target), Counter())[row.outcome] += 1
-    for (kind, target), counts in [*groups.items(), (("all", ""), _all(rows))]:
-        cells = [str(counts[outcome]) for outcome in OUTCOMES]
-        found.add_row(kind, target, str(sum(counts.values())), *cells)
-    return found
+def print_counts(rows: Sequence[Row], format: str = "table") -> None:
+    """Print how many attempts there were, by kind and seed, and by what was attacked."""
+    seeds = sorted({row.seed for row in rows})
+    title = f"{len(rows)} attempts, seed {' and '.join(map(str, seeds))}"
+    for heads, key in (
+        (("kind", "seed"), lambda row: (row.kind, str(row.seed))),
+        (("kind", "of what"), lambda row: (row.kind, row.target)),
+    ):
+        groups: dict[tuple[str, str], Counter[str]] = {}
+        for row in rows:
+            groups.setdefault(key(row), Counter())[row.outcome] += 1
+        groups["all", ""] = Counter(row.outcome for row in rows)
+        cells = [
+            (*group, str(sum(counts.values())), *(str(counts[outcome]) for outcome in OUTCOMES))
+            for group, counts in groups.items()
+        ]
+        columns = (*heads, ">attempts", *(f">{outcome}" for outcome in OUTCOMES))
+        print_table(title, columns, cells, format, WIDTH)
 
 
-def _all(rows: Sequence[Row]) -> Counter[str]:
-    return Counter(row.outcome for row in rows)
+def read(paths: Sequence[Path]) -> list[Row]:
+    """Return the rows of some files; one that was made again replaces the one before."""
+    rows = [Row(**row) for path in paths for row in json.loads(path.read_text("utf-8"))]
+    return list({(row.seed, row.kind, row.number): row for row in rows}.values())
+
+
+def attempted(given: argparse.Namespace, attempts: Sequence[tuple[Kind, int]]) -> list[Row]:
+    """Make the attempts, tell each, and write the rows as they come."""
+    console = Console(width=WIDTH, highlight=False, markup=False)
+    rows: list[Row] = []
+    with root_folder() as root:
+        for kind, number in attempts:
+            row = made(kind, given.seed, number, root)
+            rows.append(row)
+            if given.json is not None:  # what there is so far, should this be ended
+                given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1), "utf-8")
+            _tell(console, row, root)
+    return rows
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -89,31 +113,21 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         attempts = list(chosen(given.only, given.short))
     except ValueError as error:
         parser.error(str(error))
-    console = Console(width=110, highlight=False)
-    rows: list[Row] = []
-    with root_folder() as root:
-        for kind, number in attempts:
-            row = made(kind, given.seed, number, root)
-            rows.append(row)
-            if given.json is not None:  # what there is so far, should this be ended
-                given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1), "utf-8")
-            _tell(console, row, root)
-    console.print(table(rows))
-    for row in rows:
-        if row.outcome == "failed":
-            again = f"--seed {row.seed} --only {row.kind}/{row.number}"
-            console.print(
-                f"failed: {row.target}, {escape(row.what)}; again: {again}", soft_wrap=True
-            )
-    return int(any(row.outcome == "failed" for row in rows))
+    rows = read(given.read) if given.read else attempted(given, attempts)
+    print_counts(rows, given.format)
+    failed = [row for row in rows if row.outcome == "failed"]
+    for row in failed:
+        again = f"--seed {row.seed} --only {row.kind}/{row.number}"
+        print(f"failed: {row.target}, {row.what}; again: {again}")
+    return int(bool(failed))
 
 
 def _tell(console: Console, row: Row, root: Path) -> None:
     """Print a line of an attempt, and all there is to say of one that failed."""
     line = f"{row.kind}/{row.number} {row.target}, {row.what}: {row.outcome} ({row.seconds:.1f} s)"
-    console.print(escape(line), soft_wrap=True)
+    console.print(line, soft_wrap=True)
     if row.outcome != "held":
-        console.print(escape(row.words), soft_wrap=True)
+        console.print(row.words, soft_wrap=True)
     if row.outcome == "failed":
         console.print(f"kept in {root / row.kind}-{row.number}", soft_wrap=True)
 

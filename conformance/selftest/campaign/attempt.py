@@ -148,9 +148,7 @@ class Place:
 
     def left_behind(self) -> list[str]:
         """Return the processes and temporary files that the attempt left, after some patience."""
-        deadline = time.monotonic() + PATIENCE
-        while (alive := self.processes()) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        alive = self.alone()
         found = [f"orphan {pid}: {words}" for pid, words in alive.items()]
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
@@ -158,8 +156,16 @@ class Place:
         kept = sorted(path.name for path in (self.folder / "tmp").iterdir())
         return found + [f"temporary {name}" for name in kept if OURS.search(name)]
 
+    def alone(self) -> dict[int, str]:
+        """Wait for the attempt's processes to end, and return those that do not."""
+        deadline = time.monotonic() + PATIENCE
+        while (alive := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return alive
+
     def swept(self) -> None:
         """Let a further process of ours remove what killed ones left, as if a minute were over."""
+        self.alone()
         for folder in (self.folder / "tmp").iterdir():
             os.utime(folder, (1, 1))
         code = "from conformance.processes.scratch import Scratch; Scratch().cleanup()"

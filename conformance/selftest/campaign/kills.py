@@ -20,7 +20,7 @@ from conformance.pack.sealed import file_digest, json_digest
 from conformance.results.cases import read_results
 from conformance.results.evaluations import read_results as read_evaluation
 
-from .attempt import PATIENCE, SUITE, TRACE, Attempt, Done, Kind, Place, expect, read_text, waited
+from .attempt import SUITE, TRACE, Attempt, Done, Kind, Place, expect, read_text, waited
 from .samples import WHEEL, sample
 
 Words = Callable[[Place, Path], list[str]]
@@ -159,8 +159,11 @@ INTERRUPTED_STATUSES = (INTERRUPTED, 2)
 
 def _spread(jobs: Iterable[Job]) -> list[Job]:
     """Return a round: each job as often as it has turns, spread evenly."""
-    places = [(turn / (job.turns + 1), n, job) for n, job in enumerate(jobs)
-              for turn in range(1, job.turns + 1)]  # fmt: skip
+    places = [
+        (turn / (job.turns + 1), number, job)
+        for number, job in enumerate(jobs)
+        for turn in range(1, job.turns + 1)
+    ]
     return [job for _, _, job in sorted(places, key=lambda place: place[:2])]
 
 
@@ -229,7 +232,8 @@ def _attempt(place: Place, job: Job, name: str, share: float) -> str:
     # Python itself ends by the signal where that comes before its first line or after its last.
     ended = (0, *INTERRUPTED_STATUSES, -signal.SIGINT) if name == "SIGINT" else (0, -signal.SIGKILL)
     expect(killed.status in ended, f"a status other than {ended}", killed)
-    _nobody_left(place)
+    alive = place.alone()
+    expect(not alive, f"orphans: {alive}")
     early = whole(job, out, str(usual["result"]))
     for folder in (place.folder / "tmp").iterdir():
         os.utime(folder, (1, 1))  # as if it had lain there for a while
@@ -240,13 +244,6 @@ def _attempt(place: Place, job: Job, name: str, share: float) -> str:
     extra = [name for name in _names(out) if name not in usual["names"]]
     expect(not extra, f"left in the folder: {', '.join(extra)}")
     return "had ended" if killed.status == 0 else "whole" if early else "absent"
-
-
-def _nobody_left(place: Place) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while (alive := place.processes()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    expect(not alive, f"orphans: {alive}")
 
 
 def whole(job: Job, out: Path, usual: str) -> bool:
