@@ -271,6 +271,8 @@ def _registered(models_file: Optional[str]) -> dict[str, OwnModel]:
     if not models_file and not path.is_file():
         return {}
     found = read_models_file(path.absolute())
+    if models_file and not found:
+        raise ConformanceError(f"{path}: registers no model; write each under [[model]]")
     where = ("--models-file", models_file) if models_file else ()
     return {name: replace(model, words=(name, *where)) for name, model in found.items()}
 

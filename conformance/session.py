@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Optional
 
 from .candidate import CandidateRun, RunConfig
@@ -30,6 +29,7 @@ from .pack.request import PackRequest, built_with, keras_flavour
 from .pack.store import find_pack, locate_pack
 from .processes.child import HERE, Interpreter
 from .processes.progress import Report
+from .processes.scratch import Scratch
 from .verdict.expectations import KnownFailure
 from .verdict.limits import Limits
 
@@ -343,8 +343,8 @@ class Session:
         return self._focused[key]
 
     @cached_property
-    def _scratch(self) -> TemporaryDirectory[str]:
-        return TemporaryDirectory(prefix="conformance-focus-")
+    def _scratch(self) -> Scratch:
+        return Scratch()
 
 
 def _require(what: str, wanted: str, offered: Sequence[str], version: str) -> None:

@@ -45,7 +45,7 @@ def parse_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConformanceError(f"{path}: can't be read ({error}); give a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter: nested too deeply
         raise ConformanceError(f"{path}: not valid TOML: {error}") from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -28,6 +27,7 @@ from conformance.pack.format import Pack
 from conformance.pack.sealed import write_text
 from conformance.processes.environments import copy_package, default_root
 from conformance.processes.machine import cores, cpu_name
+from conformance.processes.scratch import Scratch
 from conformance.results.comparisons import KIND, SCHEMA
 from conformance.results.lines import now
 from conformance.results.quantities import QUANTITIES
@@ -150,7 +150,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     _check(arguments)
     compared.require_statistics()
     packs = bench_packs(arguments)
-    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
+    with Scratch() as folder:
         bench = _Bench(_plan(arguments, Path(folder)), _limits(arguments), arguments.json)
         try:
             for pack in packs * arguments.repeat:

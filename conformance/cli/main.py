@@ -214,3 +214,9 @@ def main(
         # The reader, such as head, has enough; keep the interpreter from flushing into it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return OK
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # Whatever a path may be that was given: too long a name, no folder, a disk that fails.
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return ERROR

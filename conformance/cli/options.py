@@ -43,8 +43,11 @@ def positive(text: str) -> float:
 def folder(text: str) -> Path:
     """Return the path of a folder, which need not be there."""
     path = Path(text).expanduser()
-    if path.exists() and not path.is_dir():
-        raise ValueError("it is a file; give a folder")
+    try:
+        if path.exists() and not path.is_dir():
+            raise ValueError("it is a file; give a folder")
+    except OSError as error:
+        raise ValueError(f"{error.strerror}; give a folder") from None
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +21,7 @@ from conformance.predict.printing import SYNTHETIC
 from conformance.processes.child import HERE, Interpreter
 from conformance.processes.environments import copy_package, default_root
 from conformance.processes.progress import Event
+from conformance.processes.scratch import Scratch
 from conformance.session import Session, choices_of
 from conformance.verdict.expectations import load_known_failures
 
@@ -65,7 +65,7 @@ def _interpreter(spec: Optional[str], stack: ExitStack) -> Interpreter:
     """Return the Python of a light environment with the OpenCV `spec`, or this one."""
     if spec is None:
         return HERE
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="opencv-conformance-"))
+    folder = stack.enter_context(Scratch())
     return wheel(spec, default_root(), copy_package(Path(folder))).interpreter
 
 

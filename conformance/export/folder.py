@@ -15,7 +15,7 @@ from conformance.errors import ConformanceError
 from conformance.inputs.preprocessing import Preprocessing
 from conformance.opencv.scripts import read_call
 from conformance.pack.format import Pack
-from conformance.pack.sealed import file_digest
+from conformance.pack.sealed import file_digest, parse_json
 from conformance.results.lines import now
 
 from .routes import Trial
@@ -44,7 +44,7 @@ def check_folder(folder: Path) -> None:
 def _written_before(folder: Path) -> set[str]:
     """Return the names of the files that an earlier export wrote; none for another's route.json."""
     try:
-        route = json.loads((folder / ROUTE).read_text(encoding="utf-8"))
+        route = parse_json((folder / ROUTE).read_text(encoding="utf-8"))
         return {ROUTE, SCRIPT, LABELS, route["file"]["name"]}
     except (OSError, ValueError, KeyError, TypeError):
         return set()

@@ -6,7 +6,6 @@ nothing is located here.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from conformance.generated.recipes import Recipe
 from conformance.generated.run import outcomes_of
 from conformance.generated.store import SEED, passing_pack
 from conformance.pack.formats import FORMATS
+from conformance.processes.scratch import Scratch
 from conformance.reference.formats import convert
 from conformance.reference.generated import graph_of
 from conformance.reference.graph import Array, Graph, write_graph
@@ -94,7 +94,7 @@ def _judged(
     importer = config.importer
     # The file's own runtime is not asked: it is to answer as TensorFlow does.
     arrays |= {f"{n}/{importer}": arrays[f"{n}/f32"] for n in range(len(cases))}
-    with tempfile.TemporaryDirectory(prefix="conformance-faults-") as name:
+    with Scratch() as name:
         made = {str(number): _file(importer, case, Path(name)) for number, case in enumerate(cases)}
     files = {f"{key}/{importer}": file for key, file in made.items() if file is not None}
     models = [{"key": key, "operations": {importer: []}} for key in made if made[key] is not None]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from conformance.pack.conversion import (
 )
 from conformance.pack.format import GRAPH, Pack
 from conformance.pack.formats import FORMATS
+from conformance.processes.scratch import Scratch
 from conformance.reference.formats import convert_pack, operations
 from conformance.reference.freeze import trace
 from conformance.reference.graph import Array, Graph, read_graph, sources, write_graph
@@ -128,7 +128,7 @@ def _convert_faulty(faulty: Pack, right: Conversion) -> None:
 @contextmanager
 def _copied_pack(pack: Pack, *without: str) -> Iterator[Pack]:
     """Give a pack like `pack` in a folder of its own that lacks some files."""
-    with tempfile.TemporaryDirectory(prefix="conformance-fault-") as name:
+    with Scratch() as name:
         folder = Path(name, pack.model, pack.path.name)
         folder.mkdir(parents=True)
         for file in pack.path.iterdir():

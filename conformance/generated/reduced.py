@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
+from conformance.pack.sealed import parse_json
 from conformance.tables import release
 
 from .findings import Finding
@@ -126,7 +127,7 @@ def read_reduced(root: Path) -> list[Reduced]:
     """
     path = root / FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         if values["schema"] > SCHEMA:
             raise ConformanceError(
                 f"{path}: of schema {values['schema']}, this version reads up to {SCHEMA}: use the "

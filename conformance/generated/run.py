@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -14,6 +13,7 @@ import numpy as np
 from conformance.candidate import RunConfig
 from conformance.pack.conversion import takes_batches
 from conformance.processes.child import Ending, child_environment, run_child
+from conformance.processes.scratch import Scratch
 
 from .outcomes import AT_ONCE, SINGLE, Outcome
 from .store import ARRAYS, FILES, GeneratedPack
@@ -58,7 +58,7 @@ def _answers(
     """
     left = pack.judged(config.importer)
     while left:
-        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+        with Scratch() as name:
             folder = Path(name)
             ending = _run(pack, config, left, folder)
             done, last = _journal(folder)

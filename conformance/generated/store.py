@@ -7,7 +7,6 @@ and what the runtimes of converted files answer: ``tflite``, ``onnx``). Needs Nu
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from conformance.pack.conversion import converter_versions
 from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.pack.request import GRAPHS, producer_versions
 from conformance.pack.sealed import Kind, check_files, json_digest, read_manifest
+from conformance.processes.scratch import Scratch
 
 from .outcomes import MODEL
 from .recipes import Recipe, recipe_from
@@ -172,7 +172,7 @@ def passing_pack(
 
     models: as in the manifest. files, arrays: by what FILES and ARRAYS call them.
     """
-    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+    with Scratch() as name:
         folder = Path(name)
         np.savez(folder / FILES, **files)
         np.savez(folder / ARRAYS, **arrays)

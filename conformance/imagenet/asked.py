@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class Asked:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser().resolve()
+    return Path(os.path.realpath(Path(text).expanduser()))
 
 
 def results_folder(root: Optional[str]) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.errors import ConformanceError
-from conformance.pack.sealed import whole_file, write_text
+from conformance.pack.sealed import parse_json, whole_file, write_text
 
 from .decoder import Bad
 from .shards import ShardResult, disk_errors
@@ -35,7 +35,7 @@ class RunFolder:
         with disk_errors(self.path):
             if not resume:
                 shutil.rmtree(self.path, ignore_errors=True)
-            elif self.path.exists():
+            elif (self.path / _RUN).exists() or any(self.path.glob("[0-9]*.npz")):
                 self._require_same()
                 found = (_read(file) for file in sorted(self.path.glob("[0-9]*.npz")))
                 return {shard.index: shard for shard in found if shard is not None}
@@ -46,14 +46,17 @@ class RunFolder:
     def _require_same(self) -> None:
         file = self.path / _RUN
         try:
-            there = json.loads(file.read_text(encoding="utf-8"))
+            there = parse_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConformanceError(
                 f"--resume: {file} can't be read ({error}): begin anew without --resume"
             ) from error
-        differ = [name for name in self.identity if there.get(name) != self.identity[name]]
+        if not isinstance(there, dict):
+            raise ConformanceError(f"--resume: {file} is damaged: begin anew without --resume")
+        now = json.loads(json.dumps(self.identity))  # as it is kept: a tuple is a list there
+        differ = [name for name in now if there.get(name) != now[name]]
         if differ:
-            text = "; ".join(f"{n}: {there.get(n)!r}, now {self.identity[n]!r}" for n in differ)
+            text = "; ".join(f"{n}: {there.get(n)!r}, now {now[n]!r}" for n in differ)
             raise ConformanceError(
                 f"--resume: {self.path} is of another evaluation ({text}): run that one again as "
                 f"it was, or begin anew without --resume"

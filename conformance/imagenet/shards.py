@@ -23,6 +23,7 @@ from conformance.pack.conversion import file_for
 from conformance.pack.request import keras_flavour, producer_versions
 from conformance.pack.sealed import file_digest, json_digest, means_full, whole_file, write_text
 from conformance.processes.machine import cores
+from conformance.processes.scratch import Scratch
 from conformance.processes.server import OPENCV, TENSORFLOW, server
 from conformance.verdict.metrics import apart, top_k
 
@@ -78,7 +79,7 @@ def run_shard(job: Job, index: int, entries: Sequence[Entry]) -> ShardResult:
     """
     _require_here(job)
     folder = job.cache or tempfile.gettempdir()
-    with disk_errors(folder), tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+    with disk_errors(folder), Scratch() as name:
         return _run(job, index, entries, Path(name))
 
 
@@ -178,7 +179,7 @@ def _tensorflow(job: Job, pixels: Path, kept: Path, what: str) -> tuple[Array, f
     if not path.exists():
         _require_tensorflow(job)
         child = server(TENSORFLOW, tensorflow_request(job), job.timeout)
-        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+        with Scratch() as name:
             outputs = Path(name, "outputs.npy")
             answer = child.ask({"pixels": str(pixels), "outputs": str(outputs)}, what=what)
             given, seconds = np.load(outputs, allow_pickle=False), answer["seconds"]

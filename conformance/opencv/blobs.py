@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from conformance.candidate import Array, RunConfig
 from conformance.processes.child import HERE, ask_module
+from conformance.processes.scratch import Scratch
 from conformance.processes.serve import answer_once
 
 from .capability import load_cv2
@@ -76,7 +76,7 @@ def run_blobs(
     level: of the CPU that OpenCV is to run as on.
     Raises ConformanceError when the child process dies or takes longer than `timeout` seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+    with Scratch() as name:
         folder = Path(name)
         _write_cases(folder, cases)
         variables = RunConfig(cpu=level.name, cpu_off=level.off).environment

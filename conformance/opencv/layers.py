@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Optional
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from conformance.candidate import Array, RunConfig
 from conformance.pack.heads import by_scale
 from conformance.pack.sampling import node_seed, sample_positions, within
+from conformance.processes.scratch import Scratch
 
 from .importers import IMPORTERS
 from .importers.converted import Entry
@@ -138,7 +138,7 @@ def open_cut(cv2: Any, graph: Path, config: RunConfig, value: str) -> Iterator[A
 
     All that is left is fused as it is in the whole network.
     """
-    with TemporaryDirectory(prefix="opencv-conformance-") as folder:
+    with Scratch() as folder:
         part = Path(folder, graph.name)
         IMPORTERS[config.importer].write_cut(graph, value, part)
         net = read(cv2, part, config)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import tempfile
 from dataclasses import asdict
 from functools import partial
@@ -25,8 +28,10 @@ from conformance.processes.child import (
     last_lines,
     run_child,
 )
+from conformance.processes.scratch import Scratch
 
 CHILD = "conformance.opencv.child"
+_LEAST_ROOM = 1 << 16
 # What the child has of each of the model's outputs.
 _OF_HEADS = ("outputs", "repeat", "batch")
 
@@ -68,7 +73,7 @@ def _run(
     batches: bool,
 ) -> CandidateRun:
     try:
-        with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+        with Scratch() as name:
             folder = Path(name)
             request = folder / "request.json"
             asked = _request(pack, config, folder, conversion, batches)
@@ -76,12 +81,23 @@ def _run(
             command = [interpreter.python, "-m", CHILD, str(request)]
             environment = child_environment(interpreter.code, **REUSED_HEAP, **config.environment)
             ending = run_child(command, timeout, environment)
-            return _collect(folder, pack, config, ending)
+            result = _collect(folder, pack, config, ending)
+            if result.failures and _is_full(folder, ending, result):
+                # The child could not write what OpenCV answered: that is no fault of OpenCV's.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return result
     except OSError as error:
         raise ConformanceError(
             f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "
             f"{tempfile.gettempdir()} must be writable (TMPDIR chooses another)"
         ) from error
+
+
+def _is_full(folder: Path, ending: Ending, result: CandidateRun) -> bool:
+    said = [ending.log, *(failure.message for failure in result.failures)]
+    told = any(os.strerror(errno.ENOSPC) in text for text in said)
+    # A disk that takes nothing more takes no log either.
+    return told or shutil.disk_usage(folder).free < _LEAST_ROOM
 
 
 def _request(

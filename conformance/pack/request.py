@@ -117,8 +117,11 @@ def _folder_digest(folder: Path) -> str:
 
 
 def _known_digest(path: Path) -> str:
-    stat = path.stat()
-    return _cached_digest(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    try:
+        stat = path.stat()
+        return _cached_digest(os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise ConformanceError(f"{path}: can't be read ({error.strerror})") from error
 
 
 @lru_cache(maxsize=64)

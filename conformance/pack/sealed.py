@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from conformance.errors import ConformanceError
 
@@ -49,7 +49,7 @@ def read_manifest(kind: Kind, folder: Path) -> Any:
     """
     file = folder / kind.file
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise kind.damaged(file, f"no such file, so this folder is not a {kind.noun}") from None
     except (OSError, ValueError) as error:
@@ -70,6 +70,14 @@ def read_manifest(kind: Kind, folder: Path) -> Any:
         return kind.manifest(**{name: value for name, value in data.items() if name in known})
     except TypeError as error:
         raise kind.damaged(file, f"incomplete ({error})") from error
+
+
+def parse_json(text: Union[str, bytes], **how: Any) -> Any:
+    """Return what json.loads does; ValueError for what is nested too deeply for it, too."""
+    try:
+        return json.loads(text, **how)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def manifest_text(manifest: Any) -> str:

@@ -39,7 +39,7 @@ def default_packs() -> Path:
     """
     chosen = os.environ.get("CONFORMANCE_PACKS")
     if chosen:
-        return Path(chosen).expanduser().resolve()
+        return Path(os.path.realpath(Path(chosen).expanduser()))
     return Path(platformdirs.user_cache_dir("opencv-dnn-conformance")) / "packs"
 
 

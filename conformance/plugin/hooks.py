@@ -288,10 +288,9 @@ def candidate(conformance_session: Session, pack: Pack, variant: RunConfig) -> C
     """What OpenCV answered to the pack's inputs, or how it failed: a test of import judges that."""
     try:
         conformance_session.check_conversion(pack, variant.importer)
+        return conformance_session.run(pack, variant)
     except ConformanceError as error:
         message = str(error)
-    else:
-        return conformance_session.run(pack, variant)
     pytest.fail(message, pytrace=False)
 
 

@@ -82,7 +82,7 @@ def new_session(config: pytest.Config) -> Session:
         choices_of(
             vars(config.option),
             models,
-            packs=config.getoption("--packs").resolve(),
+            packs=Path(os.path.realpath(config.getoption("--packs"))),
             keras=keras_flavour(),
             verbose=config.option.verbose > 0,
             threads=config.option.threads or shared_threads(config),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 
 from conformance.candidate import RunConfig
+from conformance.errors import ConformanceError
 from conformance.pack.store import locate_pack
 from conformance.results.cases import writing
 from conformance.results.lines import Line, Writer
@@ -52,8 +53,9 @@ class Recorder:
         lines += [findings[kind] for kind in ("run", "layers", "generated") if kind in findings]
         del self._outcomes[report.nodeid]
         self._waiting.append((properties, lines))
-        if self._writers or self._can_open():
-            self._write()
+        with self._or_end():
+            if self._writers or self._can_open():
+                self._write()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -61,6 +63,20 @@ class Recorder:
         models = self._session.models
         self._missing = {model_of_test(models, test) for test in ids}.intersection(models)
         self._small = any("test_generated.py::" in test for test in ids)
+
+    @contextmanager
+    def _or_end(self) -> Iterator[None]:
+        """End the run by one message where the results can't be written."""
+        try:
+            yield
+        except ConformanceError as error:
+            message = str(error)
+        except OSError as error:
+            message = f"--results {self._folder}: can't be written ({error.strerror or error})"
+        else:
+            return
+        self._waiting.clear()
+        pytest.exit(message, pytest.ExitCode.USAGE_ERROR)
 
     def _can_open(self) -> bool:
         """Whether all packs are there: the header says which they are, and some are built yet."""
@@ -98,11 +114,12 @@ class Recorder:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Close the files; a run that was interrupted gets no footer."""
-        if self._waiting:
-            self._write()
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         error = None if ended else RuntimeError("interrupted")
-        self._stack.__exit__(type(error) if error else None, error, None)
+        with self._or_end():
+            if self._waiting:
+                self._write()
+            self._stack.__exit__(type(error) if error else None, error, None)
 
 
 def belongs(properties: Mapping[str, Any], config: RunConfig) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,6 +17,7 @@ from conformance.inputs.preprocessing import Preprocessing
 from conformance.own_models import OwnModel
 from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
+from conformance.processes.scratch import Scratch
 from conformance.processes.server import FrameworkError, Server
 
 from .answers import Answer, Array, best_classes
@@ -53,9 +54,7 @@ class Frameworks:
     _tensorflow: Optional[Server] = None
 
     def __enter__(self) -> Frameworks:
-        self.folder = Path(
-            self._open.enter_context(tempfile.TemporaryDirectory(prefix="opencv-conformance-"))
-        )
+        self.folder = Path(self._open.enter_context(Scratch()))
         try:
             self._opencv = self._start(
                 OPENCV,
@@ -108,7 +107,7 @@ class Frameworks:
         found = self._ask(
             self._opencv,
             do="predict",
-            image=str(picture.resolve()),
+            image=os.path.realpath(picture),
             settings=asdict(settings),
             blob=self._file("blob.npy"),
             outputs=self._file("opencv.npy"),
@@ -173,7 +172,7 @@ class Frameworks:
         found = self._ask(
             self._started_tensorflow(),
             do="explain",
-            image=str(picture.resolve()),
+            image=os.path.realpath(picture),
             settings=asdict(settings),
             blob=self._file("blob.npy"),
             pixels=self._file("pixels.npz"),
@@ -187,7 +186,7 @@ class Frameworks:
 
     def draw(self, lines: Sequence[str], output: Path) -> None:
         """Write the last picture with the lines drawn on it."""
-        path = str(output.resolve())
+        path = os.path.realpath(output)
         found = self._ask(self._opencv, do="draw", lines=list(lines), output=path)
         if "refused" in found:
             raise ConformanceError(f"--output {output}: {found['refused']}; give another file")

@@ -20,6 +20,7 @@ from typing import IO, Any, Optional
 
 from conformance.errors import ConformanceError
 
+from .lifeline import Lifeline
 from .serve import REFUSED
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -120,15 +121,18 @@ class Child:
         # Files that are open as long as the child lives.
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if piped else self._output,
-            stderr=None if shown else self.log,
-            env=environment or child_environment(),
-            encoding="utf-8",
-            start_new_session=True,
-        )
+        self._lifeline = lifeline = Lifeline()
+        with lifeline.starting():
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else self._output,
+                stderr=None if shown else self.log,
+                env={**(environment or child_environment()), **lifeline.variables},
+                pass_fds=lifeline.fds,
+                encoding="utf-8",
+                start_new_session=True,
+            )
 
     def ending(self, timeout: Optional[float] = None) -> Ending:
         """Wait for its end, at most `timeout` seconds, then kill what is left of it."""
@@ -152,6 +156,7 @@ class Child:
     def close(self) -> None:
         """Kill it and close its files."""
         self.kill()
+        self._lifeline.close()
         for file in (self.process.stdin, self.process.stdout, self._output, self.log):
             with suppress(OSError):  # what was not written yet has no reader any more
                 if file is not None:

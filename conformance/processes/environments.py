@@ -62,7 +62,13 @@ def _prepare(spec: str, root: Path, code: Path) -> Interpreter:
     python = _find_python(spec, newest)
     requirements = [requirement, numpy, _TAPS]
     folder = root / _folder_name(spec, python)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConformanceError(
+            f"{root}: environments of OpenCV can't be made there ({error.strerror}); "
+            f"XDG_CACHE_HOME chooses another folder"
+        ) from error
     with filelock.FileLock(folder.with_name(folder.name + ".lock")):
         # A link to a Python that was removed since does not exist.
         if not (_is_ready(folder, requirements) and _python_in(folder).exists()):
@@ -83,7 +89,17 @@ def copy_package(folder: Path) -> Path:
     """
     source = Path(conformance.__file__).parent
     ignored = shutil.ignore_patterns("selftest", "_fixtures", "__pycache__")
-    shutil.copytree(source, folder / "conformance", ignore=ignored)
+    try:
+        shutil.copytree(source, folder / "conformance", ignore=ignored)
+    except OSError as error:  # a shutil.Error, too, which lists what could not be copied
+        why = (
+            "no space left"
+            if "No space left" in str(error)
+            else error.strerror or "not all was copied"
+        )
+        raise ConformanceError(
+            f"{folder}: can't be written ({why}); TMPDIR chooses another folder"
+        ) from error
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +32,7 @@ from conformance.pack.formats import FORMATS
 from conformance.pack.request import runtime_title
 from conformance.pack.store import write_sealed
 from conformance.processes.pool import process_pool
+from conformance.processes.scratch import Scratch
 
 from . import verbose
 
@@ -124,7 +124,7 @@ def build_part(recipes: list[Recipe], importers: list[str], rewritten: bool = Fa
 
     models, files, arrays = [], {}, {}
     converted = [importer for importer in importers if importer != "tensorflow"]
-    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
+    with Scratch() as name:
         folder = Path(name)
         for recipe in recipes:
             key = recipe.key()

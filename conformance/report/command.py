@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from conformance.generated.defects import load_defects
 from conformance.generated.outcomes import MODEL
 from conformance.generated.reduced import Reduced, read_reduced
 from conformance.models import model_order
+from conformance.pack.sealed import parse_json
 from conformance.results.cases import read_results, results_files
 from conformance.results.evaluations import Accuracies, read_all
 from conformance.results.generated import divided
@@ -133,12 +133,12 @@ def _divided(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     both are found there for files, too, as a shell makes them of results/*.jsonl. Raises
     ConformanceError for a folder without any.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for path in paths:
         where = path if path.is_dir() else path.parent
         beside = [*where.glob("imagenet/*.jsonl"), *where.glob(f"{MODEL}/*.jsonl")]
         own = sorted(path.glob("*.jsonl")) if path.is_dir() and beside else results_files([path])
-        found |= {file.resolve(): file for file in [*own, *sorted(beside)]}
+        found |= {os.path.realpath(file): file for file in [*own, *sorted(beside)]}
     evaluations = [file for file in found.values() if _is_evaluation(file)]
     return [file for file in found.values() if file not in evaluations], evaluations
 
@@ -147,7 +147,7 @@ def _is_evaluation(path: Path) -> bool:
     """Return whether a file begins as one of an evaluation; one that can't be read does not."""
     try:
         with path.open("rb") as file:
-            header = json.loads(file.readline())
+            header = parse_json(file.readline())
     except (OSError, ValueError):
         return False
     return isinstance(header, dict) and "preprocess" in header

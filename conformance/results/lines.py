@@ -21,6 +21,7 @@ from typing import IO, Any, Callable, Optional
 import fastjsonschema
 
 from conformance.errors import ConformanceError
+from conformance.pack.sealed import parse_json
 
 SCHEMA = 1
 Line = dict[str, Any]
@@ -149,7 +150,7 @@ def parsed(path: Path) -> Iterator[tuple[str, bytes, Any]]:
     for number, text in enumerate(texts, 1):
         where = f"{path}:{number}"
         try:
-            value = json.loads(text, parse_constant=_refuse_constant)
+            value = parse_json(text, parse_constant=_refuse_constant)
         except ValueError as error:
             raise ConformanceError(f"{where}: not JSON, truncated or edited ({error})") from error
         yield where, text, value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Optional
 
 from conformance.errors import ConformanceError
 from conformance.models import model_order
+from conformance.pack.sealed import parse_json
 from conformance.processes.machine import on_threads
 from conformance.tables import release
 
@@ -116,7 +116,7 @@ def recorded_costs(timings: Iterable[Timing]) -> list[Cost]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConformanceError(f"{path}: can't be read ({error.strerror})") from error
     except ValueError as error:

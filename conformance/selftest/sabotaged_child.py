@@ -1,17 +1,20 @@
 """OpenCV's child with a real fault: ``python -m conformance.selftest.sabotaged_child REQUEST``.
 
-The environment's SABOTAGE names it: a key of FAULTS, a space, and the stage that it strikes at;
-"unchecked-target": a target is set whether getAvailableTargets offers it or not; "silent-cpu": the
-network stays on the CPU, whatever target is asked for, and OpenCV says nothing.
+The environment's SABOTAGE names it: a key of FAULTS or ANSWERS, a space, and the stage that it
+strikes at, of the model SABOTAGED_MODEL where there is such a variable; "unchecked-target": a
+target is set whether getAvailableTargets offers it or not; "silent-cpu": the network stays on the
+CPU, whatever target is asked for, and OpenCV says nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +22,9 @@ from pathlib import Path
 from typing import Any, Callable
 from unittest import mock
 
-from conformance.opencv import child, net
+import numpy as np
+
+from conformance.opencv import child, layers, net
 
 
 def _segv() -> None:
@@ -51,11 +56,89 @@ class _OnTheCpu:
         return (lambda _: None) if name == "setPreferableTarget" else getattr(self._net, name)
 
 
+def _fill_memory() -> None:
+    import resource
+
+    with open("/proc/self/statm", encoding="utf-8") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + (256 << 20), resource.RLIM_INFINITY))
+    held = []
+    while True:
+        held.append(bytearray(8 << 20))
+
+
+def _full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _print() -> None:
+    """Print a megabyte a second from now on."""
+
+    def printing() -> None:
+        while True:
+            for descriptor in (1, 2):
+                os.write(descriptor, (b"noise " * 17 + b"\n") * 500)
+            time.sleep(0.1)
+
+    threading.Thread(target=printing, daemon=True).start()
+    time.sleep(0.5)
+
+
+def _nan(answer: Any) -> Any:
+    answer = np.array(answer)
+    answer.flat[answer.size // 2] = np.nan
+    return answer
+
+
+def _other_bits(answer: Any) -> Any:
+    answer = np.array(answer)
+    answer.flat[:] = np.nextafter(answer, np.inf).flat if os.urandom(1)[0] % 2 else answer.flat
+    answer.flat[0] = np.nextafter(answer.flat[0], np.float32(os.urandom(1)[0]))
+    return answer
+
+
+# What becomes of each answer.
+ANSWERS: dict[str, Callable[[Any], Any]] = {
+    "nan": _nan,
+    "shape": lambda answer: np.array(answer)[..., :-1],
+    "bits": _other_bits,
+    "scribble": lambda answer: answer,
+}
+
+
+class _Answering:
+    """A network whose answers are changed; with "scribble" what it was given is, too."""
+
+    def __init__(self, net: Any, how: str) -> None:
+        self._net, self._how, self._given = net, how, None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._net, name)
+
+    def setInput(self, blob: Any, *more: Any) -> None:
+        self._given = blob
+        self._net.setInput(blob, *more)
+
+    def forward(self, *given: Any) -> Any:
+        found = self._net.forward(*given)
+        if not _struck.is_set():
+            return found
+        if self._how == "scribble" and self._given is not None:
+            self._given[...] = 7
+        change = ANSWERS[self._how]
+        return [change(one) for one in found] if isinstance(found, (list, tuple)) else change(found)
+
+
+_struck = threading.Event()  # once the stage has begun
+
 FAULTS: dict[str, Callable[[], object]] = {
     "segv": _segv,
     "abort": os.abort,
     "kill": _kill,
     "hang": _hang,
+    "memory": _fill_memory,
+    "full": _full,
+    "print": _print,
 }
 
 
@@ -65,16 +148,23 @@ def sabotage(how: str, stage: str = "") -> None:
         mock.patch.object(net, "available_targets", return_value=_Anything()).start()
         return
     if how == "silent-cpu":
-        read = net.read
-        mock.patch.object(net, "read", lambda *given: _OnTheCpu(read(*given))).start()
+        on_target = net.read
+        mock.patch.object(net, "read", lambda *given: _OnTheCpu(on_target(*given))).start()
         return
+    if how in ANSWERS:
+        reading = net.read
+        for room in (net, layers):
+            mock.patch.object(
+                room, "read", lambda *a, **k: _Answering(reading(*a, **k), how)
+            ).start()
     begun = child.Session.stage
 
     @contextmanager
     def faulty(session: child.Session, name: str) -> Iterator[None]:
         with begun(session, name):
-            if name == stage:
-                FAULTS[how]()
+            if name == stage and os.environ.get("SABOTAGED_MODEL") in (None, session.model):
+                _struck.set()
+                FAULTS.get(how, bool)()
             yield
 
     mock.patch.object(child.Session, "stage", faulty).start()

@@ -207,3 +207,62 @@ def test_models_are_chosen_once_each() -> None:
     assert chosen_models(["xception", "vgg16", "xception"]) == ["xception", "vgg16"]
     with pytest.raises(ConformanceError, match="vgg"):
         chosen_models(["vgg"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a pack", ["pack", "verify", "--packs"]),
+        ("results", ["history"]),
+        ("results", ["report", "-o", "page.html"]),
+        ("results", ["findings"]),
+    ],
+)
+@pytest.mark.parametrize("way", ["nested", "circle", "long"])
+def test_paths_and_files_gone_wrong_are_one_error(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    words: list[str],
+    way: str,
+) -> None:
+    """JSON nested too deeply, a link to itself and a name that is too long: one error each."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / ("x" * 300 if way == "long" else "file.jsonl")
+    if way == "nested":
+        path.write_text("[" * 100_000)
+    if way == "circle":
+        path.symlink_to(path.name)
+    if name == "a pack" and way != "long":
+        folder = tmp_path / "packs" / "mobilenet" / "key"
+        folder.mkdir(parents=True)
+        path = path.rename(folder / "pack.json")
+        assert main([*words, str(tmp_path / "packs")]) == 1
+        said = capsys.readouterr().out
+    else:
+        assert main([*words, str(path)]) == 2
+        said = capsys.readouterr().err
+        assert len([line for line in said.splitlines() if line.startswith("error: ")]) == 1
+    assert path.name[:20] in said
+
+
+def test_own_model_that_can_not_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model whose bytes can't be read is an error that names it."""
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("no file here that nobody can read")
+    (tmp_path / "model.onnx").symlink_to("/proc/self/mem")
+    words = ["pack", "build", str(tmp_path / "model.onnx"), "--packs", str(tmp_path / "packs")]
+    assert main(words) == 2
+    assert "model.onnx: can't be read" in capsys.readouterr().err
+
+
+def test_models_file_without_a_model_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty --models-file is an error that names it, not a model that is unknown."""
+    (tmp_path / "mine.toml").write_text("")
+    assert main(["localize", "plain", "--models-file", str(tmp_path / "mine.toml")]) == 2
+    assert "mine.toml: registers no model" in capsys.readouterr().err

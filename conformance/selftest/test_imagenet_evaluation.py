@@ -29,6 +29,7 @@ from conformance.imagenet.evaluation import (
     evaluate,
 )
 from conformance.imagenet.files import results_name, write_results
+from conformance.imagenet.folder import RunFolder
 from conformance.imagenet.runner import Runner, Shard, in_threads
 from conformance.imagenet.shards import Job, ShardResult
 from conformance.imagenet.statistics import require_scipy
@@ -383,3 +384,14 @@ def test_outputs_that_are_not_finite_are_wrong() -> None:
     broken = np.full((1, 10), np.nan, np.float32)
     arrays = shards.compared(np.array([3]), broken, outputs)
     assert np.isnan(arrays["l1"]).all()
+
+
+@pytest.mark.parametrize("identity", [{"config": {"cpu_off": ("AVX2",)}}, {"batch": 10}])
+def test_run_of_the_same_is_resumed(tmp_path: Path, identity: dict[str, Any]) -> None:
+    """A run is recognised by what it was, tuples included; one that did not begin is begun."""
+    folder = RunFolder(tmp_path / "shards", identity)
+    (tmp_path / "shards").mkdir()  # a run that was killed before its first line
+    assert folder.open(resume=True) == {}
+    assert folder.open(resume=True) == {}
+    with pytest.raises(ConformanceError, match="of another evaluation"):
+        RunFolder(tmp_path / "shards", {"config": "another", "batch": 0}).open(resume=True)

@@ -19,6 +19,7 @@ from conformance.opencv.capability import probe_in_child
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
 from conformance.results.cases import read_results
+from conformance.results.lines import CASES
 from conformance.session import Choices, Session
 from conformance.verdict.checks import is_clean, judge_run
 from conformance.verdict.nodes import NodeDeviation, first_bad, judge_layers, layers_line
@@ -107,6 +108,18 @@ def test_softmax_is_measured_by_its_own_rounding(tmp_path: Path) -> None:
     assert softmax.observed is not None
     assert max(softmax.observed, softmax.noise) < softmax.allowed < 1e-4
     assert logits.noise > 10 * softmax.noise
+
+
+def test_softmax_of_what_is_no_number_is_bad(tmp_path: Path) -> None:
+    """Logits that are not finite leave the softmax a finite limit, which the results file takes."""
+    pack = tiny_pack(tmp_path / "packs")
+    session = Session(Choices(tmp_path / "packs", engines=["classic"]))
+    run = session.run(pack, session.variants()[0])
+    for node in ("head/BiasAdd", "probabilities"):
+        run.layer_samples[node] = np.full_like(run.layer_samples[node], np.nan)
+    nodes = session.limits.profile(pack, run)
+    assert nodes[-1].bad
+    CASES.check(layers_line(pack.model, "", nodes))
 
 
 def test_right_network_has_no_bad_node(tmp_path: Path) -> None:

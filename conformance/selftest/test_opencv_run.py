@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from conformance.candidate import BATCH, REPEATS, STAGES, CandidateRun, Failure, RunConfig
+from conformance.errors import ConformanceError
 from conformance.opencv import net
 from conformance.opencv.blobs import BlobCase, run_blobs
 from conformance.opencv.capability import probe_in_child
@@ -402,3 +404,17 @@ def test_blob_error_is_returned_as_text() -> None:
     assert isinstance(wrong, str)
     assert "nonsense" in wrong
     assert not isinstance(right, str)
+
+
+def test_full_temporary_folder_is_no_fault_of_opencv(
+    pack: Pack, sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the child has no room for its answers the run is an error that names the folder."""
+    sabotage("full forward")
+    with pytest.raises(ConformanceError, match=r"No space left on device.*TMPDIR chooses another"):
+        run_candidate(pack)
+    sabotage("abort forward")
+    usage = shutil.disk_usage("/")._replace(free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(ConformanceError, match=r"No space left on device"):
+        run_candidate(pack)

@@ -11,7 +11,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from filelock import FileLock
 
+from conformance.opencv.capability import probe_in_child
 from conformance.plugin import INI
 from conformance.plugin.cases import model_of_test
 from conformance.processes.machine import cores
@@ -145,6 +147,27 @@ def test_command_of_a_failure_runs_just_that_case(bad_packs: Path, tmp_path: Pat
     assert rerun.returncode == 1, rerun.stdout + rerun.stderr
     assert "1 failed" in rerun.stdout
     assert "passed" not in rerun.stdout.splitlines()[-1]
+
+
+def test_results_that_another_run_writes_end_the_run(packs: Path, tmp_path: Path) -> None:
+    """Two runs on one results file: the second ends with status 4 and one message."""
+    version = probe_in_child()["version"]
+    with FileLock(tmp_path / f".{version}-classic.jsonl.lock"):
+        done = run_suite(packs, "--engine=classic", f"--results={tmp_path}")
+    assert done.returncode == 4, done.stdout
+    assert "another run is writing this results file" in done.stdout + done.stderr
+    assert "INTERNALERROR" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_full_disk_under_results_ends_the_run(packs: Path, tmp_path: Path) -> None:
+    """Results that can't be written end the run with status 4 and one message."""
+    version = probe_in_child()["version"]
+    (tmp_path / f"{version}-classic.jsonl").symlink_to("/dev/full")
+    done = run_suite(packs, "--engine=classic", f"--results={tmp_path}")
+    assert done.returncode == 4, done.stdout
+    assert "No space left on device" in done.stdout + done.stderr
+    assert "INTERNALERROR" not in done.stdout + done.stderr
 
 
 def test_results_hold_every_case(bad_packs: Path, tmp_path: Path) -> None:

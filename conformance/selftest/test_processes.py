@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -223,3 +224,88 @@ def test_uv_makes_environments_where_it_can(
     with pytest.raises(ConformanceError, match=r"can't make the .*: ERROR: pip says no"):
         environments._make(folder, sys.executable, ["opencv", "numpy"])
     assert not folder.exists()
+
+
+def test_child_ends_with_its_parent(tmp_path: Path) -> None:
+    """After a parent's SIGKILL its child ends, and so does what that started."""
+    (tmp_path / "lasting.py").write_text(
+        "import conformance.processes, subprocess, sys, time\n"
+        "helper = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "open(sys.argv[1], 'w').write(f'{helper.pid}\\n')\n"
+        "time.sleep(600)\n"
+    )
+    notes = tmp_path / "pid"
+    code = (
+        "import sys, time; from conformance.processes.child import begin_module; "
+        "child = begin_module('lasting', sys.argv[1:]); "
+        "print(child.process.pid, flush=True); time.sleep(600)"
+    )
+    paths = os.pathsep.join([str(tmp_path), child_environment()["PYTHONPATH"]])
+    environment = child_environment(PYTHONPATH=paths)
+    command = [sys.executable, "-c", code, str(notes)]
+    with closing(Child(command, environment, piped=True)) as parent:
+        assert parent.process.stdout is not None
+        child = int(parent.process.stdout.readline())
+        while not (notes.exists() and notes.read_text().endswith("\n")):
+            time.sleep(0.02)
+        os.kill(parent.process.pid, signal.SIGKILL)  # it alone: nobody ends its child
+        assert gone(child)
+        assert gone(int(notes.read_text()))
+
+
+def test_pool_ends_with_its_parent(tmp_path: Path) -> None:
+    """After a parent's SIGKILL the processes of its pool end, those without work, too."""
+    (tmp_path / "pooling.py").write_text(
+        "import os, sys, time\n"
+        "from conformance.processes.pool import process_pool\n"
+        "if __name__ == '__main__':\n"
+        "    with process_pool(1, 'pooling') as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        time.sleep(600)\n"
+    )
+    command = [sys.executable, str(tmp_path / "pooling.py")]
+    with closing(Child(command, child_environment(), piped=True)) as parent:
+        assert parent.process.stdout is not None
+        worker = int(parent.process.stdout.readline())
+        os.kill(parent.process.pid, signal.SIGKILL)  # it alone
+        assert gone(worker)
+
+
+def test_folder_of_a_killed_process_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of a process that was killed goes with the next one; one that is used stays."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = (
+        "import os, sys; from conformance.processes.scratch import Scratch; "
+        "folder = Scratch(); print(folder.name, flush=True); "
+        "sys.stdin.read() if len(sys.argv) > 1 else os.kill(os.getpid(), 9)"
+    )
+    killed = Path(python(code).output.strip())
+    assert killed.is_dir()
+    with closing(Child([sys.executable, "-c", code, "lives"], piped=True)) as child:
+        assert child.process.stdout is not None
+        used = Path(child.process.stdout.readline().strip())
+        for folder in (killed, used):
+            os.utime(folder, (1, 1))  # not about to be locked
+        run_child([sys.executable, "-c", code])
+        assert not killed.exists()
+        assert used.is_dir()
+
+
+def test_environments_in_a_folder_that_can_not_be(tmp_path: Path) -> None:
+    """A folder of environments that can't be made is one error that names it."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConformanceError, match=r"file/deeper: environments .* can't be made"):
+        environments.prepare("4.12.0", tmp_path / "file" / "deeper", tmp_path)
+
+
+def test_package_that_finds_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copying the package to a full disk is one error that names the folder."""
+
+    def full(*_: object, **__: object) -> None:
+        raise shutil.Error([("from", "to", "[Errno 28] No space left on device: 'to'")])
+
+    monkeypatch.setattr("shutil.copytree", full)
+    with pytest.raises(ConformanceError, match=r"can't be written \(no space left\)"):
+        environments.copy_package(tmp_path)

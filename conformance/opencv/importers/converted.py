@@ -8,10 +8,11 @@ stands before or after the file's own bytes, which stay as they are.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
+
+from conformance.processes.scratch import Scratch
 
 Entry = Mapping[str, Any]
 Tensor = Mapping[str, str]
@@ -29,7 +30,7 @@ def read_with(
     """Return the net of the file, or of a copy with the tensors `extra` as outputs."""
     if not extra:
         return reader(str(path), *engine)
-    with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as folder:
+    with Scratch() as folder:
         tapped = Path(folder, path.name)
         write_tapped(path, extra, tapped)
         return reader(str(tapped), *engine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import h5py
 import tensorflow as tf
 
 from conformance.errors import ConformanceError
+from conformance.pack.sealed import parse_json
 from conformance.reference import first_line
 
 # Where Keras' own classes and functions come from, as a saved configuration names them.
@@ -40,7 +40,7 @@ def load_keras(path: Path) -> Any:
 def _keras_config(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
+            return parse_json(archive.read("config.json"))
     except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
         raise ConformanceError(
             f"{path} is no Keras file ({first_line(error)}): expected a zip archive with "
@@ -59,7 +59,7 @@ def _hdf5_config(path: Path) -> Any:
             f"{path} holds weights, but no model: save all of it with model.save(), or, for a "
             "model of the registry, give --weights"
         )
-    return json.loads(stored)
+    return parse_json(stored)
 
 
 def _refuse_code(path: Path, configuration: Any) -> None:
