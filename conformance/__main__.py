@@ -2,6 +2,11 @@
 
 import sys
 
-from .cli.main import main
+try:
+    from .cli.main import main
 
-sys.exit(main())
+    status = main()
+except KeyboardInterrupt:  # while this is imported; main() ends by itself
+    status = 130
+
+sys.exit(status)

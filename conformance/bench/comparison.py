@@ -2,9 +2,13 @@
 
 Inferences of one process are not independent: its memory layout and the machine's mood are common
 to all of them. So a process counts as one observation of each quantity, and a round gives the
-ratio of two processes that ran one after the other. The interval is that of the sign test on the
-rounds' ratios: exact whatever their distribution, and deaf to a few rounds that something else on
-the machine spoilt.
+ratio of two processes that ran one after the other. The interval is that of the signed-rank test
+on the logarithms of the rounds' ratios: exact where these lie symmetrically, as those of processes
+that go first in turn do, and hard of hearing to a few rounds that something else on the machine
+spoilt.
+
+Warm inferences with all numbers of threads together are one more quantity: a change of a few
+per cent, which each by itself is too noisy for, shows there.
 
 A table of many quantities would have a word such as "slower" by chance. So its intervals are as
 wide as it takes for all of them together (Bonferroni): of twenty tables of OpenCVs that are alike,
@@ -16,12 +20,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import median
+from functools import cache
+from itertools import accumulate
+from statistics import geometric_mean, median
 from typing import Any, Callable, Optional, TypeVar
 
 from conformance.errors import ConformanceError, install
 from conformance.opencv.timing import Timing
-from conformance.results.quantities import QUANTITIES, Quantity
+from conformance.results.quantities import QUANTITIES, WARM, Quantity
 
 CONFIDENCE = 0.95
 # How often a table may have a word that is not true: that something needs more; as often, less.
@@ -66,7 +72,7 @@ class Finding:
 
     place: int  # of the first of the two wheels in the row
     quantity: Quantity
-    threads: int
+    threads: Optional[int]  # None: with all numbers of them, their geometric mean
     sides: tuple[float, float]  # of both, in the round whose ratio is the median one
     ratio: Estimate
     rounds: int
@@ -83,22 +89,39 @@ def require_statistics() -> None:
 
 
 def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """Return the median of independent `values` and its distribution-free interval."""
-    from scipy.stats import quantile_test
+    """Return the middle of independent `values` that lie symmetrically about it, and its interval.
 
-    interval = quantile_test(values, p=0.5).confidence_interval(confidence)
-    low, high = (None if math.isnan(end) else float(end) for end in interval)
-    return Estimate(median(values), low, high)
+    The median of the means of all pairs, and two of these means in order of size (Hodges and
+    Lehmann, 1963): those that the signed-rank test would just not reject.
+    """
+    means = sorted((a + b) / 2 for place, a in enumerate(values) for b in values[place:])
+    outside = _ranks_outside(len(values), (1 - confidence) / 2)
+    low, high = (means[outside - 1], means[-outside]) if outside else (None, None)
+    return Estimate(median(means), low, high)
+
+
+@cache
+def _ranks_outside(count: int, error: float) -> int:
+    """Return how many rank sums, from 0 on, come up in at most `error` of all cases together.
+
+    Of the signed-rank test of `count` values: each rank is in the sum or not, both as likely.
+    """
+    cases = [1]  # by rank sum
+    for rank in range(1, count + 1):
+        without, added = cases + [0] * rank, [0] * rank + cases
+        cases = [a + b for a, b in zip(without, added)]
+    return sum(total <= error * 2**count for total in accumulate(cases))
 
 
 def confidence_of(threads: Sequence[int]) -> float:
     """Return the confidence of each interval of a table with these numbers of threads."""
-    return 1 - 2 * ERROR / (len(QUANTITIES) * len(threads))
+    together = len(threads) > 1
+    return 1 - 2 * ERROR / (len(QUANTITIES) * len(threads) + together)
 
 
 def least_rounds(threads: Sequence[int]) -> int:
     """Return how many rounds it takes for intervals of that confidence."""
-    # Where all n ratios lie on one side the sign test's p-value is 2 / 2^n.
+    # Where all n ratios lie on one side the signed-rank test's p-value is 2 / 2^n.
     for_each = math.ceil(1 - math.log2(1 - confidence_of(threads)))
     return for_each * len(threads)
 
@@ -113,27 +136,46 @@ def findings(comparison: Comparison) -> list[Finding]:
         _finding(comparison, place, quantity, threads)
         for place in range(wheels - 1)
         for quantity in QUANTITIES
-        for threads in comparison.threads
+        for threads in _numbers(quantity, comparison.threads)
     )
     return [finding for finding in found if finding is not None]
 
 
+def _numbers(quantity: Quantity, threads: Sequence[int]) -> tuple[Optional[int], ...]:
+    return (*threads, None) if quantity is WARM and len(threads) > 1 else tuple(threads)
+
+
 def _finding(
-    comparison: Comparison, place: int, quantity: Quantity, threads: int
+    comparison: Comparison, place: int, quantity: Quantity, threads: Optional[int]
 ) -> Optional[Finding]:
+    counts = comparison.threads if threads is None else [threads]
     pairs = []
     for timings in comparison.rounds:
-        first, second = (quantity.measure(t, threads) for t in timings[place : place + 2])
+        first, second = (_measured(quantity, t, counts) for t in timings[place : place + 2])
         # Too little to be measured is no ratio either.
         if first and second:
             pairs.append((first, second))
     if not pairs:
         return None
-    ratio = estimate([second / first for first, second in pairs], confidence_of(comparison.threads))
+    logs = [math.log(second / first) for first, second in pairs]
+    found = estimate(logs, confidence_of(comparison.threads))
+    middle_log, low, high = found.value, found.low, found.high
+    ratio = Estimate(
+        math.exp(middle_log),
+        None if low is None else math.exp(low),
+        None if high is None else math.exp(high),
+    )
     # Both sides of one round, which belong together. Medians over all rounds need not, on a
     # machine that changes its speed meanwhile.
     sides = middle(pairs, lambda pair: pair[1] / pair[0])
     return Finding(place, quantity, threads, sides, ratio, len(pairs))
+
+
+def _measured(quantity: Quantity, timing: Timing, counts: Sequence[int]) -> Optional[float]:
+    """Return the geometric mean of what is measured with each number of threads, None without."""
+    values = [quantity.measure(timing, threads) for threads in counts]
+    told = [value for value in values if value]
+    return geometric_mean(told) if len(told) == len(values) else None
 
 
 def middle(items: Sequence[T], key: Callable[[T], float]) -> T:

@@ -6,6 +6,7 @@ import math
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Optional
 
 from rich.console import Console
 
@@ -80,7 +81,7 @@ def _print_legend(text: str) -> None:
 def _row(finding: Finding, limits: Limits) -> tuple[str, ...]:
     return (
         finding.quantity.head,
-        str(finding.threads),
+        "all" if finding.threads is None else str(finding.threads),
         *(f"{side:.2f}" for side in finding.sides),
         f"{finding.ratio.value:.3f}",
         interval_text(finding.ratio, "{:.3f}"),
@@ -97,13 +98,13 @@ def interval_text(found: Estimate, form: str) -> str:
 
 def print_repeated(comparisons: Sequence[Comparison], limits: Limits) -> None:
     """Print how often each verdict was reached, by quantity and threads."""
-    verdicts: dict[tuple[str, int], Counter[str]] = {}
+    verdicts: dict[tuple[str, Optional[int]], Counter[str]] = {}
     for one in comparisons:
         for finding in findings(one):
             place = finding.quantity.title, finding.threads
             verdicts.setdefault(place, Counter())[verdict(finding, limits)] += 1
     rows = [
-        (title, str(threads), ", ".join(f"{n} {v}" for v, n in counts.most_common()))
+        (title, str(threads or "all"), ", ".join(f"{n} {v}" for v, n in counts.most_common()))
         for (title, threads), counts in verdicts.items()
     ]
     print_table(f"{len(comparisons)} comparisons", ("", "threads", "verdicts"), rows)
@@ -141,10 +142,14 @@ def changes(one: Comparison, specs: Sequence[str], limits: Limits) -> Iterator[s
             unit = finding.quantity.unit
             yield (
                 f"{finding.quantity.title} {word} from {first:.2f} {unit} ({old}) to "
-                f"{second:.2f} {unit} ({new}), {threads_text(finding.threads)}: "
+                f"{second:.2f} {unit} ({new}), {_on(finding.threads)}: "
                 f"{finding.ratio.value:.3f} times as much "
                 f"({interval_text(finding.ratio, '{:.3f}')})"
             )
+
+
+def _on(threads: Optional[int]) -> str:
+    return "all numbers of threads" if threads is None else threads_text(threads)
 
 
 def print_layers(one: Comparison) -> None:

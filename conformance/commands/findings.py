@@ -14,6 +14,7 @@ from conformance.generated.defects import load_defects
 from conformance.generated.entries import ready_entries
 from conformance.generated.findings import Finding, find, in_words
 from conformance.generated.reduced import attached, read_reduced
+from conformance.pack.store import default_packs
 from conformance.results.cases import read_results, results_files
 from conformance.results.generated import Outcomes, outcomes_in
 
@@ -52,7 +53,8 @@ def findings_options(parser: argparse.ArgumentParser) -> None:
         help="tell what --reduce wrote to DIR before",
     )
     add("--only", type=names, metavar="IDS", help="reduce these alone, comma-separated ids")
-    add_option(add, "--packs", help="--reduce takes its models from there, if they are there")
+    text = "--reduce takes its models from there, if they are there (default: the folder of packs)"
+    add_option(add, "--packs", default=None, help=text)
 
 
 def run_findings(arguments: argparse.Namespace) -> int:
@@ -82,17 +84,23 @@ def run_findings(arguments: argparse.Namespace) -> int:
     return BAD if any(finding.known is None for finding in found) else OK
 
 
+_OF_REDUCING = {"only": "what --reduce DIR reduces", "packs": "where --reduce DIR finds models"}
+
+
 def _reduced(
     found: list[Finding], outcomes: Outcomes, arguments: argparse.Namespace
 ) -> list[Finding]:
     """Return the findings with their reproducers, where these were asked for."""
-    if arguments.only and not arguments.reduce:
-        raise ConformanceError("findings: --only says what --reduce DIR reduces; give it, too")
+    if not arguments.reduce:
+        for name, says in _OF_REDUCING.items():
+            if getattr(arguments, name) is not None:
+                raise ConformanceError(f"findings: --{name} says {says}; give --reduce DIR, too")
     if arguments.reduce:
         from .reduction import Wanted, reduce_findings  # what it imports takes seconds
 
+        packs = arguments.packs or default_packs()
         drawn = (outcomes.count, outcomes.seed)
-        wanted = Wanted(arguments.reduce, arguments.only, arguments.packs, *drawn)
+        wanted = Wanted(arguments.reduce, arguments.only, packs, *drawn)
         return reduce_findings(found, outcomes.recipes, wanted)
     if arguments.reproducers:
         return attached(found, read_reduced(arguments.reproducers), arguments.reproducers)

@@ -101,6 +101,8 @@ def history_options(parser: argparse.ArgumentParser) -> None:
 
 def run_history(arguments: argparse.Namespace) -> int:
     """Print the matrix and its changes; return 1 for what --strict or --expect finds wanting."""
+    if arguments.known_failures is not None and not arguments.strict:
+        raise ConformanceError("history: --known-failures says what --strict reads; give it, too")
     results, benchmarks = _divided(arguments.results)
     matrix = [read_results(path) for path in results_files(results)]
     times = read_benchmarks(benchmarks)

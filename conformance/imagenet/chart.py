@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conformance.charts import draw, iteration_chart, with_rows
+from conformance.charts import draw, iteration_chart, vl_convert, with_rows
+from conformance.processes.pool import process_pool
 
 from .evaluation import BATCHES_A_SHARD, Evaluation
 from .files import header
@@ -25,4 +26,7 @@ def draw_evaluation(path: Path, found: Evaluation) -> None:
     ]
     images = job.batch * BATCHES_A_SHARD
     title = f"{job.model}: ms an image in each shard of {images}, {head['cpu']}, 1 thread"
-    draw(with_rows(iteration_chart(), rows, title), path, str(path))
+    vl_convert()  # where it is missing no process need be started
+    # In a process of its own: Vega's engine aborts where it finds no memory, and is a picture only.
+    with process_pool(1, str(path)) as pool:
+        pool.submit(draw, with_rows(iteration_chart(), rows, title), path, str(path)).result()

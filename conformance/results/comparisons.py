@@ -75,6 +75,8 @@ def _row(path: Path, document: dict[str, Any], one: dict[str, Any]) -> Row:
     heads = [f"{timing['version']} {timing['engine']}" for timing in one["rounds"][0]]
     compared = []
     for finding in one["findings"]:
+        if finding["threads"] is None:
+            continue  # of all numbers of threads together, which have rows of their own
         low, high = finding["interval"]
         compared.append(
             Compared(

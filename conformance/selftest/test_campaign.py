@@ -39,7 +39,7 @@ def test_attempt_depends_on_seed_and_number_only(kind: Kind) -> None:
 
     assert drawn(kind, 1, 5).what == words(1)[5].split(": ")[-1] or kind.name == "lines"
     assert words(1) == words(1)
-    if kind.name not in ("candidates", "resources"):  # where the moment and the size are drawn
+    if kind.name != "resources":  # of which the size is drawn
         assert words(1) != words(2)
 
 

@@ -266,3 +266,21 @@ def test_models_file_without_a_model_is_named(
     (tmp_path / "mine.toml").write_text("")
     assert main(["localize", "plain", "--models-file", str(tmp_path / "mine.toml")]) == 2
     assert "mine.toml: registers no model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["findings", "results", "--packs", "packs"], "--packs says where --reduce DIR finds"),
+        (["history", "results", "--known-failures", "f"], "--known-failures says what --strict"),
+    ],
+)
+def test_options_that_need_another_say_so(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option that means something beside another only is refused without that one."""
+    from .sample_generated import write_generated
+
+    path = write_generated(tmp_path / "4.13.0-classic.jsonl", "4.13.0")
+    assert main([str(path) if word == "results" else word for word in words]) == 2
+    assert said in capsys.readouterr().err

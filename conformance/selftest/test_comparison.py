@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Optional
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from conformance.bench.comparison import (
 )
 from conformance.bench.layers import layer_types, layers, slowed
 from conformance.bench.tables import changes, summary
+from conformance.opencv.timing import Warm
 from conformance.results.quantities import QUANTITIES
 
 from .sample_timings import LIMITS, comparison, timing
@@ -30,7 +32,9 @@ OLD = [10.0, 11, 10, 10, 12, 10, 10, 10, 10]
 NEW = [14.0, 15, 14, 14, 16, 14, 13, 14, 14]
 
 
-def found(one: Comparison, key: str = "warm_ms", threads: int = 2, place: int = 0) -> Finding:
+def found(
+    one: Comparison, key: str = "warm_ms", threads: Optional[int] = 2, place: int = 0
+) -> Finding:
     """Return the finding of a quantity."""
     (finding,) = (
         finding
@@ -40,18 +44,22 @@ def found(one: Comparison, key: str = "warm_ms", threads: int = 2, place: int = 
     return finding
 
 
-@pytest.mark.parametrize(("count", "outside"), [(6, 0), (8, 0), (9, 1), (12, 2), (20, 5)])
-def test_interval_is_the_sign_tests(count: int, outside: int) -> None:
-    """The interval leaves out as many values at each end as tables of the sign test say."""
-    given = estimate([float(value) for value in range(count)])
-    assert (given.low, given.high) == (outside, count - 1 - outside)
+@pytest.mark.parametrize(
+    ("count", "critical"), [(6, 0), (8, 3), (9, 5), (12, 13), (16, 29), (20, 52)]
+)
+def test_interval_is_the_signed_rank_tests(count: int, critical: int) -> None:
+    """It leaves out as many means of pairs as tables of that test's critical values say (5 %)."""
+    values = [2.0**value for value in range(count)]
+    means = sorted((a + b) / 2 for n, a in enumerate(values) for b in values[n:])
+    given = estimate(values)
+    assert (given.low, given.high) == (means[critical], means[-1 - critical])
 
 
 def test_interval_holds_the_median_as_often_as_it_says() -> None:
-    """On skewed samples the interval holds the true median in at least 95 % of 2000 cases."""
-    samples = np.random.default_rng(1).lognormal(0.0, 0.5, (2000, 9))
+    """Of samples with long tails the interval holds the true middle in 95 % of 2000 cases."""
+    samples = np.random.default_rng(1).standard_t(2, (2000, 9))
     given = [estimate(list(sample)) for sample in samples]
-    held = [e.low is not None and e.high is not None and e.low <= 1 <= e.high for e in given]
+    held = [e.low is not None and e.high is not None and e.low <= 0 <= e.high for e in given]
     assert np.mean(held) >= 0.95
 
 
@@ -125,7 +133,7 @@ def test_a_page_of_memory_is_no_difference() -> None:
     """A ratio that is surely above 1, but by less than matters, is no difference."""
     rounds = [(timing(10.0, memory=100.0), timing(10.0, memory=100.1)) for _ in range(9)]
     page = found(Comparison("mobilenet", "k:d", 9, (2,), [*rounds]), "memory_mib")
-    assert page.ratio.low == 1.001
+    assert page.ratio.low == pytest.approx(1.001)
     assert verdict(page, LIMITS) == "no difference"
 
 
@@ -198,3 +206,19 @@ def test_error_is_no_difference() -> None:
     failed = replace(comparison(OLD, NEW), error="no such layer")
     assert summary(failed, LIMITS) == "error"
     assert as_json(failed, LIMITS)["error"] == "no such layer"
+
+
+def test_small_change_shows_with_all_numbers_of_threads_together() -> None:
+    """3 % that is noise with 1 thread, and with 2, is slower in both together."""
+    noise = [0.09, -0.08, 0.07, -0.09, 0.08, -0.07, 0.06, -0.06] * 2
+    rounds = []
+    for strayed in noise:
+        old = timing(10.0, (1, 2))
+        warm = [Warm(1, [10.3 * (1 + strayed)], {}), Warm(2, [10.3 * (1 - strayed)], {})]
+        rounds.append((old, replace(old, warm=warm)))
+    one = Comparison("mobilenet", "k:d", 16, (1, 2), [*rounds])
+    together = found(one, threads=None)
+    assert verdict(together, LIMITS) == "slower"
+    assert together.ratio.value == pytest.approx(1.03, abs=0.002)
+    alone = [verdict(found(one, threads=threads), LIMITS) for threads in (1, 2)]
+    assert alone == ["no difference"] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -90,6 +91,25 @@ def test_results_do_not_depend_on_their_chart(
     (path,) = (tmp_path / "imagenet").glob("*.jsonl")
     assert f"{path.name}: 0 bad images, 0 answered differently" in " ".join(told.out.split())
     assert read_results(path).summary["images"] == 8
+
+
+def _crash(*_: object) -> None:
+    os.abort()
+
+
+def test_results_survive_a_crash_of_their_chart(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where what draws the chart aborts, that is told, and the table is printed."""
+    monkeypatch.setattr("conformance.imagenet.chart.draw", _crash)
+    assert main(command(home, tmp_path, "--subset=8", "--jobs=1")) == 0
+    told = capsys.readouterr()
+    assert "no chart: " in told.err
+    assert "a process was killed" in told.err
+    assert "0 answered differently" in " ".join(told.out.split())
 
 
 def test_progress_is_whole_in_80_columns(

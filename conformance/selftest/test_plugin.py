@@ -170,6 +170,14 @@ def test_full_disk_under_results_ends_the_run(packs: Path, tmp_path: Path) -> No
     assert "INTERNALERROR" not in done.stdout + done.stderr
 
 
+def test_weights_that_are_not_there_are_errors(packs: Path) -> None:
+    """--weights with no such file is an error of each test that says so, and nothing internal."""
+    done = run_suite(packs, "--weights=nowhere", "--engine=classic")
+    assert done.returncode == 1, done.stdout
+    assert "weights 'nowhere': no such file or folder" in done.stdout
+    assert "INTERNALERROR" not in done.stdout + done.stderr
+
+
 def test_results_hold_every_case(bad_packs: Path, tmp_path: Path) -> None:
     """--results writes one file an engine: each case once, failures with reason and command."""
     done = run_suite(bad_packs, "--results", str(tmp_path))

@@ -66,10 +66,11 @@ FAULTS = (
 
 
 def draw(random: Random, number: int) -> Attempt:
-    """Return an attempt: the routes take turns, and the faults, in an order that is drawn."""
-    route = ROUTES[number % len(ROUTES)]
+    """Return an attempt: each fault has its turn in each round, the route is drawn."""
+    route = random.choice(ROUTES)
     order = list(FAULTS)
-    Random(f"{number // len(FAULTS)}").shuffle(order)
+    # Those of a short campaign are none that hang, which takes its time.
+    Random(f"round {number // len(FAULTS) + 4}").shuffle(order)
     how, stage = order[number % len(FAULTS)]
     return Attempt(
         route.name, f"{how} at {stage}", lambda place: _attempt(place, route, how, stage)
