@@ -8,7 +8,7 @@ that go first in turn do, and hard of hearing to a few rounds that something els
 spoilt.
 
 Warm inferences with all numbers of threads together are one more quantity: a change of a few
-per cent, which each by itself is too noisy for, shows there.
+per cent, which each by itself is too noisy for, shows there. It gets a fifth of what may be wrong.
 
 A table of many quantities would have a word such as "slower" by chance. So its intervals are as
 wide as it takes for all of them together (Bonferroni): of twenty tables of OpenCVs that are alike,
@@ -32,6 +32,8 @@ from conformance.results.quantities import QUANTITIES, WARM, Quantity
 CONFIDENCE = 0.95
 # How often a table may have a word that is not true: that something needs more; as often, less.
 ERROR = 0.05
+# The share of that which warm inferences with all numbers of threads together get.
+_TOGETHER = 0.2
 # A ratio nearer to 1 matters to nobody: two environments differ by a page of memory.
 NOTEWORTHY = 1.005
 
@@ -113,10 +115,15 @@ def _ranks_outside(count: int, error: float) -> int:
     return sum(total <= error * 2**count for total in accumulate(cases))
 
 
-def confidence_of(threads: Sequence[int]) -> float:
-    """Return the confidence of each interval of a table with these numbers of threads."""
-    together = len(threads) > 1
-    return 1 - 2 * ERROR / (len(QUANTITIES) * len(threads) + together)
+def confidence_of(threads: Sequence[int], together: bool = False) -> float:
+    """Return the confidence of each interval of a table with these numbers of threads.
+
+    together: of the one of all numbers of them.
+    """
+    share = _TOGETHER if len(threads) > 1 else 0.0
+    if together:
+        return 1 - 2 * ERROR * share
+    return 1 - 2 * ERROR * (1 - share) / (len(QUANTITIES) * len(threads))
 
 
 def least_rounds(threads: Sequence[int]) -> int:
@@ -158,7 +165,7 @@ def _finding(
     if not pairs:
         return None
     logs = [math.log(second / first) for first, second in pairs]
-    found = estimate(logs, confidence_of(comparison.threads))
+    found = estimate(logs, confidence_of(comparison.threads, threads is None))
     middle_log, low, high = found.value, found.low, found.high
     ratio = Estimate(
         math.exp(middle_log),
