@@ -274,4 +274,4 @@ def whole(job: Job, out: Path, usual: str) -> bool:
     return True
 
 
-KIND = Kind("kills", full=100, short=4, draw=draw)
+KIND = Kind("kills", full=100, short=(0, 1, 4, 5), draw=draw)
