@@ -26,7 +26,7 @@ def test_short_campaign_holds(tmp_path: Path) -> None:
     rows = json.loads(file.read_text(encoding="utf-8"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert {row["kind"] for row in rows} == {kind.name for kind in campaign.KINDS}
-    assert len(rows) == sum(kind.short for kind in campaign.KINDS)
+    assert len(rows) == sum(len(kind.short) for kind in campaign.KINDS)
 
 
 @pytest.mark.parametrize("kind", campaign.KINDS, ids=lambda kind: kind.name)
@@ -44,7 +44,7 @@ def test_attempt_depends_on_seed_and_number_only(kind: Kind) -> None:
 
 
 def _kind(run: object) -> Kind:
-    return Kind("trial", 1, 1, lambda *_: Attempt("trial", "trial", run))  # type: ignore[arg-type]
+    return Kind("trial", 1, (0,), lambda *_: Attempt("trial", "trial", run))  # type: ignore[arg-type]
 
 
 def _orphan(place: Place) -> str:

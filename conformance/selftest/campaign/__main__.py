@@ -59,8 +59,8 @@ def chosen(only: Optional[Sequence[str]], short: bool) -> Iterator[tuple[Kind, i
         name, _, number = asked.partition("/")
         if name not in kinds or (not number.isdecimal() * bool(number) and number):
             raise ValueError(f"--only {asked}: give one of {', '.join(kinds)}, /NUMBER perhaps")
-        count = kinds[name].short if short else kinds[name].full
-        for one in [int(number)] if number else range(count):
+        numbers = kinds[name].short if short else range(kinds[name].full)
+        for one in [int(number)] if number else numbers:
             yield kinds[name], one
 
 

@@ -256,7 +256,7 @@ class Kind:
 
     name: str
     full: int  # how many attempts a campaign makes
-    short: int  # and a short one
+    short: tuple[int, ...]  # the numbers of those that a short one makes
     draw: Callable[[Random, int], Attempt]
 
 

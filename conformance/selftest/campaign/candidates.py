@@ -119,4 +119,4 @@ def _reached(route: Route, stage: str) -> bool:
     return stage != "logits" or ("new" not in route.name and "onnx" not in route.name)
 
 
-KIND = Kind("candidates", full=44, short=3, draw=draw)
+KIND = Kind("candidates", full=44, short=(0, 1, 2), draw=draw)

@@ -50,4 +50,4 @@ def _attempt(place: Place, late: float) -> str:
     return "both well" if all(done.status == 0 for done in ended) else "one told to wait"
 
 
-KIND = Kind("company", full=20, short=1, draw=draw)
+KIND = Kind("company", full=20, short=(0,), draw=draw)

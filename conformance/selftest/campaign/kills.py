@@ -228,7 +228,7 @@ def _attempt(place: Place, job: Job, name: str, share: float) -> str:
         os.killpg(process.pid, getattr(signal, name))
     killed = Done(waited(process, 60), read_text(place.folder / "killed"))
     expect(killed.status is not None, f"it hangs after {name}", killed)
-    if not _is_early(job, killed):
+    if not _is_outside(job, killed):
         expect(not TRACE.search(killed.text), f"a traceback after {name}", killed)
     # Python itself ends by the signal where that comes before its first line or after its last.
     ended = (0, *INTERRUPTED_STATUSES, -signal.SIGINT) if name == "SIGINT" else (0, -signal.SIGKILL)
@@ -247,11 +247,14 @@ def _attempt(place: Place, job: Job, name: str, share: float) -> str:
     return "had ended" if killed.status == 0 else "whole" if early else "absent"
 
 
-def _is_early(job: Job, killed: Done) -> bool:
-    """Whether Python or pytest was interrupted before it came to anything of ours but imports."""
+def _is_outside(job: Job, killed: Done) -> bool:
+    """Whether Python or pytest was interrupted outside of all that is ours.
+
+    That is before the command line begins, or before and after pytest's session: pytest itself
+    shows a KeyboardInterrupt then.
+    """
     interrupted = killed.text.rstrip().endswith("KeyboardInterrupt")
-    ours = "conformance: " if job.name.startswith("judge") else "/conformance/cli/"
-    return interrupted and ours not in killed.text
+    return interrupted and (job.name.startswith("judge") or "/conformance/cli/" not in killed.text)
 
 
 def whole(job: Job, out: Path, usual: str) -> bool:
@@ -274,4 +277,4 @@ def whole(job: Job, out: Path, usual: str) -> bool:
     return True
 
 
-KIND = Kind("kills", full=100, short=4, draw=draw)
+KIND = Kind("kills", full=100, short=(0, 1, 4, 5), draw=draw)

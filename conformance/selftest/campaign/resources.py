@@ -226,4 +226,4 @@ def _check(done: Done, job: Job, trouble: Trouble) -> None:
         expect(len(errors) == 1, f"{len(errors)} messages", done)
 
 
-KIND = Kind("resources", full=40, short=4, draw=draw)
+KIND = Kind("resources", full=40, short=(0, 1, 4, 5), draw=draw)
