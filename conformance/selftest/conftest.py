@@ -28,6 +28,7 @@ LONG = (
     "test_faults.py::test_quick_faults_are_all_caught",
     "test_docs.py::test_commands_run",
     "test_campaign.py::test_short_campaign_holds",
+    "test_opencl.py::test_real_models_agree_on_the_device",
     "test_freeze.py::test_all_of_this_holds_for_the_other_keras",
     "test_models.py::test_preprocessing_and_parameters_are_those_of_keras",
     "test_freeze.py::test_freezing_takes_less_than_half_the_memory",
