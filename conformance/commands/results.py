@@ -12,7 +12,8 @@ from conformance.cli import BAD, OK
 from conformance.cli.options import add_option
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
-from conformance.results.cases import Results, read_results, results_files, writing
+from conformance.pack.sealed import whole_file
+from conformance.results.cases import Results, read_results, results_files
 from conformance.results.gate import compare, is_regression
 from conformance.results.history import (
     FACTOR,
@@ -22,6 +23,7 @@ from conformance.results.history import (
     not_run,
     unmatched,
 )
+from conformance.results.lines import CASES, writing_lines
 from conformance.results.times import read_benchmarks, recorded_costs
 from conformance.tables import release
 from conformance.verdict.expectations import load_known_failures, ready_entry
@@ -45,6 +47,8 @@ def run_compare(arguments: argparse.Namespace) -> int:
     old_path = _old_path(arguments)
     new = read_results(arguments.new)
     if arguments.update:
+        if arguments.format != "table":
+            raise ConformanceError("compare --update compares nothing: leave --format out")
         _write_baseline(old_path, new)
         print(f"{old_path}: now the results of OpenCV {new.name}, {len(new.cases)} cases")
         return OK
@@ -64,9 +68,15 @@ def run_compare(arguments: argparse.Namespace) -> int:
 
 def _write_baseline(path: Path, results: Results) -> None:
     """Write the results without the nodes' profiles: nothing compares them, and they are large."""
-    with writing(path, results.header) as writer:
-        for line in (*results.cases, *results.runs):
-            writer.write(line)
+    if path.exists():
+        read_results(path)  # another file than a baseline is not written over
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary, writing_lines(temporary, CASES, results.header) as out:
+            for line in (*results.cases, *results.runs):
+                out.write(line)
+    except OSError as error:
+        raise ConformanceError(f"{path}: can't be written ({error.strerror})") from error
 
 
 def _old_path(arguments: argparse.Namespace) -> Path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from conformance.errors import ConformanceError
 from conformance.processes.child import HERE, Interpreter, answer_of, ask_module, begin_module
-from conformance.processes.opencl import INSTALL
+from conformance.processes.opencl import ALLOW_ALL, INSTALL, RUNTIME
 from conformance.processes.serve import answer_once, printed_since
 
 from .importers import IMPORTERS
@@ -61,7 +61,23 @@ def load_cv2() -> Any:
     if not hasattr(cv2, "dnn"):
         where = getattr(cv2, "__file__", None) or list(getattr(cv2, "__path__", ["?"]))
         raise ConformanceError(f"cv2 from {where} has no DNN module: {_INSTALL}")
+    _without_opencl(cv2)
     return cv2
+
+
+def _without_opencl(cv2: Any) -> None:
+    """Have OpenCV load no OpenCL, unless this process is to run a network on it.
+
+    It looks for devices when it is asked for targets. A driver's compiler and TensorFlow's do not
+    go together in one process: with PoCL installed that ends in SIGSEGV.
+    """
+    if ALLOW_ALL in os.environ or RUNTIME in os.environ or not hasattr(cv2, "ocl"):
+        return
+    os.environ[RUNTIME] = "disabled"
+    try:
+        cv2.ocl.haveOpenCL()  # reads the variable, once a process
+    finally:
+        del os.environ[RUNTIME]  # for the processes that this one starts
 
 
 def probe(opencl: bool = False) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
+from conformance.processes.opencl import RUNTIME
+
 _LIBRARIES = ("libOpenCL.so", "libOpenCL.so.1")  # as OpenCV looks for it (opencl_core.cpp)
 # The place of clEnqueueNDRangeKernel in struct _cl_icd_dispatch (CL/cl_icd.h).
 _ENQUEUE = 59
@@ -50,7 +52,7 @@ def count_kernels() -> Counter[str]:
 
 
 def _load() -> Any:
-    asked = os.environ.get("OPENCV_OPENCL_RUNTIME")
+    asked = os.environ.get(RUNTIME)
     for name in (asked,) if asked else _LIBRARIES:
         with suppress(OSError):
             return ctypes.CDLL(name)

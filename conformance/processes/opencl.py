@@ -12,6 +12,8 @@ INSTALL = (
     "PoCL makes one of the CPU: apt-get install pocl-opencl-icd, or "
     "python -m pip install pyopencl pocl-binary-distribution"
 )
+# OpenCV's variables: networks on any device, and which library to load.
+ALLOW_ALL, RUNTIME = "OPENCV_DNN_OPENCL_ALLOW_ALL_DEVICES", "OPENCV_OPENCL_RUNTIME"
 _VENDORS = Path("/etc/OpenCL/vendors")  # where packages leave a file each (cl_khr_icd)
 
 
@@ -22,7 +24,7 @@ def opencl_environment() -> dict[str, str]:
     """
     variables = {
         # By itself OpenCV runs networks on Intel's GPUs alone, and others' on the CPU.
-        "OPENCV_DNN_OPENCL_ALLOW_ALL_DEVICES": "1",
+        ALLOW_ALL: "1",
         # Of any platform and name; OpenCV then takes a GPU if there is one, else a CPU.
         "OPENCV_OPENCL_DEVICE": "::",
         **_pocl_of_pypi(),
@@ -34,7 +36,7 @@ def _pocl_of_pypi() -> dict[str, str]:
     """Return the variables by which the OpenCL of the packages pyopencl and PoCL is found."""
     system = ctypes.util.find_library("OpenCL") and any(_VENDORS.glob("*.icd"))
     package = importlib.util.find_spec("pyopencl")
-    if system or "OPENCV_OPENCL_RUNTIME" in os.environ or package is None or not package.origin:
+    if system or RUNTIME in os.environ or package is None or not package.origin:
         return {}
     folder = Path(package.origin).parent
     loaders, runtimes = (
@@ -45,5 +47,5 @@ def _pocl_of_pypi() -> dict[str, str]:
     return {
         "PYOPENCL_HOME": str(folder),  # that loader crashes without it
         "OCL_ICD_VENDORS": str(runtimes[0]),
-        "OPENCV_OPENCL_RUNTIME": str(loaders[0]),
+        RUNTIME: str(loaders[0]),
     }

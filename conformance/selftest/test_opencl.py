@@ -195,3 +195,15 @@ def test_real_models_agree_on_the_device(
     assert done.returncode == 0, f"{device}: {done.stdout}"
     verdicts = [line.split()[:4] for line in done.stdout.splitlines() if "classic opencl" in line]
     assert verdicts == [[m, "classic", "opencl", "passed"] for m in ("resnet50", "mobilenet")]
+
+
+def test_opencv_loads_no_opencl_that_nobody_asked_for(device: str) -> None:
+    """With TensorFlow in the same process the driver's compiler would end it by SIGSEGV."""
+    code = (
+        "import tensorflow\n"
+        "from conformance.opencv.capability import available_targets, load_cv2\n"
+        "print(available_targets(load_cv2()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{device}: {done.stderr[-2000:]}"
+    assert "opencl" not in done.stdout

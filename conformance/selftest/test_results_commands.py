@@ -131,3 +131,18 @@ def test_tox_expects_the_versions_it_runs(tmp_path: Path) -> None:
     for bad in ("other.ini", "none.ini"):
         with pytest.raises(ValueError, match=r"names versions|can't be read"):
             versions(str(tmp_path / bad))
+
+
+def test_baseline_is_replaced_whole_or_not_at_all(
+    new: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--update writes over no other file than a baseline, and takes no --format."""
+    other = tmp_path / "bench.json"
+    other.write_text("{}")
+    assert main(["compare", "--update", "--baseline", str(other), new]) == 2
+    assert other.read_text() == "{}"
+    assert "bench.json" in capsys.readouterr().err
+    words = ["compare", "--update", "--baseline", str(tmp_path / "b.jsonl"), new]
+    assert main([*words, "--format", "md"]) == 2
+    assert main(words) == main(words) == 0
+    assert not list(tmp_path.glob(".*.jsonl"))
