@@ -342,8 +342,8 @@ def test_a_finding_is_reduced(
     monkeypatch.setattr("conformance.reference.generated_pack.build_part", untrue_part)
     version = probe_in_child()["version"]
     file = results(tmp_path / "a.jsonl", version, has_relu)
-    command = ["findings", str(file), "--format", "json", "--packs", str(tmp_path)]
-    assert main([*command, "--reduce", str(tmp_path / "out")]) == 1
+    command, out = ["findings", str(file), "--format", "json"], str(tmp_path / "out")
+    assert main([*command, "--packs", str(tmp_path), "--reduce", out]) == 1
     (found,) = json.loads(capsys.readouterr().out)
     assert found["layers"] == ["keras.activations.relu(x)"]
     assert (found["operations"], found["input"]) == (["Relu"], [None, 2, 2, 1])
@@ -357,7 +357,7 @@ def test_a_finding_is_reduced(
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec((folder / "model.py").read_text(), {})
     assert printed.getvalue().strip() == str((None, *expected.shape[1:]))
-    assert main([*command, "--reproducers", str(tmp_path / "out")]) == 1
+    assert main([*command, "--reproducers", out]) == 1
     assert json.loads(capsys.readouterr().out) == [found]
 
 
