@@ -231,4 +231,4 @@ def _export(words: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {"TOLERANCES": _tolerances, "EXPORT": _export}
-KIND = Kind("damage", full=200, short=tuple(range(20)), draw=draw)
+KIND = Kind("damage", full=200, short=tuple(range(10)), draw=draw)

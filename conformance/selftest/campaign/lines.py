@@ -290,4 +290,4 @@ def _one_message(done: Done, begins: str) -> str:
     return "refused"
 
 
-KIND = Kind("lines", full=300, short=tuple(range(20)), draw=draw)
+KIND = Kind("lines", full=300, short=tuple(range(10)), draw=draw)
