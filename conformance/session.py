@@ -157,8 +157,7 @@ class Session:
         return {level: self._features(level) if level.off else usual for level in asked}
 
     def _features(self, level: Level) -> str:
-        run = RunConfig(cpu=level.name, cpu_off=level.off)
-        found = probe_in_child(interpreter=self.choices.interpreter, config=run)
+        found = probe_in_child(interpreter=self.choices.interpreter, config=level.config)
         check_off(level, found["cpu_features"])
         return str(found["cpu_features"])
 

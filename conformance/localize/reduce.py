@@ -253,9 +253,9 @@ def _script(case: _Case, allowance: Allowance, title: str) -> str:
 def _environment(config: RunConfig) -> Iterator[str]:
     """Yield what sets the variables by which OpenCV is run so, but for paths of this machine."""
     names = ("OPENCV_CPU_DISABLE", "OPENCV_DNN_OPENCL_ALLOW_ALL_DEVICES", "OPENCV_OPENCL_DEVICE")
-    for name in names:
-        if name in config.environment:
-            yield f"os.environ.setdefault({name!r}, {config.environment[name]!r})"
+    for name, value in config.environment.items():
+        if name in names:
+            yield f"os.environ.setdefault({name!r}, {value!r})"
 
 
 def _switches(case: _Case) -> Iterator[str]:

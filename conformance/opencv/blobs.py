@@ -15,7 +15,7 @@ from typing import Any, Callable, Union
 
 import numpy as np
 
-from conformance.candidate import Array, RunConfig
+from conformance.candidate import Array
 from conformance.processes.child import HERE, ask_module
 from conformance.processes.scratch import Scratch
 from conformance.processes.serve import answer_once
@@ -79,7 +79,7 @@ def run_blobs(
     with Scratch() as name:
         folder = Path(name)
         _write_cases(folder, cases)
-        variables = RunConfig(cpu=level.name, cpu_off=level.off).environment
+        variables = level.config.environment
         errors = ask_module(
             "conformance.opencv.blobs", [name], timeout, "blobFromImage", HERE, **variables
         )

@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 import weakref
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -65,6 +66,7 @@ def load_cv2() -> Any:
     return cv2
 
 
+@cache
 def _without_opencl(cv2: Any) -> None:
     """Have OpenCV load no OpenCL, unless this process is to run a network on it.
 

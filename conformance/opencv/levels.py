@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 
 BASELINE = "baseline"
@@ -24,6 +25,11 @@ class Level:
 
     name: str = ""
     off: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> RunConfig:
+        """OpenCV run at this level, and as usual else."""
+        return RunConfig(cpu=self.name, cpu_off=self.off)
 
 
 AS_IT_IS = Level()

@@ -34,9 +34,11 @@ def opencl_environment() -> dict[str, str]:
 
 def _pocl_of_pypi() -> dict[str, str]:
     """Return the variables by which the OpenCL of the packages pyopencl and PoCL is found."""
-    system = ctypes.util.find_library("OpenCL") and any(_VENDORS.glob("*.icd"))
     package = importlib.util.find_spec("pyopencl")
-    if system or RUNTIME in os.environ or package is None or not package.origin:
+    if RUNTIME in os.environ or package is None or not package.origin:
+        return {}
+    # Asked last: it starts a process.
+    if any(_VENDORS.glob("*.icd")) and ctypes.util.find_library("OpenCL"):
         return {}
     folder = Path(package.origin).parent
     loaders, runtimes = (

@@ -187,7 +187,7 @@ def _entry(where: str, table: Table, own: Sequence[str]) -> KnownFailure:
         where=where,
         models=models,
         axes=tuple((name, value) for name, value in axes if value is not None),
-        cpu_disabled=texts(where, table, "cpu_disabled") if "cpu_disabled" in table else (),
+        cpu_disabled=texts(where, table, "cpu_disabled"),
         versions=tuple((name, specifier(where, table, name)) for name in _SPECIFIERS),
         stage=stage,
         test=text(where, table, "test"),

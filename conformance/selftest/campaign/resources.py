@@ -55,6 +55,13 @@ def _mount(*words: str) -> None:
         raise Skipped(f"no file system may be mounted here: {done.stderr.strip()}")
 
 
+def _out(place: Place) -> Path:
+    """Make the folder that the command writes to."""
+    out = place.folder / "run" / "out"
+    out.mkdir(parents=True)
+    return out
+
+
 @contextlib.contextmanager
 def _file_system(folder: Path, options: str) -> Iterator[Path]:
     folder.mkdir(parents=True)
@@ -90,9 +97,7 @@ def _short_of_memory(place: Place, random: Random) -> Iterator[Trouble]:
     def limits() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
-    out = place.folder / "run" / "out"
-    out.mkdir(parents=True)
-    yield Trouble(out, limits=limits)
+    yield Trouble(_out(place), limits=limits)
 
 
 @contextlib.contextmanager
@@ -107,8 +112,7 @@ def _read_only(place: Place, random: Random) -> Iterator[Trouble]:
 @contextlib.contextmanager
 def _no_shm(place: Place, random: Random) -> Iterator[Trouble]:
     """No /dev/shm, which semaphores lie in."""
-    out = place.folder / "run" / "out"
-    out.mkdir(parents=True)
+    out = _out(place)
     empty = place.folder / "empty"
     empty.mkdir()
     hide = f"mount --bind {empty} /dev/shm && mount -o remount,bind,ro /dev/shm"
@@ -121,16 +125,13 @@ def _no_shm(place: Place, random: Random) -> Iterator[Trouble]:
 @contextlib.contextmanager
 def _no_home(place: Place, random: Random) -> Iterator[Trouble]:
     """A home that is not there, and can't be made."""
-    out = place.folder / "run" / "out"
-    out.mkdir(parents=True)
-    yield Trouble(out, {"HOME": "/proc/none/home", "XDG_CACHE_HOME": "/proc/none/cache"})
+    yield Trouble(_out(place), {"HOME": "/proc/none/home", "XDG_CACHE_HOME": "/proc/none/cache"})
 
 
 @contextlib.contextmanager
 def _clock(place: Place, random: Random) -> Iterator[Trouble]:
     """A clock that jumps by up to a day, either way, at each hundredth look."""
-    out = place.folder / "run" / "out"
-    out.mkdir(parents=True)
+    out = _out(place)
     site = place.folder / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
