@@ -63,7 +63,7 @@ def _export(place: Place, out: Path) -> list[str]:
 
 
 def _bench(place: Place, out: Path) -> list[str]:
-    words = ["--opencv", WHEEL, "--rounds", 6, "--seconds", 0.02, "--threads", 1]
+    words = ["--opencv", WHEEL, "--rounds", 7, "--seconds", 0.02, "--threads", 1]
     words += ["--fail-above", 99, "--json", out / "bench.json"]
     return _conformance("bench", "mobilenet", "--packs", sample(place, "small") / "packs", *words)
 
