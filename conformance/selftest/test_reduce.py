@@ -18,6 +18,7 @@ from conformance.candidate import RunConfig
 from conformance.errors import ConformanceError
 from conformance.localize.reduce import _environment, write_reproducer
 from conformance.pack.format import Pack
+from conformance.processes.opencl import RUNTIME, opencl_environment
 from conformance.reference.graph import read_graph
 from conformance.reference.reduce import cut
 from conformance.session import Choices, Session
@@ -160,8 +161,10 @@ def test_folder_that_cannot_be_made_is_told(
         write_reproducer(tmp_path / "file", *strict)
 
 
-def test_script_runs_opencv_as_the_failure_did() -> None:
-    """CPU features are off, and OpenCL's devices allowed, before cv2 is imported."""
+def test_script_runs_opencv_as_the_failure_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU features are off, and OpenCL's devices allowed; no path of this machine is in it."""
+    given = {**opencl_environment(), RUNTIME: "/here/libOpenCL.so"}
+    monkeypatch.setattr("conformance.candidate.opencl_environment", lambda: given)
     found = list(_environment(RunConfig(cpu="baseline", cpu_off=("AVX2", "FP16"))))
     assert found == ["os.environ.setdefault('OPENCV_CPU_DISABLE', 'AVX2,FP16')"]
     names = [line.split("'")[1] for line in _environment(RunConfig(target="opencl"))]
