@@ -1,4 +1,4 @@
-"""The campaign's command: makes the attempts, one after the other, and counts what came of them.
+"""The campaign's command: makes the attempts, some side by side, and counts what came of them.
 
 ``--seed N`` draws others; ``--only KIND[/NUMBER]`` makes those of a kind, or one of them, again.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Optional
@@ -18,6 +21,7 @@ from typing import Optional
 from rich.console import Console
 
 from conformance.cli.printing import print_table
+from conformance.processes.machine import cores
 
 from . import candidates, company, damage, kills, lines, resources
 from .attempt import Kind, Row, made, root_folder
@@ -46,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"those of a kind, or one of them: {', '.join(kind.name for kind in KINDS)}",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
+    parser.add_argument("--jobs", type=int, default=cores(), metavar="N", help="attempts at once")
     text = "make no attempt: count the rows of these files"
     parser.add_argument("--read", type=Path, nargs="+", metavar="FILE", help=text)
     parser.add_argument("--format", choices=("table", "md"), default="table")
@@ -94,14 +99,20 @@ def attempted(given: argparse.Namespace, attempts: Sequence[tuple[Kind, int]]) -
     """Make the attempts, tell each, and write the rows as they come."""
     console = Console(width=WIDTH, highlight=False, markup=False)
     rows: list[Row] = []
-    with root_folder() as root:
-        for kind, number in attempts:
-            row = made(kind, given.seed, number, root)
+    # Forked: an attempt forks from a process that has imported what it needs, and has no threads.
+    forking = multiprocessing.get_context("fork")
+    with root_folder() as root, ProcessPoolExecutor(given.jobs, forking) as pool:
+        waiting = [
+            pool.submit(_made, kind.name, given.seed, number, root) for kind, number in attempts
+        ]
+        for done in as_completed(waiting):
+            row = done.result()
             rows.append(row)
             if given.json is not None:  # what there is so far, should this be ended
                 given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1), "utf-8")
             _tell(console, row, root)
-    return rows
+    order = {kind.name: place for place, kind in enumerate(KINDS)}
+    return sorted(rows, key=lambda row: (order[row.kind], row.number))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -113,13 +124,22 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         attempts = list(chosen(given.only, given.short))
     except ValueError as error:
         parser.error(str(error))
+    begin = time.monotonic()
     rows = read(given.read) if given.read else attempted(given, attempts)
     print_counts(rows, given.format)
+    if not given.read:
+        print(f"{(time.monotonic() - begin) / 60:.1f} minutes, {given.jobs} at once")
     failed = [row for row in rows if row.outcome == "failed"]
     for row in failed:
         again = f"--seed {row.seed} --only {row.kind}/{row.number}"
         print(f"failed: {row.target}, {row.what}; again: {again}")
     return int(bool(failed))
+
+
+def _made(name: str, seed: int, number: int, root: Path) -> Row:
+    """Make an attempt in a process of the pool, which is sent nothing but names and numbers."""
+    (kind,) = (kind for kind in KINDS if kind.name == name)
+    return made(kind, seed, number, root)
 
 
 def _tell(console: Console, row: Row, root: Path) -> None:

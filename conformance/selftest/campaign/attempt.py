@@ -19,6 +19,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Callable, Optional
 
+from filelock import FileLock
+
 from conformance.processes.child import child_environment
 
 # Each process of an attempt has it among its environment variables, so that orphans are found.
@@ -303,13 +305,15 @@ def made(kind: Kind, seed: int, number: int, root: Path) -> Row:
 
 
 def once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """Return the folder, made when it is first asked for."""
-    if not folder.exists():
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        make(part)
-        part.rename(folder)
+    """Return the folder, made when it is first asked for; attempts side by side wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            part = folder.with_name(folder.name + ".part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            make(part)
+            part.rename(folder)
     return folder
 
 

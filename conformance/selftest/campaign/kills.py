@@ -20,7 +20,7 @@ from conformance.pack.sealed import file_digest, json_digest
 from conformance.results.cases import read_results
 from conformance.results.evaluations import read_results as read_evaluation
 
-from .attempt import SUITE, TRACE, Attempt, Done, Kind, Place, expect, read_text, waited
+from .attempt import SUITE, TRACE, Attempt, Done, Kind, Place, expect, once, read_text, waited
 from .samples import WHEEL, sample
 
 Words = Callable[[Place, Path], list[str]]
@@ -181,8 +181,8 @@ def draw(random: Random, number: int) -> Attempt:
 
 def undisturbed(place: Place, job: Job) -> dict[str, Any]:
     """Return what the job comes to when nobody kills it, found out once a campaign."""
-    note = place.shop / f"{json_digest(job.name)[:12]}.json"
-    if not note.exists():
+
+    def find_out(folder: Path) -> None:
         out = place.folder / "undisturbed" / "out"
         out.mkdir(parents=True)
         prepare(place, out, out.parent / "cache")
@@ -194,18 +194,21 @@ def undisturbed(place: Place, job: Job) -> dict[str, Any]:
             done = place.run(job.words(place, out))
         expect(done.status == 0, f"{job.name} does not work", done)
         found = {"seconds": done.seconds, "result": job.result(out), "names": _names(out)}
-        note.write_text(json.dumps(found))
-        if job.resumed and not (place.shop / "cache").exists():
-            shutil.copytree(out.parent / "cache", place.shop / "cache")
+        (folder / "usual.json").write_text(json.dumps(found))
+        if job.resumed:
+            answers = out.parent / "cache"
+            once(place.shop / "cache", lambda cache: shutil.copytree(answers, cache / "answers"))
         shutil.rmtree(out.parent)
-    return dict(json.loads(note.read_text()))
+
+    folder = once(place.shop / json_digest(job.name)[:12], find_out)
+    return dict(json.loads((folder / "usual.json").read_text()))
 
 
 def prepare(place: Place, out: Path, cache: Path) -> None:
     """Have a job find what is made once: environments, and TensorFlow's answers to images."""
     place.variables["XDG_CACHE_HOME"] = str(place.shop / "user")
     if (place.shop / "cache").exists():
-        shutil.copytree(place.shop / "cache", cache)
+        shutil.copytree(place.shop / "cache" / "answers", cache)
 
 
 def _names(out: Path) -> list[str]:
