@@ -24,7 +24,7 @@ from conformance.pack.request import keras_flavour, producer_versions
 from conformance.pack.sealed import file_digest, json_digest, means_full, whole_file, write_text
 from conformance.processes.machine import cores
 from conformance.processes.scratch import Scratch
-from conformance.processes.server import OPENCV, TENSORFLOW, server
+from conformance.processes.server import OPENCV, TENSORFLOW, FrameworkError, server
 from conformance.verdict.metrics import apart, top_k
 
 from .dataset import Entry
@@ -94,13 +94,19 @@ def _require_here(job: Job) -> None:
 
 @contextmanager
 def disk_errors(folder: object) -> Iterator[None]:
-    """Turn an OSError into a ConformanceError that names `folder` and how to go on."""
+    """Turn an OSError into a ConformanceError that names `folder` and how to go on.
+
+    So is a framework's error that says its process found no room: the framework is not to blame.
+    """
     try:
         yield
-    except OSError as error:
-        reason = f"can't be read or written ({error.strerror or error})"
+    except (OSError, FrameworkError) as error:
+        full = means_full(error)
+        if isinstance(error, FrameworkError) and not full:
+            raise
+        reason = f"can't be read or written ({getattr(error, 'strerror', None) or error})"
         raise ConformanceError(
-            f"{folder}: {'no space left' if means_full(error) else reason}. Finished shards are "
+            f"{folder}: {'no space left' if full else reason}. Finished shards are "
             f"kept: free some space or choose another folder (--results, --imagenet-cache, "
             f"TMPDIR), then go on with --resume"
         ) from error

@@ -185,8 +185,10 @@ def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
         with session.optional(), session.stage("batch"):
             # The same net: its re-allocation for another shape is what a user's batch meets too,
             # and a second parse of a 550 MB graph is saved.
-            candidate.setInput(net.to_blob(session.images[:BATCH], session.layout))
-            session.save("batch", **of_heads("batch", [forward()]))
+            blob = net.to_blob(session.images[:BATCH], session.layout)
+            with net.untouched(blob):
+                candidate.setInput(blob)
+                session.save("batch", **of_heads("batch", [forward()]))
     return candidate, held
 
 
@@ -195,8 +197,10 @@ def run_singles(session: Session, candidate: Any, forward: Callable[[], list[Arr
     outputs: list[list[Array]] = []
     repeat, times = [], []
     for image in single_images(session.images):
-        candidate.setInput(net.to_blob(image, session.layout))
-        output, milliseconds = timed(forward)
+        blob = net.to_blob(image, session.layout)
+        with net.untouched(blob):
+            candidate.setInput(blob)
+            output, milliseconds = timed(forward)
         outputs.append(output)
         times.append(milliseconds)
         if len(outputs) == 1:

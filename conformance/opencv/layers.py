@@ -17,7 +17,7 @@ from conformance.processes.scratch import Scratch
 
 from .importers import IMPORTERS
 from .importers.converted import Entry
-from .net import configure, read, set_fusion, to_blob
+from .net import configure, read, set_fusion, to_blob, untouched
 
 # The same values in another shape, so that one layer stands for both.
 _SAME_VALUES = (
@@ -112,8 +112,10 @@ def read_tap(tap: Tap, images: Array) -> list[Optional[Array]]:
 
     ``forward(name)`` is avoided: on the new engine of 5.0.0 it returns some other tensor.
     """
-    tap.net.setInput(to_blob(images, tap.layout))
-    return forward_tap(tap)
+    blob = to_blob(images, tap.layout)
+    with untouched(blob):
+        tap.net.setInput(blob)
+        return forward_tap(tap)
 
 
 def forward_tap(tap: Tap) -> list[Optional[Array]]:

@@ -264,5 +264,16 @@ def to_blob(images: Array, layout: str = "NCHW") -> Array:
 
 def forward(net: Any, images: Array, layout: str = "NCHW") -> Array:
     """Run NHWC images through the whole net; return a copy of its output as OpenCV shaped it."""
-    net.setInput(to_blob(images, layout))
-    return np.array(net.forward())
+    blob = to_blob(images, layout)
+    with untouched(blob):
+        net.setInput(blob)
+        return np.array(net.forward())
+
+
+@contextmanager
+def untouched(blob: Array) -> Iterator[None]:
+    """Raise ValueError where OpenCV changes, inside, the array that it is given."""
+    before = blob.tobytes()
+    yield
+    if blob.tobytes() != before:
+        raise ValueError("OpenCV changed the array that it was given as input")

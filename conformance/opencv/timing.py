@@ -153,12 +153,13 @@ def measure(request: TimingRequest) -> Timing:
     candidate, load_ms = _clocked(lambda: net.read(cv2, Path(request.graph), config))
     net.configure(cv2, candidate, config)
     infer = _inference(candidate, blob)
-    _, first_ms = _clocked(infer)
+    answer, first_ms = _clocked(infer)
     runs = {threads: _inferences(request, infer, candidate)}
     peak, code = peak_mib(), file_pages_mib() - code
     for further in request.further_threads:
         _use_threads(cv2, further)
         runs[further] = _inferences(request, infer, candidate)
+    _check_sound(answer, blob, net.to_blob(images, request.layout))
     warm = [Warm(n, times, _layers(candidate, found)) for n, (times, found) in runs.items()]
     return Timing(
         version=cv2.__version__,
@@ -171,6 +172,14 @@ def measure(request: TimingRequest) -> Timing:
         warm=warm,
         types=_types(candidate, config.engine, list(warm[0].layers)),
     )
+
+
+def _check_sound(answer: Array, blob: Array, given: Array) -> None:
+    """Raise ValueError for an answer that is none, whose time says nothing, or a changed input."""
+    if not np.isfinite(answer).all():
+        raise ValueError("its answer has NaN or infinity in it")
+    if not np.array_equal(blob, given):
+        raise ValueError("it changed the array that it was given as input")
 
 
 def _clocked(run: Callable[[], Any]) -> tuple[Any, float]:

@@ -191,6 +191,18 @@ def means_full(error: Exception) -> bool:
     return "No space left" in text or re.search(r"\d+ requested and \d+ written", text) is not None
 
 
+def raise_shortage(error: Exception) -> None:
+    """Raise what says that the disk or the memory is full, which is no refusal of anybody's.
+
+    To be called where an error is taken for a converter's or a framework's answer. Raises OSError
+    for a disk, MemoryError for memory.
+    """
+    if means_full(error):
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {error}") from error
+    if isinstance(error, MemoryError):
+        raise error
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of the file as hex digits, reading 1 MiB at a time."""
     digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11

@@ -149,7 +149,7 @@ def write_sealed(
 ) -> None:
     """Write a sealed folder of manifest.model, whole or not at all, holding the model's lock.
 
-    Raises ConformanceError when the disk is full or forbidden.
+    Raises ConformanceError when the disk is full or forbidden, and where there is no memory left.
     """
     try:
         with pack_lock(root, manifest.model):
@@ -157,6 +157,11 @@ def write_sealed(
     except ConformanceError:
         raise
     except Exception as error:
+        if isinstance(error, MemoryError):
+            raise ConformanceError(
+                f"{manifest.model}: there is not enough memory to build its pack ({error}): free "
+                f"some, or build it where nothing else runs"
+            ) from error
         if means_full(error):
             raise _full_disk(root, manifest.model, error) from error
         if isinstance(error, OSError) and error.errno in _FORBIDDEN:

@@ -130,5 +130,6 @@ def _headline(row: Row) -> tuple[str, str, str]:
     judgement = next((row.judgements[m] for m in _HEADLINES if m in row.judgements), None)
     if judgement is None or not judgement.get("allowed"):
         return "-", "-", "-"
-    observed, allowed = judgement["observed"], judgement["allowed"]
+    # A recorded number that is not finite is a string: "nan".
+    observed, allowed = float(judgement["observed"]), float(judgement["allowed"])
     return f"{observed:.1e}", f"{allowed:.1e}", f"{observed / allowed:.0%}"

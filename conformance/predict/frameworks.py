@@ -160,6 +160,12 @@ class Frameworks:
         outputs: str,
     ) -> Answer:
         values: Array = np.load(self._file(outputs), allow_pickle=False)
+        wrong = int(np.count_nonzero(~np.isfinite(values)))
+        if wrong:
+            raise ConformanceError(
+                f"{self.pack.model}: {wrong} of {values.size} outputs of {framework} {version} "
+                f"({how}) are NaN or infinite: no class is the best"
+            )
         shapes = (tuple(found["input_shape"]), tuple(found["output_shape"]))
         best = best_classes(values, self.labels)
         kind = self.pack.kind

@@ -43,13 +43,16 @@ def own_standard_output() -> Iterator[TextIO]:
 
 def answer_once(compute: Callable[[], Any]) -> None:
     """Print what `compute` returns, or its ConformanceError, and exit with REFUSED then."""
-    with own_standard_output() as stream:
-        try:
-            print(json.dumps(compute(), indent=1), file=stream)
-        except ConformanceError as error:
-            print(error, file=sys.stderr)
-            print(_error(error), file=stream)
-            raise SystemExit(REFUSED) from None
+    try:
+        with own_standard_output() as stream:
+            try:
+                print(json.dumps(compute(), indent=1), file=stream)
+            except ConformanceError as error:
+                print(error, file=sys.stderr)
+                print(_error(error), file=stream)
+                raise SystemExit(REFUSED) from None
+    except OSError as error:  # stdout is a file of the parent's: its disk may be full
+        raise SystemExit(f"the answer can't be written: {error}") from None
 
 
 def serve(prepare: Callable[[Request], Answer], side_by_side: bool = False) -> None:

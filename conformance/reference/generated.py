@@ -19,6 +19,7 @@ from conformance.generated.recipes import HEADS, STEM_FILTERS, Layer, Recipe, fr
 from conformance.generated.vocabulary import ACTIVATIONS, ARITHMETIC, OPERATIONS, REDUCTIONS
 from conformance.pack.format import GRAPH
 from conformance.pack.formats import FORMATS
+from conformance.pack.sealed import raise_shortage
 
 from .formats import CONVERTERS, convert
 from .freeze import trace
@@ -115,6 +116,7 @@ def _add_file(built: Built, graph: Graph, recipe: Recipe, importer: str, folder:
         convert(importer, graph, list(recipe.input), path)
         answers = [outputs[0] for outputs, _ in converter.run(path, built.arrays["inputs"], False)]
     except Exception as error:  # converters and runtimes raise whatever they like
+        raise_shortage(error)
         built.refused[importer] = str(error).strip().splitlines()[0][:300]
         path.unlink(missing_ok=True)
         return

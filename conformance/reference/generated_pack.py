@@ -30,6 +30,7 @@ from conformance.generated.store import (
 )
 from conformance.pack.formats import FORMATS
 from conformance.pack.request import runtime_title
+from conformance.pack.sealed import raise_shortage
 from conformance.pack.store import write_sealed
 from conformance.processes.pool import process_pool
 from conformance.processes.scratch import Scratch
@@ -136,6 +137,7 @@ def build_part(recipes: list[Recipe], importers: list[str], rewritten: bool = Fa
                 entry["left_out"] = str(error)
                 continue
             except Exception as error:  # one model that Keras can't build must not cost the others
+                raise_shortage(error)
                 reason = str(error).strip().splitlines()[:1]
                 entry["left_out"] = f"TensorFlow can't build or run it: {' '.join(reason)}"
                 continue

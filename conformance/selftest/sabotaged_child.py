@@ -8,37 +8,18 @@ CPU, whatever target is asked for, and OpenCV says nothing.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
-import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 from unittest import mock
-
-import numpy as np
 
 from conformance.opencv import child, layers, net
 
-
-def _segv() -> None:
-    ctypes.string_at(0)
-
-
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _hang() -> None:
-    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    print(f"sabotage: helper process {helper.pid}", flush=True)
-    time.sleep(600)
+from .broken_cv2 import ANSWERS, FAULTS
 
 
 class _Anything:
@@ -54,56 +35,6 @@ class _OnTheCpu:
 
     def __getattr__(self, name: str) -> Any:
         return (lambda _: None) if name == "setPreferableTarget" else getattr(self._net, name)
-
-
-def _fill_memory() -> None:
-    import resource
-
-    with open("/proc/self/statm", encoding="utf-8") as file:
-        taken = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + (256 << 20), resource.RLIM_INFINITY))
-    held = []
-    while True:
-        held.append(bytearray(8 << 20))
-
-
-def _full() -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _print() -> None:
-    """Print a megabyte a second from now on."""
-
-    def printing() -> None:
-        while True:
-            for descriptor in (1, 2):
-                os.write(descriptor, (b"noise " * 17 + b"\n") * 500)
-            time.sleep(0.1)
-
-    threading.Thread(target=printing, daemon=True).start()
-    time.sleep(0.5)
-
-
-def _nan(answer: Any) -> Any:
-    answer = np.array(answer)
-    answer.flat[answer.size // 2] = np.nan
-    return answer
-
-
-def _other_bits(answer: Any) -> Any:
-    answer = np.array(answer)
-    answer.flat[:] = np.nextafter(answer, np.inf).flat if os.urandom(1)[0] % 2 else answer.flat
-    answer.flat[0] = np.nextafter(answer.flat[0], np.float32(os.urandom(1)[0]))
-    return answer
-
-
-# What becomes of each answer.
-ANSWERS: dict[str, Callable[[Any], Any]] = {
-    "nan": _nan,
-    "shape": lambda answer: np.array(answer)[..., :-1],
-    "bits": _other_bits,
-    "scribble": lambda answer: answer,
-}
 
 
 class _Answering:
@@ -130,16 +61,6 @@ class _Answering:
 
 
 _struck = threading.Event()  # once the stage has begun
-
-FAULTS: dict[str, Callable[[], object]] = {
-    "segv": _segv,
-    "abort": os.abort,
-    "kill": _kill,
-    "hang": _hang,
-    "memory": _fill_memory,
-    "full": _full,
-    "print": _print,
-}
 
 
 def sabotage(how: str, stage: str = "") -> None:

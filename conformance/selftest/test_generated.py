@@ -218,6 +218,35 @@ def test_a_model_that_hangs_is_ended(pack: GeneratedPack, monkeypatch: pytest.Mo
     assert [one.key for one in found if one.symptom == "hang"] == [victim]
 
 
+@pytest.mark.parametrize("where", ["build_generated", "convert"])
+@pytest.mark.parametrize(
+    ("shortage", "raised"),
+    [
+        (RuntimeError("frozen.pb; No space left on device"), OSError),
+        (MemoryError("4 GiB"), MemoryError),
+    ],
+)
+def test_no_room_is_no_refusal(
+    pack: GeneratedPack,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    shortage: Exception,
+    raised: type[Exception],
+) -> None:
+    """A full disk or memory ends the build; no model is left out, and no converter refuses it."""
+    from conformance.reference.generated_pack import build_part
+
+    def short(*_: object) -> None:
+        raise shortage
+
+    recipe = draw(1, 0)[0]
+    (entry,), _, _ = build_part([recipe], ["tensorflow", "tflite"])
+    assert "tflite" in entry["operations"]
+    monkeypatch.setattr(f"conformance.reference.generated.{where}", short)
+    with pytest.raises(raised):
+        build_part([recipe], ["tensorflow", "tflite"])
+
+
 def test_a_pack_is_found_for_fewer_models(pack: GeneratedPack) -> None:
     """A pack serves a request for its first models and for fewer importers, and no greater one."""
     root = pack.path.parent.parent

@@ -7,12 +7,13 @@ import os
 import signal
 import time
 import tracemalloc
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Callable
 
 import numpy as np
@@ -283,6 +284,24 @@ def test_full_disk(
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(ConformanceError, match=rf"{what}: no space left.* --resume"):
         evaluate(plan, tmp_path / "run", in_threads(1))
+
+
+@pytest.mark.parametrize("framework", ["opencv", "outputs"])
+def test_disk_full_for_a_framework(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str
+) -> None:
+    """A child whose answer finds no room is an error of the disk, and no failure of OpenCV's."""
+
+    @contextmanager
+    def scratch() -> Iterator[str]:
+        with TemporaryDirectory(dir=tmp_path) as name:
+            Path(name, f"{framework}.npy").symlink_to("/dev/full")
+            yield name
+
+    monkeypatch.setattr(shards, "Scratch", scratch)
+    cold = replace(plan, job=replace(plan.job, cache=str(tmp_path / "cache")))
+    with pytest.raises(ConformanceError, match=r"cache: no space left.* --resume"):
+        evaluate(cold, tmp_path / "run", in_threads(1))
 
 
 def test_results_are_whole_or_refused(whole: Evaluation, tmp_path: Path) -> None:

@@ -197,6 +197,17 @@ def test_full_disk_met_by_native_code_is_explained(tmp_path: Path) -> None:
         write_pack(tmp_path, tiny_manifest(), fill)
 
 
+def test_memory_that_is_full_is_explained(tmp_path: Path) -> None:
+    """A pack that there is no memory for is one error, and leaves nothing."""
+
+    def fill(folder: Path) -> None:
+        raise MemoryError("unable to allocate 4 GiB")
+
+    with pytest.raises(ConformanceError, match=r"mobilenet: there is not enough memory .* 4 GiB"):
+        write_pack(tmp_path, tiny_manifest(), fill)
+    _assert_only_the_lock_is_left(tmp_path)
+
+
 def test_limit_of_the_file_system_is_explained(tmp_path: Path) -> None:
     """A process that may write 1000 bytes a file fails as on a full disk and leaves nothing."""
     run = subprocess.run(

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -129,6 +130,16 @@ def test_failure_message_is_complete(bad_packs: Path) -> None:
         "again: pytest ",
     ):
         assert part in text, f"{part!r} missing in {text}"
+
+
+def test_answers_that_are_no_numbers_are_in_the_table(tmp_path: Path) -> None:
+    """A model that answers NaN fails, and its row of the table says how far that is off."""
+    weights = tiny_weights()
+    weights["head/bias"][0] = np.nan
+    tiny_pack(tmp_path, MODEL, nodes=graph_nodes(weights, 16))
+    done = run_suite(tmp_path, "--engine=classic")
+    assert done.returncode == 1, done.stdout
+    assert re.search(rf"^{MODEL} +classic +failed .* inf +\S+ +inf%", done.stdout, re.MULTILINE)
 
 
 def test_command_of_a_failure_runs_just_that_case(bad_packs: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -107,6 +108,18 @@ def test_answer_is_free_of_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ask_module("answering", ["refuse"], 60, "asking")
     with pytest.raises(ConformanceError, match=r"^asking: its process ended with exit code 1\.\n"):
         ask_module("answering", ["0"], 60, "asking")
+
+
+def test_answer_that_finds_no_room() -> None:
+    """A child whose answer does not fit on the disk says so in one line, and fails."""
+    code = "from conformance.processes.serve import answer_once; answer_once(lambda: 1)"
+    with open("/dev/full", "wb") as full:
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "the answer can't be written: [Errno 28] No space left on device\n",
+    )
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from conformance.pack.conversion import (
 from conformance.pack.format import Pack, array_file
 from conformance.pack.formats import FORMATS
 from conformance.pack.sampling import SAMPLED
+from conformance.pack.sealed import raise_shortage
 from conformance.processes.pool import process_pool
 from conformance.reference.graph import Array, Graph, heads_of, read_graph
 from conformance.verdict.metrics import METRICS
@@ -69,6 +70,7 @@ def convert(importer: str, graph: Graph, shape: list[int], path: Path) -> tuple[
         given: tuple[str, str] = CONVERTERS[importer].convert(graph, shape, path)
         return given
     except Exception as error:  # converters raise whatever their own passes raise
+        raise_shortage(error)
         title = FORMATS[importer].title
         lines = str(error).strip().splitlines()
         # TensorFlow's converter ends with the whole graph; what it could not do comes before.
@@ -88,6 +90,7 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     try:
         outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
     except Exception as error:  # runtimes raise errors of their own
+        raise_shortage(error)
         raise ConformanceError(
             f"the {title} file that the converter wrote can't be run by its own runtime "
             f"({type(error).__name__}): {' '.join(str(error).split())[-400:]}"

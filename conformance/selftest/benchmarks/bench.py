@@ -6,12 +6,10 @@ The slower wheel is the same one, but that each forward waits a share of the tim
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,8 @@ from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.processes.environments import copy_package, default_root, prepare
 from conformance.results.quantities import BY_KEY, WARM
+
+from ..changed_wheel import changed_wheel
 
 # Of the comparisons with the slower wheel, in how many it must be shown.
 FOUND = 0.95
@@ -51,33 +51,7 @@ _wait_longer({share!r})
 
 def slower_wheel(packages: Path, share: float, target: Path) -> Path:
     """Make a wheel, in the folder `target`, of the OpenCV in `packages` with a slower forward."""
-    try:
-        (info,) = packages.glob("opencv_python_headless-*.dist-info")
-    except ValueError:
-        raise ConformanceError(f"{packages}: there is no opencv-python-headless") from None
-    tag = next(
-        line.partition(": ")[2]
-        for line in (info / "WHEEL").read_text(encoding="utf-8").splitlines()
-        if line.startswith("Tag: ")
-    )
-    # A build number makes it another wheel of the same version.
-    path = target / f"{info.name.removesuffix('.dist-info')}-1slower-{tag}.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
-        for name in _files(info):
-            wheel.writestr(name, (packages / name).read_bytes())
-        code = (packages / "cv2" / "__init__.py").read_text(encoding="utf-8")
-        wheel.writestr("cv2/__init__.py", code + DELAY.format(share=share))
-        wheel.writestr(f"{info.name}/RECORD", "")
-    return path
-
-
-def _files(info: Path) -> list[str]:
-    """Return the files that the wheel came with, but for those that are written anew."""
-    with (info / "RECORD").open(encoding="utf-8", newline="") as record:
-        names = [row[0] for row in csv.reader(record)]
-    own = ("cv2/", f"{info.name}/", "opencv_python_headless.libs/")
-    anew = ("cv2/__init__.py", f"{info.name}/RECORD")
-    return [n for n in names if n.startswith(own) and n not in anew and "__pycache__" not in n]
+    return changed_wheel(packages, target, "1slower", DELAY.format(share=share))
 
 
 def benchmark_options(parser: argparse.ArgumentParser) -> None:

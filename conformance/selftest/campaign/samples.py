@@ -89,6 +89,9 @@ def generated(folder: Path) -> None:
 
 def routes(folder: Path) -> None:
     """Write packs of two models for each of OpenCV's importers."""
+    import tensorflow as tf
+
+    from ..own_models import model
     from ..test_file_models import network
     from ..tiny import tiny_pack
 
@@ -96,9 +99,29 @@ def routes(folder: Path) -> None:
         tiny_pack(folder / "packs", name)
     network(folder / "victim.onnx")
     network(folder / "other.onnx")
+    made: Any = model()
+    for name in ("victim", "other"):
+        converter = tf.lite.TFLiteConverter.from_keras_model(made)
+        (folder / f"{name}.tflite").write_bytes(converter.convert())
     words = [sys.executable, "-m", "conformance", "pack", "build"]
-    files = [str(folder / f"{name}.onnx") for name in ("victim", "other")]
+    files = [str(path) for suffix in ("onnx", "tflite") for path in folder.glob(f"*.{suffix}")]
     run([*words, *files, "--packs", str(folder / "packs")], check=True)
+
+
+def commands(folder: Path) -> None:
+    """Write what commands that run OpenCV work on, and an OpenCV that is broken on purpose.
+
+    ``site`` stands before the installed one; ``wheels`` has it as a wheel.
+    """
+    from ..changed_wheel import broken_wheel
+    from ..imagenet_sample import CLASSES, labelled_sample
+    from ..tiny import tiny_pack
+
+    labelled_sample(folder)
+    tiny_pack(folder / "packs", "mobilenetv2", size=32, classes=CLASSES)
+    shutil.copy(fixture_path(PHOTO), folder / "photo.jpg")
+    (folder / "wheels").mkdir()
+    shutil.unpack_archive(broken_wheel(folder / "wheels"), folder / "site", "zip")
 
 
 def company(folder: Path) -> None:
@@ -114,6 +137,7 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     "models": models,
     "generated": generated,
     "routes": routes,
+    "commands": commands,
     "company": company,
 }
 
