@@ -45,6 +45,7 @@ class Session:
         self.converted: list[dict[str, str]] = request["converted"]
         self.batches: bool = request["batches"]
         self.layout: str = request["layout"]
+        self.tap_bytes: int = request["tap_bytes"]
         self.images: Array = np.load(request["inputs"], allow_pickle=False)
         self.report: dict[str, Any] = {"failures": []}
         self.subject = net.Subject(self.model, self.config, "?")
@@ -277,7 +278,7 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
         outputs, logits = (session.layers_of(n, held, required=False) for n in ("output", "logits"))
         samples = layers.LayerSamples(session.entries)
         read: dict[str, list[Array]] = {name: [] for name in (*outputs, *logits) if name}
-        for names in layers.in_portions(held, session.entries):
+        for names in layers.in_portions(held, session.entries, session.tap_bytes):
             tap = layers.open_tap(
                 cv2, session.graph, session.config, names, plain=True, layout=session.layout
             )

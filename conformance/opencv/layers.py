@@ -25,7 +25,8 @@ _SAME_VALUES = (
     *("Flatten", "Unsqueeze", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"),  # of ONNX and TFLite
 )
 
-# Activations that are handed out in one run: OpenCV holds them, and NumPy copies them.
+# Activations that are handed out in one run, where memory is short: OpenCV holds them, and NumPy
+# copies them. A model that has more is read again.
 TAP_BYTES = 700 << 20
 
 
