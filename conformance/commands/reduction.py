@@ -212,9 +212,10 @@ class Laboratory:
         """Return the outcomes of some of the models that were built."""
         (importer, engine), (models, files, arrays) = axes, part
         some = [model for model in models if model["key"] in keys]
-        judge = Judge(self.bench.tolerances, self.bench.capability["version"], engine)
+        config = RunConfig(importer, engine)
+        judge = Judge(self.bench.tolerances, self.bench.capability["version"], config)
         with passing_pack(importer, some, files, arrays) as pack:
-            found = list(outcomes_of(pack, RunConfig(importer, engine), judge.judge))
+            found = list(outcomes_of(pack, config, judge.judge))
         return [one for one in found if _is_opencvs(one, importer, judge, arrays)]
 
 

@@ -31,6 +31,7 @@ from conformance.processes.child import ask_module
 from conformance.processes.machine import cpu_name
 from conformance.session import Session, choices_of
 from conformance.verdict.checks import judge_run
+from conformance.verdict.limits import Limits
 from conformance.verdict.metrics import METRICS
 
 # What an allowed multiple is, in greatest ratios measured.
@@ -97,22 +98,22 @@ def _opencv_ratios(session: Session, packs: Sequence[Pack], kind: str) -> Ratios
         (pack.model, _required(session, pack, config))
         for pack in packs
         for config in session.variants()
-        for config in configured(pack, config, kind)
+        for config in configured(session.limits, pack, config, kind)
     )
 
 
-def configured(pack: Pack, config: RunConfig, kind: str) -> list[RunConfig]:
+def configured(limits: Limits, pack: Pack, config: RunConfig, kind: str) -> list[RunConfig]:
     """Return the runs that tell of a kind of multiple.
 
     5.0's new engine can't be kept from Winograd: it tells of the plain multiple where the graph has
     no convolution that could run so, else of Winograd's.
     """
-    never = pack.manifest.winograd == 0 or config.on_opencl  # whose kernels have none
+    may = limits.may_winograd(pack, config)
     if config.engine == "new":
-        return [config] if never == (kind == PLAIN) else []
+        return [config] if may == (kind == WINOGRAD) else []
     if kind == PLAIN:
         return [replace(config, winograd=False)]
-    return [] if never else [replace(config, winograd=True)]
+    return [replace(config, winograd=True)] if may else []
 
 
 def _required(session: Session, pack: Pack, config: RunConfig) -> dict[str, float]:

@@ -78,7 +78,7 @@ def _judged(
 ) -> dict[str, Judged]:
     """Return each case's outcome by its number; OpenCV's outputs go into `outputs`."""
     version = session.capability["version"]
-    judge = Judge(session.limits.tolerances, version, config.engine)
+    judge = Judge(session.limits.tolerances, version, config)
 
     def watching(
         key: str, arrays: dict[str, Any], answers: dict[str, Any], batches: bool

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.candidate import BATCH
+from conformance.candidate import BATCH, RunConfig
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import Tolerances, allow
 
@@ -51,7 +51,7 @@ class Judge:
 
     tolerances: Tolerances
     opencv: str
-    engine: str
+    config: RunConfig
 
     def judge(
         self, key: str, arrays: dict[str, Array], answers: dict[str, Array], batches: bool
@@ -120,7 +120,8 @@ class Judge:
             truth,
             model=MODEL,
             opencv=self.opencv,
-            engine=self.engine,
+            engine=self.config.engine,
+            winograd=None if self.tolerances.winograd_on(self.config.target) else False,
             estimated=True,  # from as few as five values
         )
         observed = METRICS[METRIC].measure(given, truth)

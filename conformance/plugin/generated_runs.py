@@ -103,7 +103,7 @@ class Generated:
         """Return what came of each model and way to run, computed once a session."""
         if config not in self._outcomes:
             tolerances = self.session.limits.tolerances
-            judge = Judge(tolerances, self.session.capability["version"], config.engine)
+            judge = Judge(tolerances, self.session.capability["version"], config)
             found = outcomes_of(self.pack, config, judge.judge)
             self._outcomes[config] = {(one.key, one.run): one for one in found}
         return self._outcomes[config]

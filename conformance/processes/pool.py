@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Optional
 
 from conformance.errors import ConformanceError
 
 
+class _Process(SpawnProcess):
+    """A process that Ctrl-C ends without a word: its parent, which has it too, does the talking.
+
+    Python would tell where it was, as TensorFlow does by errors of its own.
+    """
+
+    def start(self) -> None:
+        """Start it with SIGINT held back until it has begun."""
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            return super().start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Context(SpawnContext):
+    """New interpreters, as TensorFlow does not survive a fork."""
+
+    Process = _Process
+
+
 def _begin(initializer: Optional[Callable[[], None]]) -> None:
     """Have this process end with its parent, which may be killed before it says so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initializer is not None:
         initializer()
@@ -37,10 +65,9 @@ def process_pool(
 
     initializer: what each process calls first.
     """
-    context = get_context("spawn")  # TensorFlow does not survive a fork
     begin = partial(_begin, initializer)
     try:
-        with ProcessPoolExecutor(workers, context, begin) as pool:
+        with ProcessPoolExecutor(workers, _Context(), begin) as pool:
             yield pool
     except BrokenProcessPool:
         raise ConformanceError(f"{failure}: a process was killed (out of memory?)") from None

@@ -51,7 +51,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> GeneratedPack:
 
 def judge_of(engine: str) -> Judge:
     """Return the judge of an OpenCV 5.0.0."""
-    return Judge(load_tolerances(), "5.0.0", engine)
+    return Judge(load_tolerances(), "5.0.0", RunConfig(engine=engine))
 
 
 def test_a_seed_gives_the_same_models() -> None:
@@ -193,6 +193,22 @@ def test_a_wrong_answer_is_told(pack: GeneratedPack, tmp_path: Path) -> None:
         assert one.allowed is not None
         assert one.deviation > one.allowed > 0
         assert one.values is not None
+
+
+def test_a_target_without_winograd_is_held_to_less() -> None:
+    """OpenCL, whose kernels have no Winograd convolution, may stray by the plain multiple only."""
+    truth = np.random.default_rng(0).standard_normal((2, 10))
+    arrays: Any = {"f64": truth, "f32": np.float32(truth * 1.001)}
+    outputs = arrays["f32"] + 1
+    allowed = []
+    for target in ("cpu", "opencl"):
+        judge = Judge(load_tolerances(), "5.0.0", RunConfig(target=target))
+        answers = {"outputs": outputs, "again": outputs}
+        (outcome,) = judge.judge("key", arrays, answers, batches=False)
+        assert outcome.allowed is not None
+        allowed.append(outcome.allowed)
+    rule = load_tolerances().rules["output_linf"]
+    assert allowed[1] / allowed[0] == pytest.approx(rule.multiple / rule.multiple_winograd)
 
 
 def test_a_crash_costs_one_model(pack: GeneratedPack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,6 +266,39 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
         assert gone(int(notes.read_text()))
 
 
+def test_interrupted_pool_says_nothing(tmp_path: Path) -> None:
+    """Of Ctrl-C, which all processes of a terminal get, the one that has the pool tells alone."""
+    code = (
+        "import signal, sys, time\n"
+        "from conformance.processes.pool import process_pool\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    try:\n"
+        "        with process_pool(2, 'a pool') as pool:\n"
+        "            idle, busy = pool.submit(abs, 1), pool.submit(time.sleep, 60)\n"
+        "            idle.result()\n"
+        "            print('begun', flush=True)\n"
+        "            busy.result()\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit('interrupted')\n"
+    )
+    script = tmp_path / "pooling.py"
+    script.write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=child_environment(),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (1, "interrupted\n")
+
+
 def test_pool_ends_with_its_parent(tmp_path: Path) -> None:
     """After a parent's SIGKILL the processes of its pool end, those without work, too."""
     (tmp_path / "pooling.py").write_text(

@@ -12,6 +12,7 @@ from conformance.candidate import RunConfig
 from conformance.commands.tolerances import PLAIN, WINOGRAD, configured
 from conformance.errors import ConformanceError
 from conformance.fixtures import fixture_path
+from conformance.verdict.limits import Limits
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.tolerance import (
     EPS32,
@@ -196,22 +197,30 @@ def test_few_values_estimate_noise_by_luck(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "convolutions", "kind", "switches"),
+    ("engine", "target", "convolutions", "kind", "switches"),
     [
-        ("classic", 13, PLAIN, [False]),
-        ("classic", 13, WINOGRAD, [True]),
-        ("classic", 0, WINOGRAD, []),
-        ("new", 13, PLAIN, []),
-        ("new", 13, WINOGRAD, [None]),
-        ("new", 0, PLAIN, [None]),
-        ("new", 0, WINOGRAD, []),
+        ("classic", "cpu", 13, PLAIN, [False]),
+        ("classic", "cpu", 13, WINOGRAD, [True]),
+        ("classic", "cpu", 0, WINOGRAD, []),
+        ("classic", "opencl", 13, PLAIN, [False]),
+        ("classic", "opencl", 13, WINOGRAD, []),
+        ("new", "cpu", 13, PLAIN, []),
+        ("new", "cpu", 13, WINOGRAD, [None]),
+        ("new", "cpu", 0, PLAIN, [None]),
+        ("new", "cpu", 0, WINOGRAD, []),
     ],
 )
 def test_multiples_are_measured_by_runs_of_their_kind(
-    tmp_path: Path, engine: str, convolutions: int, kind: str, switches: list[Optional[bool]]
+    tmp_path: Path,
+    engine: str,
+    target: str,
+    convolutions: int,
+    kind: str,
+    switches: list[Optional[bool]],
 ) -> None:
     """A run with Winograd tells of the wide multiple only, one without it of the plain one."""
     pack = tiny_pack(tmp_path)
     pack.manifest.winograd = convolutions
-    runs = configured(pack, RunConfig(engine=engine), kind)
+    config = RunConfig(engine=engine, target=target)
+    runs = configured(Limits("4.14.0"), pack, config, kind)
     assert [run.winograd for run in runs] == switches

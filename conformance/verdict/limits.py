@@ -74,9 +74,11 @@ class Limits:
 
     def _winograd(self, pack: Pack, config: RunConfig) -> Optional[bool]:
         """Return whether Winograd convolution ran; None where the OpenCV version decides."""
-        # Whatever the switch, the target may have none, or the graph nothing that could run so.
-        never = pack.manifest.winograd == 0 or config.target not in self.tolerances.winograd_targets
-        return False if never else config.winograd
+        return config.winograd if self.may_winograd(pack, config) else False
+
+    def may_winograd(self, pack: Pack, config: RunConfig) -> bool:
+        """Return whether the target has Winograd, and the graph anything that could run so."""
+        return pack.manifest.winograd != 0 and self.tolerances.winograd_on(config.target)
 
     def profile(self, pack: Pack, run: CandidateRun) -> list[NodeDeviation]:
         """Return how far each node of the graph strays in a run that read the layers."""

@@ -68,6 +68,10 @@ class Tolerances:
     rules: dict[str, Rule]
     overrides: tuple[Override, ...]
 
+    def winograd_on(self, target: str) -> bool:
+        """Return whether convolutions may run as Winograd on that target."""
+        return target in self.winograd_targets
+
 
 @dataclass(frozen=True)
 class Allowance:
