@@ -59,7 +59,9 @@ def run_candidate(
     importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
-    run = partial(_run, pack, config, timeout, conversion, interpreter, _tap_bytes(config, alone))
+    run = partial(
+        _run, pack, config, timeout, conversion, interpreter, memory_for_layers(config, alone)
+    )
     result = run(pack.takes_batches)
     lost = [f for f in result.failures if f.stage == "batch" and f.kind != "error"]
     if lost:
@@ -100,7 +102,7 @@ def _run(
         ) from error
 
 
-def _tap_bytes(config: RunConfig, alone: bool) -> int:
+def memory_for_layers(config: RunConfig, alone: bool) -> int:
     """Return how much a run may hand out of its layers at a time.
 
     A run takes up to three times that in all (nasnetlarge 4.4 GiB for 1.4), which is to be at most
