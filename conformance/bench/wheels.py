@@ -110,6 +110,7 @@ def _time(plan: Plan, pack: Pack, index: int, threads: tuple[int, ...]) -> Timin
         config=replace(plan.request.config, importer=importer, threads=threads[0]),
         further_threads=threads[1:],
         layout=pack.manifest.input_layout,
+        values=pack.values,
     )
     wheel = plan.wheels[index]
     subject = f"{pack.model} on OpenCV {wheel.version}"

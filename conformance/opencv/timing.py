@@ -44,6 +44,7 @@ class TimingRequest:
     least: int = 3  # but at least so many of them
     most: int = 200  # and at most
     layout: str = "NCHW"  # of the blob that the file takes
+    values: Optional[int] = None  # that it answers an image, None for a model of several outputs
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def measure(request: TimingRequest) -> Timing:
     for further in request.further_threads:
         _use_threads(cv2, further)
         runs[further] = _inferences(request, infer, candidate)
-    _check_sound(answer, blob, net.to_blob(images, request.layout))
+    _check_sound(request, answer, blob, net.to_blob(images, request.layout))
     warm = [Warm(n, times, _layers(candidate, found)) for n, (times, found) in runs.items()]
     return Timing(
         version=cv2.__version__,
@@ -174,8 +175,13 @@ def measure(request: TimingRequest) -> Timing:
     )
 
 
-def _check_sound(answer: Array, blob: Array, given: Array) -> None:
+def _check_sound(request: TimingRequest, answer: Array, blob: Array, given: Array) -> None:
     """Raise ValueError for an answer that is none, whose time says nothing, or a changed input."""
+    if request.values is not None and answer.size != request.values * request.batch:
+        raise ValueError(
+            f"its answer has the shape {list(answer.shape)}, and {request.values} values an image "
+            f"were expected"
+        )
     if not np.isfinite(answer).all():
         raise ValueError("its answer has NaN or infinity in it")
     if not np.array_equal(blob, given):

@@ -166,6 +166,12 @@ class Pack:
         return [replace(self, head=n) for n in range(max(1, len(self.manifest.heads)))]
 
     @property
+    def values(self) -> Optional[int]:
+        """How many values the model answers an image, None where it has several outputs."""
+        outputs = self.load("outputs_f32")
+        return outputs.size // len(outputs) if len(self.manifest.heads) < 2 else None
+
+    @property
     def kind(self) -> str:
         """What the output is: "softmax", "sigmoid" or "values"."""
         return str(self.manifest.heads[self.head]["kind"]) if self.manifest.heads else "softmax"

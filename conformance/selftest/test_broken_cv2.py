@@ -54,7 +54,8 @@ def break_opencv(pack: Pack, site: Path, monkeypatch: pytest.MonkeyPatch) -> Bre
 
 def timed(pack: Pack) -> Any:
     """Time the pack's file."""
-    request = TimingRequest(str(pack.graph_path), str(pack.path / "inputs.npy"), seconds=0)
+    inputs = str(pack.path / "inputs.npy")
+    request = TimingRequest(str(pack.graph_path), inputs, seconds=0, values=pack.values)
     return time_in_child(request, "mobilenet")
 
 
@@ -63,6 +64,7 @@ def timed(pack: Pack) -> Any:
     [
         ("nan forward", "can't time mobilenet: its answer has NaN or infinity in it"),
         ("scribble forward", f"can't time mobilenet: it {CHANGED}"),
+        ("shape forward", "can't time mobilenet: its answer has the shape .*1000 values an image"),
         ("segv read", "can't time mobilenet: its process was killed by SIGSEGV"),
     ],
 )

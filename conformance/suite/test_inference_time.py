@@ -114,7 +114,7 @@ def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Infer
     inputs = str(pack.path / "inputs.npy")
     file = file_for(pack.path, variant.importer)
     request = TimingRequest(str(file), inputs, variant, row.batch, seconds=0)
-    request = replace(request, layout=pack.manifest.input_layout)
+    request = replace(request, layout=pack.manifest.input_layout, values=pack.values)
     subject, timeout = f"{pack.model} in OpenCV", session.choices.candidate_timeout
     alone = [time_in_child(request, subject, timeout) for _ in range(PROCESSES)]
     images = repeated(pack.load("inputs"), row.batch)

@@ -181,7 +181,7 @@ COMMANDS = (
     # Accuracy, times and pictures are none of a question about last bits.
     Command("evaluate", _evaluate, ("nan", "shape", "scribble"), True),
     Command("predict", _predict, ("nan", "shape", "scribble"), True),
-    Command("bench", _bench, ("nan", "scribble"), False),
+    Command("bench", _bench, ("nan", "shape", "scribble"), False),
     Command("export", _export, ("nan", "shape", "bits", "scribble"), False),
     Command("generated", lambda *_: [], ("nan", "shape", "bits", "scribble"), True),
 )
