@@ -13,6 +13,7 @@ import pytest
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.generated.outcomes import MODEL
+from conformance.imagenet.options import OPTIONS as IMAGENET
 from conformance.localize.diagnosis import diagnose
 from conformance.models import EXTENDED
 from conformance.opencv.levels import AS_IT_IS, Level
@@ -47,7 +48,7 @@ from .table import verdict_table
 OWN = "own"
 _EXTENDED = "models of the extended registry; run only when asked for"
 # Files of the suite that import much, and say themselves whether a run is about them.
-_OPTIONAL = {"test_imagenet.py": selecting.is_asked, "test_inference_time.py": recording.asked}
+_OPTIONAL = {"test_imagenet.py": selecting.is_asked, "test_inference_time.py": recording.is_asked}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,6 +82,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(generated_runs, "conformance generated models")
     if _is_suite_run(config):
         config.pluginmanager.register(Progress(config), "conformance progress")
+        _check_left_out(config)
     _check_models(config)
     results = config.getoption("--results")
     if results and not hasattr(config, "workerinput"):
@@ -91,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if selecting.is_asked(config):
         selecting.check(config)
         _check_evaluated(config)
-    if recording.asked(config):
+    if recording.is_asked(config):
         recording.check(config)
         if results:
             version = session_of(config).capability["version"]
@@ -110,6 +112,23 @@ def _check_models(config: pytest.Config) -> None:
             asked_models(config)
         except ConformanceError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+def _check_left_out(config: pytest.Config) -> None:
+    """Raise pytest.UsageError for options typed now that are about what the run leaves out."""
+    typed = {str(word).partition("=")[0] for word in config.invocation_params.args}
+    parts = (
+        (selecting.MARK, selecting.is_asked, tuple(IMAGENET), "the evaluation on ImageNet"),
+        (recording.MARK, recording.is_asked, ("--batch",), "inference times"),
+        (MODEL, count_generated, ("--generated-seed", "--known-defects"), "generated models"),
+    )
+    for mark, is_asked, names, what in parts:
+        given = [name for name in names if name in typed]
+        if given and not is_asked(config):
+            raise pytest.UsageError(
+                f"{', '.join(given)}: this run leaves out {what}: ask for it with -m {mark}, or "
+                f"leave {given[0]} out"
+            )
 
 
 def _check_evaluated(config: pytest.Config) -> None:
@@ -199,7 +218,7 @@ def pytest_collection_modifyitems(
 
 def _leave_out_unasked(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Of a checkout that is reached by a link these were collected.
-    if not recording.asked(config):
+    if not recording.is_asked(config):
         _deselect(config, items, recording.MARK)
     if not selecting.is_asked(config):
         _deselect(config, items, selecting.MARK)

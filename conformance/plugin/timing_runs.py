@@ -13,7 +13,7 @@ WHAT = "records times and judges nothing; runs only when asked for, by its file 
 _FILE = "test_inference_time"
 
 
-def asked(config: pytest.Config) -> bool:
+def is_asked(config: pytest.Config) -> bool:
     """Return whether inference times were asked for: by file, by marker, or --benchmark-only."""
     by_file = any(_FILE in argument for argument in config.args)
     only = bool(config.getoption("benchmark_only", False))

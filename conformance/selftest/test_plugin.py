@@ -344,6 +344,31 @@ def test_bad_option_is_a_usage_error(packs: Path, arguments: tuple[str, str], sa
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "marker"),
+    [
+        (("--jobs=1",), "imagenet"),
+        (("--subset", "5", "--resume"), "imagenet"),
+        (("--batch", "4"), "inference_time"),
+        (("--generated-seed", "1", "-m", "not generated"), "generated"),
+    ],
+)
+def test_option_of_what_is_left_out_is_refused(
+    packs: Path, arguments: tuple[str, ...], marker: str
+) -> None:
+    """An option that nothing in the run heeds is a usage error that says which marker wants it."""
+    done = run_suite(packs, *arguments, "--collect-only")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+    option = arguments[0].partition("=")[0]
+    assert f"ask for it with -m {marker}, or leave {option} out" in done.stderr
+
+
+def test_option_of_every_run_may_stand_in_addopts(packs: Path) -> None:
+    """Options that one's settings add to each run are none that somebody has just typed."""
+    done = run_suite(packs, "-o", "addopts=--jobs=1 --batch=4", "--collect-only")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(not INI.exists(), reason="there is no checkout to run in")
 def test_path_after_an_option_hides_no_settings(tmp_path: Path) -> None:
     """In a checkout, a model given in two words from elsewhere leaves ids and pytest.ini alone."""
