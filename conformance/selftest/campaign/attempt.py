@@ -155,8 +155,12 @@ class Place:
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        kept = sorted(path.name for path in (self.folder / "tmp").iterdir())
-        return found + [f"temporary {name}" for name in kept if OURS.search(name)]
+        return found + [f"temporary {name}" for name in self._kept()]
+
+    def _kept(self) -> list[str]:
+        """Return the names of our temporary files and folders that are there."""
+        names = sorted(path.name for path in (self.folder / "tmp").iterdir())
+        return [name for name in names if OURS.search(name)]
 
     def alone(self) -> dict[int, str]:
         """Wait for the attempt's processes to end, and return those that do not."""
@@ -168,10 +172,14 @@ class Place:
     def swept(self) -> None:
         """Let a further process of ours remove what killed ones left, as if a minute were over."""
         self.alone()
-        for folder in (self.folder / "tmp").iterdir():
-            os.utime(folder, (1, 1))
         code = "from conformance.processes.scratch import Scratch; Scratch().cleanup()"
-        self.run([sys.executable, "-c", code])
+        deadline = time.monotonic() + PATIENCE
+        # A process that ends gives its memory back, which takes a while, and then its locks.
+        while (kept := self._kept()) and time.monotonic() < deadline:
+            for name in kept:
+                os.utime(self.folder / "tmp" / name, (1, 1))
+            done = self.run([sys.executable, "-c", code])
+            expect(done.status == 0, "nobody can tidy up", done)
 
     def processes(self) -> dict[int, str]:
         """Return the running processes that bear the attempt's mark, with their command lines."""
