@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
 from conformance.errors import ConformanceError
+from conformance.processes.scratch import locked
 
 TEMPORARY = ".tmp-"
 _CHUNK = 1 << 20
@@ -154,13 +155,21 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a path, of the same suffix, for a file that is `path` once the block ends well.
 
     It is there whole or not at all, whoever else writes it; if durable, even if the power fails.
+    What a killed writer of the same file left is removed.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}{path.suffix}")
+    stem = f".{hashlib.sha256(path.name.encode()).hexdigest()[:8]}-"
+    for leftover in path.parent.glob(f"{stem}*"):
+        with locked(leftover) as free:
+            if free:
+                leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f"{stem}{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        yield temporary
-        if durable:
-            _fsync(temporary)
-        os.replace(temporary, path)
+        temporary.touch()
+        with locked(temporary):
+            yield temporary
+            if durable:
+                _fsync(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 _PREFIX = "opencv-conformance-run-"
 # One that is younger may be about to be locked by its owner.
@@ -31,31 +32,41 @@ class Scratch(_Folder):
     def __init__(self) -> None:
         _sweep(tempfile.gettempdir())
         super().__init__(prefix=_PREFIX)
-        self._lock = _locked(self.name)
+        self._lock = ExitStack()
+        self._lock.enter_context(locked(Path(self.name)))
 
     def cleanup(self) -> None:
         """Remove the folder, and let its lock go."""
         super().cleanup()
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)
+        self._lock.close()
 
 
-def _locked(folder: str) -> Optional[int]:
-    """Return the descriptor of a folder that nobody holds, locked; None for one that is held."""
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Lock a file or folder as long as the block, or this process, lasts; False if that can't be.
+
+    That is where another process holds it, and on Windows, which has neither these locks nor
+    SIGKILL.
+    """
     try:
         import fcntl
-    except ImportError:  # Windows, which has neither these locks nor SIGKILL
-        return None
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return None
-        return descriptor
-    return None
+    except ImportError:
+        yield False
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(descriptor)
 
 
 @cache
@@ -65,7 +76,6 @@ def _sweep(root: str) -> None:
         with suppress(OSError):
             if abs(time.time() - folder.stat().st_mtime) < _AGE:
                 continue
-            lock = _locked(str(folder))
-            if lock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
+            with locked(folder) as free:
+                if free:
+                    shutil.rmtree(folder, ignore_errors=True)

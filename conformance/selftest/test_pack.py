@@ -18,7 +18,9 @@ from conformance.errors import ConformanceError
 from conformance.pack import store as pack_store
 from conformance.pack.format import GRAPH, MANIFEST, REQUIRED_FILES, Pack, open_pack
 from conformance.pack.request import SCHEMA, PackRequest, pack_key, weights_identity
+from conformance.pack.sealed import whole_file, write_text
 from conformance.pack.store import find_pack, list_packs, write_pack
+from conformance.processes.child import child_environment
 
 from .tiny_pack import CLASSES, INPUTS, LAYER_SHAPE, PRODUCER, fill_tiny, tiny_manifest, write_tiny
 
@@ -267,6 +269,32 @@ def test_interrupted_fill_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_pack(tmp_path, tiny_manifest(), fill)
     _assert_only_the_lock_is_left(tmp_path)
+
+
+def test_file_of_a_killed_writer_is_removed_by_the_next(tmp_path: Path) -> None:
+    """What a killed writer left beside its file goes with the next one, a living one's does not."""
+    path, other = tmp_path / "bench.json", tmp_path / "other.json"
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from conformance.pack.sealed import whole_file\n"
+        "with whole_file(Path(sys.argv[1])) as file:\n"
+        "    file.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    for name in (path, other):
+        subprocess.run([sys.executable, "-c", code, str(name)], env=child_environment())
+    assert len(list(tmp_path.iterdir())) == 2
+    with whole_file(path) as mine, whole_file(path) as theirs:
+        assert mine != theirs
+        write_text(path, "whole")
+        mine.write_text("mine")
+        theirs.write_text("theirs")
+    assert path.read_text() == "mine"
+    (left,) = (file for file in tmp_path.iterdir() if file != path)
+    write_text(other, "whole")
+    assert sorted(tmp_path.iterdir()) == [path, other]
+    assert not left.exists()
 
 
 def test_pack_is_replaced_as_a_whole(tmp_path: Path) -> None:
