@@ -24,14 +24,31 @@ class _Process(SpawnProcess):
     """
 
     def start(self) -> None:
-        """Start it with SIGINT held back until it has begun."""
+        """Start it with SIGINT held back: from it until it has begun, from us until it is told."""
         if not hasattr(signal, "pthread_sigmask"):  # Windows
             return super().start()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return super().start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _interrupt_held():
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block; a mask is no help where there are more threads."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[object] = []
+    handler = signal.signal(signal.SIGINT, lambda *_: held.append(None))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 class _Context(SpawnContext):

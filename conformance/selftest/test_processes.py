@@ -299,6 +299,30 @@ def test_interrupted_pool_says_nothing(tmp_path: Path) -> None:
     assert (process.returncode, said) == (1, "interrupted\n")
 
 
+def test_interrupt_waits_for_a_process_that_is_being_started() -> None:
+    """A process of a pool gets all that it is told, though Ctrl-C comes while it is started."""
+    code = (
+        "import multiprocessing.popen_spawn_posix as spawning, os, signal, threading, time\n"
+        "from conformance.processes.pool import process_pool\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "launch = spawning.util.spawnv_passfds\n"
+        "def interrupted(*given):\n"
+        "    pid = launch(*given)\n"
+        "    if b'resource_tracker' not in b''.join(map(os.fsencode, given[1])):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(0.5)\n"
+        "    return pid\n"
+        "spawning.util.spawnv_passfds = interrupted\n"
+        "threading.Thread(target=time.sleep, args=(3,), daemon=True).start()\n"
+        "try:\n"
+        "    with process_pool(1, 'a pool') as pool: pool.submit(abs, 1).result()\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    command, environment = [sys.executable, "-c", code], child_environment()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
 def test_pool_ends_with_its_parent(tmp_path: Path) -> None:
     """After a parent's SIGKILL the processes of its pool end, those without work, too."""
     (tmp_path / "pooling.py").write_text(
