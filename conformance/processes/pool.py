@@ -10,11 +10,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import parent_process
+from multiprocessing import Pipe, parent_process
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Optional
 
 from conformance.errors import ConformanceError
+
+_STARTING = 60.0  # seconds that a new process is waited for, if it neither begins nor ends
 
 
 class _Process(SpawnProcess):
@@ -24,15 +27,39 @@ class _Process(SpawnProcess):
     """
 
     def start(self) -> None:
-        """Start it with SIGINT held back: from it until it has begun, from us until it is told."""
-        if not hasattr(signal, "pthread_sigmask"):  # Windows
-            return super().start()
-        with _interrupt_held():
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                super().start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        """Start it, and let Ctrl-C wait until it has begun: half a message would be told, too."""
+        try:
+            with _interrupt_held():
+                begun, self._begin = Pipe(duplex=False)
+                with _interrupt_blocked():
+                    super().start()
+                self._begin.close()
+                wait([begun, self.sentinel], _STARTING)
+        except KeyboardInterrupt:
+            if self.pid is not None:
+                self.terminate()  # the pool does not know it yet
+            raise
+
+    def run(self) -> None:
+        """Say that it has begun, and do what it was started for."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        self._begin.close()
+        super().run()
+
+
+@contextmanager
+def _interrupt_blocked() -> Iterator[None]:
+    """Have a process that is started in the block begin with SIGINT blocked."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -59,9 +86,6 @@ class _Context(SpawnContext):
 
 def _begin(initializer: Optional[Callable[[], None]]) -> None:
     """Have this process end with its parent, which may be killed before it says so."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initializer is not None:
         initializer()
