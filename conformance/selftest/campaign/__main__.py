@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m conformance.selftest.campaign")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="draws other attempts")
-    parser.add_argument("--short", action="store_true", help="a few of each kind: two minutes")
+    parser.add_argument("--short", action="store_true", help="a few of each kind: a minute")
     parser.add_argument(
         "--only",
         action="append",
