@@ -169,7 +169,12 @@ def read_preprocessing(where: str, value: Any, folder: Path) -> Preprocessing:
             f"{where} {value!r}: no such file, and none of the modes {', '.join(MODES)}; give one "
             f"of them or a TOML file with {', '.join(KEYS)}"
         )
-    return _figures(str(path), parse_toml(path))
+    table = parse_toml(path)
+    if not table:
+        raise ConformanceError(
+            f"{path} says nothing: give one or more of {', '.join(KEYS)}, or 'none' for RGB, 0-255"
+        )
+    return _figures(str(path), table)
 
 
 def _figures(where: str, table: Mapping[str, Any]) -> Preprocessing:

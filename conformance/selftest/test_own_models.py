@@ -136,6 +136,7 @@ def test_recorded_form_is_that_of_packs_on_disk() -> None:
         ("mean = [1, 2]", "one number for each of three channels"),
         ("std = [1, 0, 1]", "must not be 0"),
         ("std = 0", "must not be 0"),
+        ("# scale = 0.01", "says nothing: give one or more of "),
         ('scale = "1"', "'scale' must be a number"),
         ("crop = 1", "'crop' must be true or false"),
         ("resize = [0, 5]", "'resize' must be height and width"),
