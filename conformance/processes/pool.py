@@ -42,7 +42,8 @@ class _Process(SpawnProcess):
 
     def run(self) -> None:
         """Say that it has begun, and do what it was started for."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self._begin.close()
@@ -65,11 +66,13 @@ def _interrupt_blocked() -> Iterator[None]:
 @contextmanager
 def _interrupt_held() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block; a mask is no help where there are more threads."""
-    if threading.current_thread() is not threading.main_thread():
+    handler = signal.getsignal(signal.SIGINT)
+    heeded = handler not in (None, signal.SIG_IGN)  # ignored: by nohup, say, for children, too
+    if threading.current_thread() is not threading.main_thread() or not heeded:
         yield
         return
     held: list[object] = []
-    handler = signal.signal(signal.SIGINT, lambda *_: held.append(None))
+    signal.signal(signal.SIGINT, lambda *_: held.append(None))
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -297,6 +298,21 @@ def test_interrupted_pool_says_nothing(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (1, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(signal.default_int_handler, signal.SIG_DFL), (signal.SIG_IGN, signal.SIG_IGN)],
+)
+def test_interrupt_that_is_ignored_stays_so(ours: Any, theirs: signal.Handlers) -> None:
+    """A pool's processes ignore Ctrl-C where their parent does, as behind nohup."""
+    before = signal.signal(signal.SIGINT, ours)
+    try:
+        with process_pool(1, "a pool") as pool:
+            assert pool.submit(signal.getsignal, signal.SIGINT).result() is theirs
+        assert signal.getsignal(signal.SIGINT) is ours
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_interrupt_waits_for_a_process_that_is_being_started() -> None:
