@@ -329,6 +329,7 @@ def test_broken_graph_fails_one_test_and_errors_the_rest(tmp_path: Path) -> None
         (("--importer", "caffe2"), "'caffe2' is none of tensorflow, onnx, tflite"),
         (("--target", "myriad"), "has no target 'myriad'; it offers: cpu"),
         (("--known-failures", "nowhere.toml"), "nowhere.toml"),
+        (("--known-defects", "nowhere.toml"), "nowhere.toml"),
         (("--threads", "-3"), "--threads -3: give 1 or more"),
         (("--candidate-timeout", "0"), "--candidate-timeout 0: give a number above 0"),
         (("--winograd", "maybe"), "--winograd maybe: give on, off, or on,off"),
