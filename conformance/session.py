@@ -327,8 +327,7 @@ class Session:
             converted = config.importer in FORMATS and pack.manifest.importer not in FORMATS
             given = self.conversion(pack, config.importer) if converted else None
             timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
-            alone = self.building is None
-            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter, alone)
+            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)
         return self._runs[key]
 
     def focus(self, pack: Pack, index: int) -> Pack:

@@ -25,8 +25,9 @@ _SAME_VALUES = (
     *("Flatten", "Unsqueeze", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"),  # of ONNX and TFLite
 )
 
-# Activations that are handed out in one run, where memory is short: OpenCV holds them, and NumPy
-# copies them. A model that has more is read again.
+# Activations that are handed out in one run: OpenCV holds them, and NumPy copies them. A model that
+# has more is read again. All of nasnetlarge's at once take 4.5 GiB instead of 2.9, and are 2 % less
+# CPU of 15 models.
 TAP_BYTES = 700 << 20
 
 
@@ -46,9 +47,7 @@ def layer_holding(held: Mapping[str, str], entries: Sequence[Entry], node: str) 
     return layer_of[current]
 
 
-def in_portions(
-    held: Mapping[str, str], entries: Sequence[Entry], budget: int = TAP_BYTES
-) -> list[list[str]]:
+def in_portions(held: Mapping[str, str], entries: Sequence[Entry], budget: int) -> list[list[str]]:
     """Return the layers of `held`, in order, in as few portions as `budget` bytes an image allow.
 
     The portions are about equally large, so that the greatest is no greater than need be.

@@ -28,7 +28,6 @@ from conformance.processes.child import (
     last_lines,
     run_child,
 )
-from conformance.processes.machine import available_bytes, sharing_workers
 from conformance.processes.scratch import Scratch
 
 from .layers import TAP_BYTES
@@ -45,13 +44,11 @@ def run_candidate(
     timeout: float = 300,
     conversion: Optional[Conversion] = None,
     interpreter: Interpreter = HERE,
-    alone: bool = False,
 ) -> CandidateRun:
     """Run OpenCV on all inputs of `pack` in a child process and return what it gave.
 
     timeout in seconds for the whole run. conversion: the pack's file for the importer, from a
-    caller that has checked it. interpreter: whose OpenCV it is. alone: no pack is being built
-    meanwhile, so that layers may take what memory there is. Whatever the candidate does, from
+    caller that has checked it. interpreter: whose OpenCV it is. Whatever the candidate does, from
     an error to a crash or a hang, comes back as ``failures`` of the result, with the arrays of the
     stages before it; of a batch's crash or hang also with those after it, from a second run without
     the batch.
@@ -59,9 +56,7 @@ def run_candidate(
     importer reads a conversion that the pack has not).
     """
     config = config or RunConfig()
-    run = partial(
-        _run, pack, config, timeout, conversion, interpreter, memory_for_layers(config, alone)
-    )
+    run = partial(_run, pack, config, timeout, conversion, interpreter)
     result = run(pack.takes_batches)
     lost = [f for f in result.failures if f.stage == "batch" and f.kind != "error"]
     if lost:
@@ -77,7 +72,6 @@ def _run(
     timeout: float,
     conversion: Optional[Conversion],
     interpreter: Interpreter,
-    tap_bytes: int,
     batches: bool,
 ) -> CandidateRun:
     try:
@@ -85,7 +79,6 @@ def _run(
             folder = Path(name)
             request = folder / "request.json"
             asked = _request(pack, config, folder, conversion, batches)
-            asked["tap_bytes"] = tap_bytes
             request.write_text(json.dumps(asked), "utf-8")
             command = [interpreter.python, "-m", CHILD, str(request)]
             environment = child_environment(interpreter.code, **REUSED_HEAP, **config.environment)
@@ -100,18 +93,6 @@ def _run(
             f"cannot run OpenCV on {pack.model}: {error}. The temporary folder "
             f"{tempfile.gettempdir()} must be writable (TMPDIR chooses another)"
         ) from error
-
-
-def memory_for_layers(config: RunConfig, alone: bool) -> int:
-    """Return how much a run may hand out of its layers at a time.
-
-    A run takes up to three times that in all (nasnetlarge 4.4 GiB for 1.4), which is to be at most
-    half of what there is. The classic engine is no quicker for it: fresh memory costs it what
-    reading the file again does.
-    """
-    if not alone or config.engine != "new":
-        return TAP_BYTES
-    return max(TAP_BYTES, available_bytes() // (6 * sharing_workers()))
 
 
 def _is_full(folder: Path, ending: Ending, result: CandidateRun) -> bool:
@@ -135,6 +116,7 @@ def _request(
         "batches": batches and (config.importer == own or takes_batches(config.importer)),
         "layout": pack.manifest.input_layout if config.importer == own else "NCHW",
         "layers": pack.manifest.layers,
+        "tap_bytes": TAP_BYTES,
         "config": asdict(config),
         "folder": str(folder),
     }

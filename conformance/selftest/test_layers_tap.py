@@ -11,7 +11,7 @@ from conformance.candidate import CandidateRun, RunConfig
 from conformance.opencv import run as parent
 from conformance.opencv.capability import probe_in_child
 from conformance.opencv.importers.tensorflow import absent, carriers
-from conformance.opencv.layers import TAP_BYTES, LayerSamples, layer_holding
+from conformance.opencv.layers import LayerSamples, layer_holding
 from conformance.opencv.run import run_candidate
 from conformance.pack.format import Pack
 from conformance.pack.sampling import node_seed, sampled_values
@@ -133,19 +133,6 @@ def test_wrong_shape_is_reported() -> None:
     samples = LayerSamples([{"node": "n", "shape": (2, 4, 5, 3)}])
     samples.add(0, "n", np.zeros((1, 4, 3, 5), np.float32))
     assert "n" in samples.wrong
-
-
-def test_layers_take_the_memory_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new engine hands out more at a time where memory is not wanted for building packs."""
-    monkeypatch.setattr(parent, "available_bytes", lambda: 24 << 30)
-    new = RunConfig(engine="new")
-    for workers, gib in (("1", 4), ("2", 2)):
-        monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", workers)
-        assert parent.memory_for_layers(new, alone=True) == gib << 30
-    assert parent.memory_for_layers(new, alone=False) == TAP_BYTES
-    assert parent.memory_for_layers(RunConfig(engine="classic"), alone=True) == TAP_BYTES
-    monkeypatch.setattr(parent, "available_bytes", lambda: 1 << 30)
-    assert parent.memory_for_layers(new, alone=True) == TAP_BYTES
 
 
 def test_layers_are_the_same_in_portions(
