@@ -13,7 +13,6 @@ import pytest
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.errors import ConformanceError
 from conformance.generated.outcomes import MODEL
-from conformance.imagenet.options import OPTIONS as IMAGENET
 from conformance.localize.diagnosis import diagnose
 from conformance.models import EXTENDED
 from conformance.opencv.levels import AS_IT_IS, Level
@@ -40,7 +39,15 @@ from .cases import (
 )
 from .generated_runs import expected_of_any, explanations, generated_of
 from .header import header
-from .options import add_options, asked_models, count_generated, rerun_command, session_of
+from .options import (
+    add_options,
+    asked_models,
+    check_evaluated,
+    check_left_out,
+    count_generated,
+    rerun_command,
+    session_of,
+)
 from .progress import Progress
 from .table import verdict_table
 
@@ -82,7 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(generated_runs, "conformance generated models")
     if _is_suite_run(config):
         config.pluginmanager.register(Progress(config), "conformance progress")
-        _check_left_out(config)
+        check_left_out(config)
         if config.getoption("--known-defects"):
             generated_of(config)  # a bad file ends the run here, not its collection
     _check_models(config)
@@ -94,7 +101,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Recorder(Path(results), session_of(config), drawn))
     if selecting.is_asked(config):
         selecting.check(config)
-        _check_evaluated(config)
+        check_evaluated(config)
     if recording.is_asked(config):
         recording.check(config)
         if results:
@@ -114,34 +121,6 @@ def _check_models(config: pytest.Config) -> None:
             asked_models(config)
         except ConformanceError as error:
             raise pytest.UsageError(str(error)) from None
-
-
-def _check_left_out(config: pytest.Config) -> None:
-    """Raise pytest.UsageError for options typed now that are about what the run leaves out."""
-    typed = {str(word).partition("=")[0] for word in config.invocation_params.args}
-    parts = (
-        (selecting.MARK, selecting.is_asked, tuple(IMAGENET), "the evaluation on ImageNet"),
-        (recording.MARK, recording.is_asked, ("--batch",), "inference times"),
-        (MODEL, count_generated, ("--generated-seed", "--known-defects"), "generated models"),
-    )
-    for mark, is_asked, names, what in parts:
-        given = [name for name in names if name in typed]
-        if given and not is_asked(config):
-            raise pytest.UsageError(
-                f"{', '.join(given)}: this run leaves out {what}: ask for it with -m {mark}, or "
-                f"leave {given[0]} out"
-            )
-
-
-def _check_evaluated(config: pytest.Config) -> None:
-    """Raise pytest.UsageError where an evaluation is asked for of models it can't be made of."""
-    session = session_of(config)
-    own = [name for name in session.models if name in session.choices.own]
-    if own == session.models:
-        raise pytest.UsageError(
-            f"{', '.join(own)}: the evaluation on ImageNet is of models of the registry only, as "
-            "it takes their preprocessing and classes; name one besides, or leave imagenet out"
-        )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:

@@ -21,7 +21,7 @@ from conformance.processes.machine import cores, sharing_workers
 from conformance.session import Session, choices_of
 from conformance.verdict.expectations import load_known_failures
 
-from . import PROBING
+from . import PROBING, imagenet_runs, timing_runs
 
 # Beside those that decide an answer.
 _SHARED = ("--candidate-timeout", "--batch", *OWN)
@@ -131,6 +131,34 @@ def count_generated(config: pytest.Config) -> int:
     if names_generated(config):
         return COUNT
     return 0 if config.option.markexpr or session.choices.chosen else SMALL
+
+
+def check_left_out(config: pytest.Config) -> None:
+    """Raise pytest.UsageError for options typed now that are about what the run leaves out."""
+    typed = {str(word).partition("=")[0] for word in config.invocation_params.args}
+    parts = (
+        (imagenet_runs.MARK, imagenet_runs.is_asked, tuple(IMAGENET), "the evaluation on ImageNet"),
+        (timing_runs.MARK, timing_runs.is_asked, ("--batch",), "inference times"),
+        (MODEL, count_generated, ("--generated-seed", "--known-defects"), "generated models"),
+    )
+    for mark, is_asked, names, what in parts:
+        given = [name for name in names if name in typed]
+        if given and not is_asked(config):
+            raise pytest.UsageError(
+                f"{', '.join(given)}: this run leaves out {what}: ask for it with -m {mark}, or "
+                f"leave {given[0]} out"
+            )
+
+
+def check_evaluated(config: pytest.Config) -> None:
+    """Raise pytest.UsageError where an evaluation is asked for of models it can't be made of."""
+    session = session_of(config)
+    own = [name for name in session.models if name in session.choices.own]
+    if own == session.models:
+        raise pytest.UsageError(
+            f"{', '.join(own)}: the evaluation on ImageNet is of models of the registry only, as "
+            "it takes their preprocessing and classes; name one besides, or leave imagenet out"
+        )
 
 
 def rerun_command(item: pytest.Item, config: pytest.Config, own: Optional[OwnModel]) -> str:
