@@ -187,9 +187,7 @@ def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
             # The same net: its re-allocation for another shape is what a user's batch meets too,
             # and a second parse of a 550 MB graph is saved.
             blob = net.to_blob(session.images[:BATCH], session.layout)
-            with net.untouched(blob):
-                candidate.setInput(blob)
-                session.save("batch", **of_heads("batch", [forward()]))
+            session.save("batch", **of_heads("batch", [net.given(candidate, blob, forward)]))
     return candidate, held
 
 
@@ -199,17 +197,14 @@ def run_singles(session: Session, candidate: Any, forward: Callable[[], list[Arr
     repeat, times = [], []
     for image in single_images(session.images):
         blob = net.to_blob(image, session.layout)
-        with net.untouched(blob):
-            candidate.setInput(blob)
-            output, milliseconds = timed(forward)
+        output, milliseconds = net.given(candidate, blob, lambda: timed(forward))
         outputs.append(output)
         times.append(milliseconds)
         if len(outputs) == 1:
             refuse_fallback(session)
             require_kernels(session, candidate)
     for image in single_images(session.images[:REPEATS]):
-        candidate.setInput(net.to_blob(image, session.layout))
-        repeat.append(forward())
+        repeat.append(net.given(candidate, net.to_blob(image, session.layout), forward))
     arrays = {**of_heads("outputs", outputs), **of_heads("repeat", repeat)}
     session.save("forward", times_ms=times, **arrays)
 

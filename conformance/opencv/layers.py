@@ -17,7 +17,7 @@ from conformance.processes.scratch import Scratch
 
 from .importers import IMPORTERS
 from .importers.converted import Entry
-from .net import configure, read, set_fusion, to_blob, untouched
+from .net import configure, given, read, set_fusion, to_blob
 
 # The same values in another shape, so that one layer stands for both.
 _SAME_VALUES = (
@@ -112,10 +112,10 @@ def read_tap(tap: Tap, images: Array) -> list[Optional[Array]]:
 
     ``forward(name)`` is avoided: on the new engine of 5.0.0 it returns some other tensor.
     """
-    blob = to_blob(images, tap.layout)
-    with untouched(blob):
-        tap.net.setInput(blob)
-        return forward_tap(tap)
+    found: list[Optional[Array]] = given(
+        tap.net, to_blob(images, tap.layout), lambda: forward_tap(tap)
+    )
+    return found
 
 
 def forward_tap(tap: Tap) -> list[Optional[Array]]:

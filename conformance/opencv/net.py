@@ -264,10 +264,14 @@ def to_blob(images: Array, layout: str = "NCHW") -> Array:
 
 def forward(net: Any, images: Array, layout: str = "NCHW") -> Array:
     """Run NHWC images through the whole net; return a copy of its output as OpenCV shaped it."""
-    blob = to_blob(images, layout)
+    return np.asarray(given(net, to_blob(images, layout), lambda: np.array(net.forward())))
+
+
+def given(net: Any, blob: Array, forward: Callable[[], Any]) -> Any:
+    """Give the net its input, and return what `forward` does; ValueError for a changed blob."""
     with untouched(blob):
         net.setInput(blob)
-        return np.array(net.forward())
+        return forward()
 
 
 @contextmanager

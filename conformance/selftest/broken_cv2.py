@@ -99,6 +99,16 @@ ANSWERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def answer(how: str, found: Any, given: Any) -> Any:
+    """Return what becomes of a forward's answer, or answers; `given`, its input, may change."""
+    if how not in ANSWERS:
+        return found
+    if how == "scribble":
+        given[...] = 7
+    change = ANSWERS[how]
+    return [change(one) for one in found] if isinstance(found, (list, tuple)) else change(found)
+
+
 class Broken:
     """Readers and nets that go wrong with one file, once change() has put them in place."""
 
@@ -134,12 +144,7 @@ class Broken:
         """Strike, or answer as ever, or something else."""
         self.strike("forward")
         found = self._forward(net, *more, **named)
-        if not self._is_victim or self._how not in ANSWERS:
-            return found
-        if self._how == "scribble":
-            self._given[...] = 7
-        changed = ANSWERS[self._how]
-        return tuple(map(changed, found)) if isinstance(found, (list, tuple)) else changed(found)
+        return answer(self._how, found, self._given) if self._is_victim else found
 
 
 def change(dnn: Any) -> None:

@@ -19,7 +19,7 @@ from unittest import mock
 
 from conformance.opencv import child, layers, net
 
-from .broken_cv2 import ANSWERS, FAULTS
+from .broken_cv2 import ANSWERS, FAULTS, answer
 
 
 class _Anything:
@@ -52,12 +52,7 @@ class _Answering:
 
     def forward(self, *given: Any) -> Any:
         found = self._net.forward(*given)
-        if not _struck.is_set():
-            return found
-        if self._how == "scribble" and self._given is not None:
-            self._given[...] = 7
-        change = ANSWERS[self._how]
-        return [change(one) for one in found] if isinstance(found, (list, tuple)) else change(found)
+        return answer(self._how, found, self._given) if _struck.is_set() else found
 
 
 _struck = threading.Event()  # once the stage has begun

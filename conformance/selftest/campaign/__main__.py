@@ -34,6 +34,7 @@ KINDS = (
     resources.KIND,
     company.KIND,
 )
+BY_NAME = {kind.name: kind for kind in KINDS}
 WIDTH = 110
 OUTCOMES = ("held", "failed", "skipped")
 
@@ -47,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--only",
         action="append",
         metavar="KIND[/NUMBER]",
-        help=f"those of a kind, or one of them: {', '.join(kind.name for kind in KINDS)}",
+        help=f"those of a kind, or one of them: {', '.join(BY_NAME)}",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N", help="attempts at once")
@@ -59,14 +60,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def chosen(only: Optional[Sequence[str]], short: bool) -> Iterator[tuple[Kind, int]]:
     """Yield each attempt's kind and number; ValueError for a kind that there is not."""
-    kinds = {kind.name: kind for kind in KINDS}
-    for asked in only or kinds:
+    for asked in only or BY_NAME:
         name, _, number = asked.partition("/")
-        if name not in kinds or (not number.isdecimal() * bool(number) and number):
-            raise ValueError(f"--only {asked}: give one of {', '.join(kinds)}, /NUMBER perhaps")
-        numbers = kinds[name].short if short else range(kinds[name].full)
+        if name not in BY_NAME or (not number.isdecimal() * bool(number) and number):
+            raise ValueError(f"--only {asked}: give one of {', '.join(BY_NAME)}, /NUMBER perhaps")
+        kind = BY_NAME[name]
+        numbers = kind.short if short else range(kind.full)
         for one in [int(number)] if number else numbers:
-            yield kinds[name], one
+            yield kind, one
 
 
 def print_counts(rows: Sequence[Row], format: str = "table") -> None:
@@ -111,8 +112,7 @@ def attempted(given: argparse.Namespace, attempts: Sequence[tuple[Kind, int]]) -
             if given.json is not None:  # what there is so far, should this be ended
                 given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1), "utf-8")
             _tell(console, row, root)
-    order = {kind.name: place for place, kind in enumerate(KINDS)}
-    return sorted(rows, key=lambda row: (order[row.kind], row.number))
+    return [one.result() for one in waiting]
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -138,8 +138,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 def _made(name: str, seed: int, number: int, root: Path) -> Row:
     """Make an attempt in a process of the pool, which is sent nothing but names and numbers."""
-    (kind,) = (kind for kind in KINDS if kind.name == name)
-    return made(kind, seed, number, root)
+    return made(BY_NAME[name], seed, number, root)
 
 
 def _tell(console: Console, row: Row, root: Path) -> None:

@@ -30,7 +30,11 @@ from .kills import JOBS, Job, prepare, undisturbed, whole
 
 # Those that take seconds, not minutes.
 NAMES = (
-    *("judge --results", "evaluate", "export", "bench", "pack build, onnx"),
+    "judge --results",
+    "evaluate",
+    "export",
+    "bench",
+    "pack build, onnx",
     "pack build, generated",
 )
 CHEAP = tuple(job for job in JOBS if job.name in NAMES)
