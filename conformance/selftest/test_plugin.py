@@ -345,6 +345,14 @@ def test_bad_option_is_a_usage_error(packs: Path, arguments: tuple[str, str], sa
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_bad_file_of_defects_is_told_before_collection(packs: Path) -> None:
+    """It is a usage error too where generated models are collected, and none of them chosen."""
+    words = ("--known-defects", "nowhere.toml", "--collect-only")
+    done = run_suite(packs, *words, keyword="mobilenet and test_import")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+    assert "nowhere.toml" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "marker"),
     [
