@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import product
@@ -16,7 +16,7 @@ from .errors import ConformanceError
 from .models import EXTENDED, MODELS
 from .opencv.capability import Probing, probe_in_child
 from .opencv.levels import Level, check_off, levels
-from .opencv.run import run_candidate
+from .opencv.run import run_candidate, running_bytes
 from .own_models import Chosen, OwnModel
 from .pack.builder import jobs_of, missing_packs
 from .pack.building import Building, Shown
@@ -327,8 +327,13 @@ class Session:
             converted = config.importer in FORMATS and pack.manifest.importer not in FORMATS
             given = self.conversion(pack, config.importer) if converted else None
             timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
-            self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)
+            with self._room(running_bytes(pack, config, given)):
+                self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)
         return self._runs[key]
+
+    def _room(self, memory: int) -> AbstractContextManager[None]:
+        """Keep so many bytes free of what builds meanwhile."""
+        return self.building.room(memory) if self.building is not None else nullcontext()
 
     def focus(self, pack: Pack, index: int) -> Pack:
         """Return the pack of input number `index` alone, made by TensorFlow once a session.

@@ -292,7 +292,7 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
         missing = importer.absent(held, session.entries, session.converted)
         lost = {**missing, **samples.wrong}
         found = {node: at for node, at in samples.samples.items() if node not in lost}
-        session.save("layers", **by_head("outputs", outputs, read), **numbered(found))
+        session.save("layers", **by_head("outputs", outputs, read), **end_to_end(found))
         session.report.update(
             carriers=held, layers_absent=missing, layers_wrong=samples.wrong, sampled=list(found)
         )
@@ -309,7 +309,7 @@ def run_cut(session: Session, cv2: Any) -> None:
                 for index, image in enumerate(single_images(session.images[SAMPLED])):
                     samples.add(index, node, net.forward(part, image, session.layout))
         found = {node: samples.samples[node] for node in nodes if node not in samples.wrong}
-        session.save("layers", **numbered(found))
+        session.save("layers", **end_to_end(found))
         session.report.update(
             carriers={value_of.get(node, node): node for node in nodes},
             layers_wrong=samples.wrong,
@@ -317,9 +317,11 @@ def run_cut(session: Session, cv2: Any) -> None:
         )
 
 
-def numbered(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Return the arrays under keys that a file name may have, in their order."""
-    return {f"layer_{index}": array for index, array in enumerate(arrays.values())}
+def end_to_end(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Return the arrays as one, and where each ends in it: a file of many is slow to read."""
+    lengths = [len(array) for array in arrays.values()]
+    samples = np.concatenate([np.empty(0, np.float32), *arrays.values()])
+    return {"samples": samples, "ends": np.cumsum(lengths, dtype=np.int64)}
 
 
 def main(request: Path) -> None:

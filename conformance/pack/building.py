@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Callable, Optional
 
 from conformance.processes.progress import Event, Report, about
 
-from .pool import Job, Pool
+from .pool import UNASKED, Job, Pool
 
 # Gives what events are told to, for a while: of so many jobs so many are done.
 Shown = Callable[[int, int], AbstractContextManager[Report]]
@@ -33,6 +34,7 @@ class Building:
     def __post_init__(self) -> None:
         self._left = {job.name: job for job in self.pool.pending}
         self._jobs = dict(self._left)
+        self._ends: dict[str, float] = {}  # when those that were begun are expected to be done
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -45,6 +47,12 @@ class Building:
     def is_done(self, name: str) -> bool:
         """Whether nobody has to wait for it, as far as was told."""
         return name not in self._left
+
+    def seconds_until(self, name: str) -> float:
+        """Return about how long one has to wait for it; infinity where it has not begun."""
+        if self.is_done(name):
+            return 0.0
+        return max(1.0, self._ends.get(name, math.inf) - time.monotonic())
 
     @property
     def is_over(self) -> bool:
@@ -59,6 +67,17 @@ class Building:
     def wait_for_all(self) -> None:
         """Return when all jobs are done."""
         self._tell(lambda: bool(self._left))
+
+    @contextmanager
+    def room(self, memory: int) -> Iterator[None]:
+        """Keep so many bytes free of builders: wait for them, and tell what comes meanwhile."""
+        self.pool.reserved = max(0, memory - UNASKED)
+        try:
+            if not self.pool.has_room():
+                self._tell(lambda: not self.pool.has_room())
+            yield
+        finally:
+            self.pool.reserved = 0
 
     def tell(self) -> None:
         """Tell what has come since the last time, without waiting."""
@@ -83,6 +102,9 @@ class Building:
 
     def _noted(self, event: Event) -> Event:
         if not event.final:
+            if event.model in self._left:
+                seconds = self._jobs[event.model].seconds - event.seconds
+                self._ends[event.model] = time.monotonic() + seconds
             return event
         if event.state == "failed":
             self.failures[event.model] = event.step

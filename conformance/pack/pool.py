@@ -1,8 +1,8 @@
 """Builders side by side: processes that are told, one model after the other, what to build.
 
 A builder keeps its framework from model to model. One takes the models of much memory, the others
-those that are soon done, so that a large one has small ones beside it, the first verdicts come
-early, and all end at about the same time. A model is begun only where there is memory for it.
+first those that are soon done, for early verdicts, then those that take long, so that all end at
+about the same time. A model is begun only where there is memory for it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from conformance.processes.child import REUSED_HEAP, Child, child_environment, l
 from conformance.processes.machine import (
     available_bytes,
     cores,
+    give_way,
     resident_bytes,
     sharing_workers,
 )
 from conformance.processes.progress import Event, decode
 
-# Of 8 GiB in all: the rest is for what judges meanwhile.
+# Of 8 GiB in all. Of the rest what judges may take a part without asking for room.
 MEMORY = 6 << 30
+UNASKED = 1 << 30
 # Above this a builder is stopped: what it did is lost, and estimates are of no finer grain.
 _TOLERATED = 1.15
 _TICK_SECONDS = 0.2
@@ -61,12 +63,17 @@ class _Builder:
 
 @dataclass
 class Pool:
-    """Builders of some jobs. at_once: builders; memory: bytes that they may take together."""
+    """Builders of some jobs.
+
+    at_once: builders. memory: bytes that they may take together, with what is reserved for others.
+    """
 
     pending: list[Job]
     verbose: bool = False  # let their log through
     at_once: int = 0
     memory: int = 0
+    reserved: int = 0
+    _finished: int = 0
     _builders: list[_Builder] = field(default_factory=list)
     _put_off: dict[str, float] = field(default_factory=dict)  # until when
     _arrived: queue.Queue[tuple[_Builder, Optional[Event]]] = field(default_factory=queue.Queue)
@@ -103,6 +110,16 @@ class Pool:
     def _busy(self) -> list[_Builder]:
         return [builder for builder in self._builders if builder.job is not None]
 
+    def has_room(self) -> bool:
+        """Whether what is reserved is free of builders."""
+        busy = self._expected()
+        return not busy or sum(job.memory for job in busy) + self.reserved <= self.memory
+
+    def _expected(self) -> list[Job]:
+        """Return what is being built, with the memory that it takes by now where that is more."""
+        busy = [(builder.job, builder.child.process.pid) for builder in self._builders]
+        return [_as_it_is(job, pid) for job, pid in busy if job is not None]
+
     def _hand_out(self) -> None:
         """Give whoever is free the next job that may be begun now."""
         while self.pending and len(self._busy()) < self.at_once:
@@ -119,8 +136,11 @@ class Pool:
     def _next(self) -> Optional[Job]:
         now = time.monotonic()
         free = [job for job in self.pending if self._put_off.get(job.name, 0) < now]
-        busy = [_as_it_is(b.job, b.child.process.pid) for b in self._builders if b.job is not None]
-        return choose(free, busy, self.memory)
+        busy = self._expected()
+        left = self.memory - self.reserved - sum(job.memory for job in busy)
+        if not busy and not self.reserved:
+            left = max([left, *(job.memory for job in free)])  # alone, however large it is
+        return choose(free, busy, left, self._finished < self.at_once)
 
     def _builder(self, job: Job) -> _Builder:
         """Return an idle builder of the job's command, started where there is none."""
@@ -137,6 +157,8 @@ class Pool:
             **REUSED_HEAP,
         )
         child = Child(job.command, environment, piped=True, shown=self.verbose)
+        # Who judges meanwhile goes first: verdicts come early, and less is left for one core alone.
+        give_way(child.process.pid)
         builder = _Builder(child, job.command)
         self._builders.append(builder)
         threading.Thread(target=self._listen, args=(builder,), daemon=True).start()
@@ -170,6 +192,7 @@ class Pool:
                 return
         elif event.final:
             builder.job = None
+            self._finished += 1
         yield event
 
     def _ended(self, builder: _Builder) -> Iterator[Event]:
@@ -215,14 +238,17 @@ def _as_it_is(job: Job, session: int) -> Job:
     return replace(job, memory=max(job.memory, resident_bytes(session)))
 
 
-def choose(pending: Sequence[Job], busy: Sequence[Job], memory: int) -> Optional[Job]:
-    """Return the job to begin beside those that are running, None where there is no memory for one.
+def choose(
+    pending: Sequence[Job], busy: Sequence[Job], left: int, quick: bool = False
+) -> Optional[Job]:
+    """Return the job to begin beside those that are running, None where none fits in `left` bytes.
 
-    That of most memory, where no other such is running, else the quickest.
+    That of most memory, where no other such is running, else the longest, or the quickest.
     """
-    left = memory - sum(job.memory for job in busy)
-    fit = [job for job in pending if not busy or job.memory <= left]
+    fit = [job for job in pending if job.memory <= left]
     if not fit:
         return None
     largest = max([*pending, *busy], key=lambda job: job.memory)
-    return largest if largest in fit else min(fit, key=lambda job: job.seconds)
+    if largest in fit:
+        return largest
+    return min(fit, key=lambda job: job.seconds if quick else -job.seconds)

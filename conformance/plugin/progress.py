@@ -18,7 +18,7 @@ from conformance.pack.costs import building_seconds
 from conformance.pack.pool import Job
 from conformance.processes.progress import about, reporter
 
-from .cases import model_of, model_of_test, parameters_of
+from .cases import model_of, model_of_test
 from .generated_runs import generated_of
 from .options import session_of
 from .table import worst_outcome
@@ -75,7 +75,7 @@ class Progress:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: Optional[pytest.Item]) -> None:
-        """Prefer other tests to those, after the next, whose pack is still being built."""
+        """Put the tests after the next in the order in which their packs will be there."""
         building, items = session_of(self._config).building, self._to_come
         if building is None or nextitem is None or not items:
             return
@@ -83,9 +83,9 @@ class Progress:
         rest = items[place:]
         if not rest or building.is_done(_job_of(rest[0])) or _job_of(nextitem) == _job_of(rest[0]):
             return
-        ready = next((name for name in map(_job_of, rest) if building.is_done(name)), None)
         # pytest looks at its list anew before each test; the next one is settled.
-        items[place:] = sorted(rest, key=lambda other: _job_of(other) != ready)
+        wait = {name: building.seconds_until(name) for name in map(_job_of, rest)}
+        items[place:] = sorted(rest, key=lambda other: wait[_job_of(other)])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -168,4 +168,4 @@ def _many(count: int, noun: str) -> str:
 
 def _job_of(item: pytest.Item) -> str:
     """Return the name of the job that builds what a test needs, "" where it needs nothing."""
-    return MODEL if parameters_of(item)[0] == MODEL else model_of(item) or ""
+    return MODEL if item.get_closest_marker(MODEL) else model_of(item) or ""

@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from math import inf
 from pathlib import Path
 from typing import Any, Callable
 
@@ -25,7 +27,7 @@ from conformance.pack.builder import (
 )
 from conformance.pack.building import Building
 from conformance.pack.format import Pack, open_pack
-from conformance.pack.pool import Job, Pool
+from conformance.pack.pool import UNASKED, Job, Pool, choose
 from conformance.pack.request import SCHEMA, PackRequest
 from conformance.pack.schedule import Build, Turn
 from conformance.pack.store import find_pack, list_packs, pack_lock
@@ -305,6 +307,50 @@ def test_largest_model_is_begun_first_beside_the_quickest(tmp_path: Path) -> Non
     assert sorted(begun[:2]) == ["b", "c"]
 
 
+def test_long_models_follow_the_first_quick_ones() -> None:
+    """Beside a large one the quickest is begun for early verdicts, later what takes longest."""
+    large, quick, slow = (
+        Job(n, (), False, s, m) for n, s, m in (("l", 1, 9), ("q", 2, 1), ("s", 3, 1))
+    )
+    assert choose([quick, slow], [large], left=5, quick=True) == quick
+    assert choose([quick, slow], [large], left=5) == slow
+    assert choose([quick, slow], [large], left=0) is None
+    assert choose([large, quick, slow], [], left=9, quick=True) == large
+
+
+def test_builder_gives_way(tmp_path: Path) -> None:
+    """A builder has the least priority, of its session too, as who judges is to go first."""
+    script = (
+        "import os, pathlib, sys; from conformance.processes.progress import Event, encode; "
+        "import time; time.sleep(0.5); group = pathlib.Path('/proc/self/autogroup'); "
+        "told = group.read_text().split()[-1] if group.exists() else 19; "
+        "print(encode(Event(sys.stdin.readline().strip(), f'{os.nice(0)} {told}', 0, 'built')))"
+    )
+    (event,) = Pool([Job("a", (sys.executable, "-c", script))]).events()
+    assert event.step == "19 19"
+
+
+def test_who_judges_gets_room(tmp_path: Path) -> None:
+    """Who wants memory waits until builders have left as much, and no model is begun in it."""
+    log = tmp_path / "log"
+
+    def count(word: str) -> int:
+        return log.read_text().count(word) if log.exists() else 0
+
+    seconds = dict.fromkeys("abcd", 1.0)
+    pool = pool_of(_TAKES_MEMORY, log, seconds, each=2 << 30, memory=5 << 30)
+    building = Building(pool, lambda *_: nullcontext(lambda told: None))
+    while count("begins") < 2:
+        time.sleep(0.05)
+    with building.room((3 << 30) + UNASKED):
+        assert count("ends") >= 1
+        for _ in range(20):
+            assert count("begins") - count("ends") <= 1
+            time.sleep(0.05)
+    building.wait_for_all()
+    assert count("ends") == 4
+
+
 def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:
     """A parent that stops listening, as at Ctrl-C, ends the child."""
     script = (
@@ -330,9 +376,14 @@ def test_pack_is_used_while_others_are_built(tmp_path: Path) -> None:
     """Who waits for one pack goes on when it is there; how far the others are is told meanwhile."""
     told: list[Event] = []
     building = building_of(tmp_path / "packs", 0.3, told)
+    assert building.seconds_until("xception") == inf
     building.wait("resnet50")  # the one of most memory comes first
     assert [e.step[:13] for e in told if e.final] == ["built, 1 of 3"]
     assert find_pack(tmp_path / "packs", REQUESTS[1]) is not None
+    assert building.seconds_until("resnet50") == 0
+    while building.seconds_until("xception") == inf:  # the next, as it takes the longest
+        building.tell()
+    assert 1 <= building.seconds_until("xception") < inf
     building.wait_for_all()
     assert final_states(told) == dict.fromkeys(MODELS, "built")
     assert building.failures == {}

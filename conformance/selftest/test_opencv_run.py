@@ -19,7 +19,7 @@ from conformance.errors import ConformanceError
 from conformance.opencv import net
 from conformance.opencv.blobs import BlobCase, run_blobs
 from conformance.opencv.capability import probe_in_child
-from conformance.opencv.run import run_candidate
+from conformance.opencv.run import run_candidate, running_bytes
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
 
@@ -95,6 +95,14 @@ def test_peak_memory_is_the_childs(pack: Pack) -> None:
     assert ballast[-1] == 1
     assert run.peak_mib is not None
     assert run.peak_mib < 500
+
+
+def test_memory_of_a_run_grows_with_file_and_layers(pack: Pack) -> None:
+    """What is told beforehand counts the file 3.5 times, and layers that are read 2.25 times."""
+    without, with_layers = (running_bytes(pack, RunConfig(layers=on)) for on in (False, True))
+    assert without == (100 << 20) + pack.graph_path.stat().st_size * 7 // 2
+    activations = sum(4 * int(np.prod(entry["shape"][1:])) for entry in pack.manifest.layers)
+    assert with_layers - without == activations * 9 // 4
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,18 @@ def test_model_is_judged_while_another_is_built(tmp_path: Path) -> None:
     assert {case["model"] for case in results.cases} == {MODEL, "resnet50"}
 
 
+def test_generated_models_are_not_waited_for(packs: Path) -> None:
+    """While generated models are built, models whose packs are there are judged."""
+    files = [f"conformance.suite.test_{name}" for name in ("generated", "import")]
+    command = [sys.executable, "-m", "pytest", "--pyargs", *files, "-p", "no:cacheprovider"]
+    command += ["--packs", str(packs), "--model", MODEL, "--generated", "3", "--engine", "default"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=packs, check=False)
+    assert done.returncode == 0, done.stdout
+    steps = (f"{MODEL}: judged", "generated: built")
+    judged, built = (done.stdout.index(f"conformance: {step}") for step in steps)
+    assert judged < built
+
+
 def test_run_imports_nothing_of_what_it_leaves_out(packs: Path) -> None:
     """Neither the evaluation nor what times inferences is imported by a run that does neither."""
     collect = [*SUITE, "--packs", str(packs), "-k", MODEL, "--collect-only", "-q"]
