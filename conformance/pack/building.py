@@ -115,10 +115,11 @@ class Building:
 
     def _seconds_left(self) -> float:
         """Return about how long the others take, at the pace so far."""
-        expected = seconds_of(self._jobs.values(), self.pool.at_once)
-        done = expected - seconds_of(self._left.values(), self.pool.at_once)
-        elapsed = time.monotonic() - self._began
-        return max(0.0, (expected - done) * (elapsed / done if done else 1.0))
+        waits = {name: self.seconds_until(name) for name in self._left}
+        left = sum(min(job.seconds, waits[name]) for name, job in self._left.items())
+        done = sum(job.seconds for job in self._jobs.values()) - left
+        pace = (time.monotonic() - self._began) / done if done else 1 / self.pool.at_once
+        return left * pace
 
 
 def seconds_of(jobs: Iterable[Job], at_once: int) -> float:

@@ -25,6 +25,8 @@ from .table import worst_outcome
 
 # Judging a model takes about so much of what building its pack does, for each importer and engine.
 _JUDGING = 0.25
+# OpenCV, as it judges, leaves a quarter of the cores to what is built meanwhile.
+_SHARED = 0.75
 
 
 class Progress:
@@ -131,7 +133,7 @@ class Progress:
                 f"{_many(len(jobs), 'pack')} to build, {at_once} at a time, about "
                 f"{about(building)}; each model is judged once its pack is there"
             )
-            seconds = max(seconds, building) + 10
+            seconds = building + _SHARED * seconds
         what = f"{_many(tests, 'test')} of {_many(len(models), 'model')}"
         self._say(f"{what}, about {about(seconds)} on a machine like the one in docs/cost.md")
 

@@ -389,6 +389,17 @@ def test_pack_is_used_while_others_are_built(tmp_path: Path) -> None:
     assert building.failures == {}
 
 
+def test_time_to_go_counts_what_is_begun(tmp_path: Path) -> None:
+    """How long the others take is told by the pace of all that was done, that of the others too."""
+    told: list[Event] = []
+    pool = pool_of(_TAKES_MEMORY, tmp_path / "log", {"a": 1000, "b": 1}, memory=1 << 40)
+    building = Building(pool, lambda *_: nullcontext(told.append))
+    building.wait("b")  # both took a second and a half so far, or a little more
+    building.close()
+    (minutes,) = re.findall(r"1 of 2, about (\d+) min to go", told[-1].step)
+    assert 5 <= int(minutes) <= 12
+
+
 def test_building_that_is_stopped_leaves_nobody_waiting(tmp_path: Path) -> None:
     """After the end of a run nothing is built any more, and what was not says that."""
     told: list[Event] = []
