@@ -42,6 +42,8 @@ from .options import count_generated, names_generated, rerun_command, session_of
 WHAT = f"judges small generated models: {SMALL} in a plain run, {COUNT} where asked for with -m"
 # To build one, for one importer, on one core (AMD EPYC, TensorFlow 2.21).
 _SECONDS_EACH = 0.1
+# TensorFlow alone takes 0.7 GiB, with both converters 2.1.
+_BYTES_AN_IMPORTER = 750 << 20
 _GENERATED = pytest.StashKey["Generated"]()
 
 
@@ -96,8 +98,9 @@ class Generated:
         command += ["--generated", str(self.request.count), "--as-told"]
         command += ["--generated-seed", str(self.request.seed)]
         command += ["--importer", ",".join(self.request.importers), "--graph", self.request.graph]
-        seconds = _SECONDS_EACH * self.request.count * len(self.request.importers)
-        return [Job(MODEL, tuple(command), seconds=seconds)]
+        importers = len(self.request.importers)
+        seconds = _SECONDS_EACH * self.request.count * importers
+        return [Job(MODEL, tuple(command), False, seconds, _BYTES_AN_IMPORTER * importers)]
 
     def outcomes(self, config: RunConfig) -> dict[tuple[str, str], Outcome]:
         """Return what came of each model and way to run, computed once a session."""
