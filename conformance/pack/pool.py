@@ -112,7 +112,7 @@ class Pool:
 
     def has_room(self) -> bool:
         """Whether what is reserved is free of builders."""
-        busy = self._expected()
+        busy = [] if self._closed.is_set() else self._expected()
         return not busy or sum(job.memory for job in busy) + self.reserved <= self.memory
 
     def _expected(self) -> list[Job]:

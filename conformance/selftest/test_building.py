@@ -351,6 +351,18 @@ def test_who_judges_gets_room(tmp_path: Path) -> None:
     assert count("ends") == 4
 
 
+def test_nobody_waits_for_room_of_builders_that_are_stopped(tmp_path: Path) -> None:
+    """Builders that are stopped leave room, whatever they were at."""
+    pool = pool_of(_LASTS, tmp_path / "log", {"a": 1}, memory=1 << 40)
+    events = pool.events()
+    assert next(events).step == "begun"
+    pool.reserved = 2 << 40
+    assert not pool.has_room()
+    pool.close()
+    assert pool.has_room()
+    events.close()  # type: ignore[attr-defined]
+
+
 def test_closing_the_events_stops_the_child(tmp_path: Path) -> None:
     """A parent that stops listening, as at Ctrl-C, ends the child."""
     script = (
