@@ -310,7 +310,7 @@ def test_largest_model_is_begun_first_beside_the_quickest(tmp_path: Path) -> Non
 def test_long_models_follow_the_first_quick_ones() -> None:
     """Beside a large one the quickest is begun for early verdicts, later what takes longest."""
     large, quick, slow = (
-        Job(n, (), False, s, m) for n, s, m in (("l", 1, 9), ("q", 2, 1), ("s", 3, 1))
+        Job(n, (), False, s, m) for n, s, m in (("l", 9, 9), ("q", 2, 1), ("s", 3, 1))
     )
     assert choose([quick, slow], [large], left=5, quick=True) == quick
     assert choose([quick, slow], [large], left=5) == slow
