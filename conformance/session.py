@@ -327,13 +327,12 @@ class Session:
             converted = config.importer in FORMATS and pack.manifest.importer not in FORMATS
             given = self.conversion(pack, config.importer) if converted else None
             timeout, interpreter = self.choices.candidate_timeout, self.choices.interpreter
-            with self._room(running_bytes(pack, config, given)):
+            room: AbstractContextManager[None] = nullcontext()
+            if self.building is not None:
+                room = self.building.room(running_bytes(pack, config, given))
+            with room:
                 self._runs[key] = run_candidate(pack, config, timeout, given, interpreter)
         return self._runs[key]
-
-    def _room(self, memory: int) -> AbstractContextManager[None]:
-        """Keep so many bytes free of what builds meanwhile."""
-        return self.building.room(memory) if self.building is not None else nullcontext()
 
     def focus(self, pack: Pack, index: int) -> Pack:
         """Return the pack of input number `index` alone, made by TensorFlow once a session.

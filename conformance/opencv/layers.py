@@ -47,12 +47,17 @@ def layer_holding(held: Mapping[str, str], entries: Sequence[Entry], node: str) 
     return layer_of[current]
 
 
+def image_bytes(entry: Entry) -> int:
+    """Return how many bytes a layer's float32 activation of one image takes."""
+    return 4 * int(np.prod(entry["shape"][1:]))
+
+
 def in_portions(held: Mapping[str, str], entries: Sequence[Entry], budget: int) -> list[list[str]]:
     """Return the layers of `held`, in order, in as few portions as `budget` bytes an image allow.
 
     The portions are about equally large, so that the greatest is no greater than need be.
     """
-    sizes = {entry["node"]: 4 * int(np.prod(entry["shape"][1:])) for entry in entries}
+    sizes = {entry["node"]: image_bytes(entry) for entry in entries}
     before = np.cumsum([0] + [sizes[node] for node in held.values()])
     share = before[-1] / max(1, -(-int(before[-1]) // budget))
     portions: dict[int, list[str]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -32,7 +31,7 @@ from conformance.processes.child import (
 )
 from conformance.processes.scratch import Scratch
 
-from .layers import TAP_BYTES
+from .layers import TAP_BYTES, image_bytes
 
 CHILD = "conformance.opencv.child"
 _LEAST_ROOM = 1 << 16
@@ -75,8 +74,7 @@ def running_bytes(pack: Pack, config: RunConfig, conversion: Optional[Conversion
     2.25, when it hands them out.
     """
     path, _ = file_of(pack, config.importer, conversion)
-    shapes = (entry["shape"][1:] for entry in pack.manifest.layers if config.layers)
-    activations = sum(4 * math.prod(map(int, shape)) for shape in shapes)
+    activations = sum(map(image_bytes, pack.manifest.layers)) if config.layers else 0
     return (100 << 20) + path.stat().st_size * 7 // 2 + min(activations, TAP_BYTES) * 9 // 4
 
 

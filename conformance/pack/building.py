@@ -115,9 +115,8 @@ class Building:
 
     def _seconds_left(self) -> float:
         """Return about how long the others take, at the pace so far."""
-        waits = {name: self.seconds_until(name) for name in self._left}
-        left = sum(min(job.seconds, waits[name]) for name, job in self._left.items())
-        done = sum(job.seconds for job in self._jobs.values()) - left
+        left = sum(min(job.seconds, self.seconds_until(name)) for name, job in self._left.items())
+        done = seconds_of(self._jobs.values(), 1) - left
         pace = (time.monotonic() - self._began) / done if done else 1 / self.pool.at_once
         return left * pace
 

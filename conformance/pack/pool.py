@@ -113,7 +113,10 @@ class Pool:
     def has_room(self) -> bool:
         """Whether what is reserved is free of builders."""
         busy = [] if self._closed.is_set() else self._expected()
-        return not busy or sum(job.memory for job in busy) + self.reserved <= self.memory
+        return not busy or self._left_beside(busy) >= 0
+
+    def _left_beside(self, busy: Sequence[Job]) -> int:
+        return self.memory - self.reserved - sum(job.memory for job in busy)
 
     def _expected(self) -> list[Job]:
         """Return what is being built, with the memory that it takes by now where that is more."""
@@ -137,7 +140,7 @@ class Pool:
         now = time.monotonic()
         free = [job for job in self.pending if self._put_off.get(job.name, 0) < now]
         busy = self._expected()
-        left = self.memory - self.reserved - sum(job.memory for job in busy)
+        left = self._left_beside(busy)
         if not busy and not self.reserved:
             left = max([left, *(job.memory for job in free)])  # alone, however large it is
         return choose(free, busy, left, self._finished < self.at_once)

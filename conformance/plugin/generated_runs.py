@@ -100,7 +100,8 @@ class Generated:
         command += ["--importer", ",".join(self.request.importers), "--graph", self.request.graph]
         importers = len(self.request.importers)
         seconds = _SECONDS_EACH * self.request.count * importers
-        return [Job(MODEL, tuple(command), False, seconds, _BYTES_AN_IMPORTER * importers)]
+        memory = _BYTES_AN_IMPORTER * importers
+        return [Job(MODEL, tuple(command), seconds=seconds, memory=memory)]
 
     def outcomes(self, config: RunConfig) -> dict[tuple[str, str], Outcome]:
         """Return what came of each model and way to run, computed once a session."""

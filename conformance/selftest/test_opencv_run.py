@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Callable
 
@@ -20,8 +21,11 @@ from conformance.opencv import net
 from conformance.opencv.blobs import BlobCase, run_blobs
 from conformance.opencv.capability import probe_in_child
 from conformance.opencv.run import run_candidate, running_bytes
+from conformance.pack.building import Building
 from conformance.pack.format import Pack
+from conformance.pack.pool import Pool
 from conformance.pack.sampling import SAMPLED
+from conformance.session import Choices, Session
 
 from . import sabotaged_child
 from .graphdef import changed, constant, encode_graph, operation, write_graph
@@ -103,6 +107,23 @@ def test_memory_of_a_run_grows_with_file_and_layers(pack: Pack) -> None:
     assert without == (100 << 20) + pack.graph_path.stat().st_size * 7 // 2
     activations = sum(4 * int(np.prod(entry["shape"][1:])) for entry in pack.manifest.layers)
     assert with_layers - without == activations * 9 // 4
+
+
+def test_session_asks_builders_for_room(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While packs are built, a run asks for the memory that it takes, and has it until its end."""
+    asked: list[Any] = []
+
+    @contextmanager
+    def room(building: Building, memory: int) -> Iterator[None]:
+        asked.append(memory)
+        yield
+        asked.append("end")
+
+    monkeypatch.setattr(Building, "room", room)
+    session, config = Session(Choices(pack.path.parent.parent)), RunConfig(layers=True)
+    session.building = Building(Pool([]), lambda *_: nullcontext(lambda told: None))
+    assert session.run(pack, config).failure is None
+    assert asked == [running_bytes(pack, config), "end"]
 
 
 @pytest.mark.parametrize(

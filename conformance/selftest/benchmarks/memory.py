@@ -48,20 +48,19 @@ def peak_of_tree(pid: int) -> Iterator[Peak]:
 
 
 def _of_tree(pid: int, memory: Callable[[psutil.Process], int]) -> int:
+    total = 0
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
-        return sum(map(memory, [root, *root.children(recursive=True)]))
-    return 0
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(psutil.Error):
+                total += memory(process)
+    return total
 
 
 def _resident(process: psutil.Process) -> int:
-    with suppress(psutil.Error):
-        return int(process.memory_info().rss)
-    return 0
+    return int(process.memory_info().rss)
 
 
 def _own(process: psutil.Process) -> int:
-    with suppress(psutil.Error):
-        info = process.memory_full_info()
-        return int(getattr(info, "pss", info.uss))
-    return 0
+    info = process.memory_full_info()
+    return int(getattr(info, "pss", info.uss))
