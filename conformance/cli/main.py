@@ -31,7 +31,7 @@ class Later:
 
 tolerances = Later("commands.tolerances")
 options = Later("cli.options")
-findings = Later("commands.findings")
+findings = Later("findings.command")
 models = Later("commands.models")
 diversity = Later("commands.diversity")
 packs = Later("commands.packs")

@@ -17,9 +17,9 @@ import pytest
 
 from conformance.candidate import RunConfig
 from conformance.cli.main import main
-from conformance.commands.reduction import Laboratory
-from conformance.commands.reproducers import Bench, Shown, write_folder
 from conformance.errors import ConformanceError
+from conformance.findings.reduction import Laboratory
+from conformance.findings.reproducers import Bench, Shown, write_folder
 from conformance.generated.code import code_of
 from conformance.generated.drawing import draw, plain
 from conformance.generated.findings import Finding
@@ -204,7 +204,7 @@ def test_a_script_tells_its_symptom(
     tmp_path: Path, symptom: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A script ends with 1 and says what happens while the defect is there, else with 0."""
-    monkeypatch.setattr("conformance.commands.reproducers._SECONDS", 2)
+    monkeypatch.setattr("conformance.findings.reproducers._SECONDS", 2)
     bench = Bench(
         tmp_path,
         {"version": "5.0.0", "engine_constants": {}, "distribution": "opencv-python"},
@@ -370,7 +370,7 @@ def test_a_runtime_that_is_wrong_is_no_finding(monkeypatch: pytest.MonkeyPatch) 
     models = [{"key": "a", "recipe": Recipe((2, 2, 1), ()).as_dict(), "operations": {"onnx": []}}]
     files = {"a/onnx": np.zeros(1, np.uint8)}
     laboratory = Laboratory(ThreadPoolExecutor(), None, bench)
-    monkeypatch.setattr("conformance.commands.reduction.outcomes_of", lambda *_: iter([died]))
+    monkeypatch.setattr("conformance.findings.reduction.outcomes_of", lambda *_: iter([died]))
     for runtime, judged in ((truth.astype(np.float32), [died]), (truth * 1.01, [])):
         part = models, files, {**arrays, "a/onnx": runtime}
         assert laboratory.judged_part(("onnx", "classic"), ["a"], part) == judged

@@ -1,0 +1,1 @@
+"""What generated models have found, on many versions: told once, and each made small."""
