@@ -1,4 +1,4 @@
-"""``python -m conformance bench``: what OpenCV wheels cost on this machine, compared."""
+"""bench: what OpenCV wheels cost on this machine: is one slower, or does it need more memory?"""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from .wheels import Plan, own_threads, run, wheel
 ROUNDS = 16
 
 
-def bench_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `bench` takes."""
     add = parser.add_argument
     add(
@@ -142,7 +142,7 @@ class _Bench:
         }
 
 
-def run_bench(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Compare wheels; 0 fine, 1 a cost rose by more than allowed, 2 errors, 130 interrupted.
 
     An interrupted comparison prints and keeps the rounds it has, labelled.

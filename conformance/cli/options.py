@@ -255,11 +255,6 @@ def _typed(value: Any) -> str:
     return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
-def packs_option(parser: argparse.ArgumentParser) -> None:
-    """Add --packs alone."""
-    add_option(parser.add_argument, "--packs")
-
-
 def chosen(values: Mapping[str, Any], models: Sequence[str]) -> Chosen:
     """Return what `models`, names or paths, mean by the other options; see own_models.choose."""
     further = (name.lstrip("-").replace("-", "_") for name in OWN)

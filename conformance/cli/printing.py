@@ -9,6 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+# How a command prints what it found.
+FORMATS = ("table", "md", "json")
+
 
 def print_table(
     title: str,

@@ -1,4 +1,4 @@
-"""The command ``diversity``: how many classes the models' weights tell apart."""
+"""diversity: how many classes each model tells apart (needs TensorFlow)"""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from conformance.pack.builder import require_tensorflow
 from conformance.pack.request import keras_flavour
 
 
-def diversity_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `diversity` takes."""
     add_options(parser.add_argument, "models", "--weights")
 
 
-def run_diversity(arguments: Arguments) -> int:
+def main(arguments: Arguments) -> int:
     """Print how many classes each model tells apart; return BAD when one tells too few."""
     models = chosen_models(arguments.models)
     require_tensorflow(keras_flavour(), "diversity")

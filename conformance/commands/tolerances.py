@@ -1,4 +1,4 @@
-"""``python -m conformance tolerances``: the tolerances file, measured again.
+"""tolerances: measure the tolerances file again (needs TensorFlow)
 
 The noise floor: how much another TensorFlow on the same graph (one thread or two, oneDNN or not)
 strays, in noise floors of the pack. The multiples: how far the installed OpenCV strays, on each
@@ -42,7 +42,7 @@ PLAIN, WINOGRAD = "multiple", "multiple_winograd"
 Ratios = dict[str, tuple[float, str]]  # by metric: the greatest, and the model that has it
 
 
-def tolerances_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `tolerances` takes."""
     add_options(parser.add_argument, "models", "--packs", "--engine", "--target", "--cpu-disable")
     parser.add_argument(
@@ -55,7 +55,7 @@ def tolerances_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_tolerances(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Measure and print; with --update write the file."""
     models = chosen_models(arguments.models)
     require_tensorflow(keras_flavour())

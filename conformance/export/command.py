@@ -1,4 +1,4 @@
-"""``python -m conformance export``: the file that OpenCV reads rightly, and how to run it."""
+"""export: your model as a file that OpenCV reads rightly, with a script that runs it"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .folder import check_folder, write_folder
 from .routes import PLAIN, REWRITTEN, Trial, nearest, routes, try_route
 
 
-def export_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `export` takes."""
     add = parser.add_argument
     add("model", metavar="MODEL", help="a name, or the path of your own model")
@@ -42,7 +42,7 @@ def export_options(parser: argparse.ArgumentParser) -> None:
     add_option(add, "--importer", default=list(IMPORTERS), help=text)
 
 
-def run_export(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Try one route after the other and write the first that conforms; BAD where none does."""
     check_folder(arguments.output)
     models = chosen(vars(arguments), [arguments.model])

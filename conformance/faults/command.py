@@ -1,4 +1,4 @@
-"""``python -m conformance faults``: run the faults, and print what was caught and where."""
+"""faults: inject faults: which does the suite catch, and where? (needs TensorFlow)"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CAUGHT_GENERATED = 0.95
 HEADS = ("faults", "injected", "equivalent", "top-1", "OpenCV's limits", "ours", "localised")
 
 
-def faults_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `faults` takes."""
     add = parser.add_argument
     add_options(add, "models", "--packs")
@@ -56,7 +56,7 @@ def faults_options(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=("table", "md"), default="table")
 
 
-def run_faults(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Inject faults and print the tables; return BAD where the suite keeps not what it promises."""
     if arguments.read:
         return report([o for path in arguments.read for o in read(path)], arguments.format)

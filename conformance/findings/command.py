@@ -1,4 +1,4 @@
-"""``python -m conformance findings``: what the generated models have found, on many versions."""
+"""findings: what generated models have found: distinct defects, with the versions they are in"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADS = (
 WIDE = ("operations of the file", "right on")
 
 
-def findings_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `findings` takes."""
     add = parser.add_argument
     add("results", type=Path, nargs="+", metavar="RESULTS", help="results files or folders of them")
@@ -57,7 +57,7 @@ def findings_options(parser: argparse.ArgumentParser) -> None:
     add_option(add, "--packs", default=None, help=text)
 
 
-def run_findings(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print each finding once; return BAD where one is not known."""
     results = [read_results(path) for path in results_files(arguments.results)]
     some = [one for one in results if one.generated]

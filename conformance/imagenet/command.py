@@ -1,4 +1,4 @@
-"""The command ``python -m conformance evaluate MODEL…``: the engine with a live progress bar."""
+"""evaluate: accuracy, time and L1 of OpenCV and TensorFlow on the ImageNet validation set"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .folder import RunFolder
 from .options import OPTIONS
 
 
-def evaluate_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `evaluate` takes."""
     parser.add_argument("models", nargs="+", metavar="MODEL")
     add = parser.add_argument
@@ -53,7 +53,7 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     add_option(add, "--timeout", help=longest)
 
 
-def run_evaluate(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Evaluate the models; 0 where the frameworks agree, 1 where not or OpenCV failed."""
     asked = Asked(vars(arguments))
     packs = [find_model_pack(name, arguments) for name in chosen_models(arguments.models)]

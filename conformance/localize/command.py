@@ -1,4 +1,4 @@
-"""``python -m conformance localize``: one model's profile, node by node, printed and drawn."""
+"""localize: one model node by node: where does OpenCV leave the noise?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from conformance.verdict.nodes import NodeDeviation, first_bad
 from .diagnosis import diagnose, where_bad
 
 
-def localize_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `localize` takes."""
     add = parser.add_argument
     add("model", metavar="MODEL", help="a name, or the path of your own model")
@@ -39,7 +39,7 @@ def localize_options(parser: argparse.ArgumentParser) -> None:
     add("--reduce", type=Path, metavar="DIR", help="write a minimal reproducer")
 
 
-def run_localize(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print the profile; return BAD where a node, or an answer, leaves the noise."""
     models = chosen(vars(arguments), [arguments.model])
     (model,) = models.names

@@ -49,6 +49,17 @@ def list_packs(root: Path) -> list[Path]:
     return sorted(f for f in folders if f.is_dir() and not f.name.startswith("."))
 
 
+def require_packs(root: Path) -> list[Path]:
+    """Return the folders of `list_packs`; raise ConformanceError where there are none."""
+    folders = list_packs(root)
+    if not folders:
+        raise ConformanceError(
+            f"pack folder {root}: there are no packs; build some with "
+            f"python -m conformance pack build --packs {root}"
+        )
+    return folders
+
+
 def locate_pack(root: Path, request: PackRequest) -> Optional[Path]:
     """Return the folder of the pack that answers `request`, its files not yet checked, or None.
 

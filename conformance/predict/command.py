@@ -1,4 +1,4 @@
-"""The command ``python -m conformance predict MODEL``: the tutorial's test mode."""
+"""predict: pictures of yours through OpenCV and TensorFlow: the classes, times and differences"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .frameworks import Frameworks, PictureError
 from .pictures import find_pictures, output_paths, refusal
 
 
-def predict_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `predict` takes."""
     add = parser.add_argument
     add("model", metavar="MODEL", help="a name, or the path of your own model")
@@ -80,7 +80,7 @@ class _Found:
     reference: str = "tensorflow"  # or "runtime": whose answer is beside OpenCV's
 
 
-def run_predict(given: argparse.Namespace) -> int:
+def main(given: argparse.Namespace) -> int:
     """Predict each picture; 2 where one of them can't be used, which the others don't mind."""
     _check(given)
     name, own = _model(given)

@@ -1,4 +1,4 @@
-"""The command that makes the report of results and benchmark files."""
+"""report: one HTML page, Markdown or pictures of results and benchmark files"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PAGE = Path("report.html")
 TITLE = "Conformance of OpenCV DNN with TensorFlow"
 
 
-def report_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `report` takes."""
     parser.add_argument(
         "results", type=Path, nargs="*", metavar="RESULTS", help="results files or folders of them"
@@ -72,7 +72,7 @@ def report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", default=TITLE, help="default: %(default)s")
 
 
-def run_report(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Write the report; raise ConformanceError for files that can't be read or written."""
     report = make_report(arguments)
     if arguments.format == "html":

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cli.main import COMMANDS, Command, main, make_parser, no_options
+from conformance.cli import main as command_line
+from conformance.cli.main import PACKAGE, Command, find_commands, main
 from conformance.cli.options import (
     DECIDING,
     OPTIONS,
@@ -120,20 +121,35 @@ def test_list_of_packs_shows_damaged_ones_too(
     assert max(len(line) for line in shown.splitlines()[1:]) <= 80
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "pack" in c.words])
+@pytest.mark.parametrize("command", [c for c in find_commands() if "pack" in c.words])
 def test_pack_commands_take_a_folder(command: Command) -> None:
     """Every command on packs takes --packs, the user's cache folder by default."""
     parser = argparse.ArgumentParser()
-    command.options(parser)
+    command.add_arguments(parser)
     assert parser.parse_args(["--packs", "x"]).packs == Path("x")
     assert parser.parse_args([]).packs == default_packs()
 
 
-def test_a_command_is_one_entry() -> None:
-    """A table with one more entry gives a parser that runs it, in a group of its own too."""
-    entry = Command("far out", "help", no_options, lambda arguments: 1)
-    parsed = make_parser([*COMMANDS, entry]).parse_args(["far", "out"])
-    assert parsed.run(parsed) == 1
+def test_a_command_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that begins as a command does is one, in a group of its own too; others are none."""
+    folder = tmp_path / "elsewhere" / "commands"
+    folder.mkdir(parents=True)
+    file = '"""far out: help."""\ndef add_arguments(_): ...\ndef main(_): return 1\n'
+    (folder / "far.py").write_text(file, encoding="utf-8")
+    (folder / "near.py").write_text(file.replace("far out: help", "Near"), encoding="utf-8")
+    monkeypatch.setattr(command_line, "PACKAGE", folder.parent)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_commands() == [Command("far out", "help.", "elsewhere.commands.far")]
+    assert main(["far", "out"]) == 1
+
+
+def test_each_file_of_a_command_is_found() -> None:
+    """Each module of commands/, and each feature's command.py, is a command by its first line."""
+    modules = {command.module for command in find_commands()}
+    files = {*PACKAGE.glob("commands/[!_]*.py"), *PACKAGE.glob("*/command.py")}
+    assert {module.rpartition("conformance.")[2] for module in modules} == {
+        ".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in files
+    }
 
 
 @pytest.mark.parametrize("words", [[], ["pack"], ["nonsense"], ["pack", "build", "--graph", "x"]])

@@ -21,7 +21,7 @@ def test_costs_are_written_for_each_part(
     """Each process of each part has its time, CPU-seconds and memory in the file."""
     written, packs = tmp_path / "costs.json", str(mobilenet_packs)
     options = ["--packs", packs, "--parts", ",".join(PARTS), "--rounds", "1", "-o", str(written)]
-    assert main(["suite", "mobilenet", *options], table=BENCHMARKS) == OK
+    assert main(["suite", "mobilenet", *options], files=BENCHMARKS) == OK
     document = json.loads(written.read_text(encoding="utf-8"))
     assert document["models"] == ["mobilenet"]
     assert document["versions"]["tensorflow"]
@@ -50,5 +50,5 @@ def test_bad_input_is_one_error(
 ) -> None:
     """An unknown model or part, no rounds, no checkout and packs for cold are told by name."""
     given = [argument.format(tmp=tmp_path) for argument in arguments]
-    assert main(["suite", *given], table=BENCHMARKS) == ERROR
+    assert main(["suite", *given], files=BENCHMARKS) == ERROR
     assert says in capsys.readouterr().err

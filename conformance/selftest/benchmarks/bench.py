@@ -1,6 +1,7 @@
-"""Does bench cry wolf, and does it see a small slow-down? A wheel against itself, and a slower one.
+"""bench: alarms of bench where there is no difference, and a small slow-down that it must find
 
-The slower wheel is the same one, but that each forward waits a share of the time that it took.
+A wheel against itself, and against a slower one: the same one, but that each forward waits a share
+of the time that it took.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.cli import BAD, OK
-from conformance.cli.main import main
+from conformance.cli import main as command_line
 from conformance.cli.options import add_option, add_options, count, folder, positive
 from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
@@ -54,7 +55,7 @@ def slower_wheel(packages: Path, share: float, target: Path) -> Path:
     return changed_wheel(packages, target, "1slower", DELAY.format(share=share))
 
 
-def benchmark_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `bench` takes, as a benchmark."""
     add_options(parser.add_argument, "models", "--packs")
     parser.add_argument("--opencv", default="4.12.0.88", metavar="WHEEL", help="a version")
@@ -68,7 +69,7 @@ def benchmark_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser.add_argument, "--json", type=folder, metavar="DIR", help="keep bench's files")
 
 
-def run_benchmark(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Compare a wheel with itself and a slower one; 1 for an alarm, or a slow-down not shown."""
     with tempfile.TemporaryDirectory(prefix="opencv-conformance-") as name:
         made = Path(name)
@@ -96,7 +97,7 @@ def _compare(
     options = [f"--packs={arguments.packs}", f"--repeat={arguments.repeat}", f"--json={file}"]
     models = arguments.models or ["mobilenet"]
     begin = time.perf_counter()
-    if main(["bench", *models, *chosen, *options]) not in (OK, BAD):
+    if command_line.main(["bench", *models, *chosen, *options]) not in (OK, BAD):
         raise ConformanceError("bench did not come to an end")
     seconds = (time.perf_counter() - begin) / (arguments.repeat * len(models))
     print(f"{seconds:.1f} s a comparison\n")

@@ -1,6 +1,6 @@
-"""Images a second: this evaluation, a straightforward one, and the machine's limit, in one run.
+"""evaluation: memory and images a second of evaluate, beside a plain one and the machine's limit
 
-And the memory of the command `evaluate`, all its processes together.
+The memory is that of the command `evaluate`, all its processes together.
 
 The limit: decoding, the fastest TensorFlow and the fastest OpenCV, each alone on one core, spread
 over all cores without any loss. The straightforward evaluator decodes, calls Keras eagerly and
@@ -64,7 +64,7 @@ class Rates:
     alone: dict[str, float]
 
 
-def throughput_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `evaluation` takes."""
     parser.add_argument("model", nargs="?", default="mobilenet", metavar="MODEL")
     add_options(parser.add_argument, "--packs", "--weights")
@@ -74,7 +74,7 @@ def throughput_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
 
 
-def run_throughput(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print the three rates, the median of the rounds, and the memory."""
     require_pillow()
     for name in ("images", "rounds"):

@@ -1,4 +1,4 @@
-"""What freezing costs, beside what TensorFlow's own way costs, measured in one run."""
+"""freezing: time and memory of freezing, beside TensorFlow's own (needs TensorFlow)"""
 
 from __future__ import annotations
 
@@ -129,12 +129,12 @@ def _memory(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
-def benchmark_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `freezing` takes."""
     parser.add_argument("model", nargs="?", default="vgg16", metavar="MODEL", help="default: vgg16")
 
 
-def run_benchmark(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print time and memory of freezing beside those of TensorFlow's own recipe."""
     get_model(arguments.model)
     require_tensorflow(keras_flavour(), "the benchmark of freezing")

@@ -1,4 +1,7 @@
-"""A second way to ONNX: Keras' own ``model.export(format="onnx")``, and what OpenCV makes of it."""
+"""keras-onnx: Keras' own ONNX export of each model, by ONNX Runtime and by OpenCV
+
+It is a second way to ONNX: ``model.export(format="onnx")``.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ from conformance.reference.weights import build_model
 SAME = 1e-2
 
 
-def benchmark_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the models."""
     parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all 40")
 
 
-def run_benchmark(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Export each model in a process of its own and print what came of it."""
     names = arguments.models or [*MODELS, *EXTENDED]
     rows, right = [], 0

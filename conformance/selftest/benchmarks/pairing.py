@@ -1,4 +1,4 @@
-"""How tightly do two processes of the same OpenCV agree, by how they are paired?
+"""pairing: how tightly two processes of one OpenCV agree: in turn, in blocks, and at once
 
 In turn: one whole process after the other, as bench has it. Blocks: both are alive, and take turns
 of a few inferences. Duet: both at once, each on a core of its own. ``python -m
@@ -102,13 +102,13 @@ def _ask(server: Server, seconds: float) -> list[float]:
 WAYS = {"in turn": in_turn, "blocks": in_blocks, "duet": duet}
 
 
-def benchmark_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `pairing` takes."""
     add_options(parser.add_argument, "models", "--packs")
     add_option(parser.add_argument, "--pairs", type=count, default=20, metavar="N")
 
 
-def run_benchmark(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print of each way of pairing how far the ratios of the two medians spread."""
     if not hasattr(os, "sched_setaffinity") or cores() < 2:
         raise ConformanceError("pairing: it takes Linux, and two cores for a duet")

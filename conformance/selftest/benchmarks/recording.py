@@ -1,4 +1,4 @@
-"""Does pytest-benchmark, as this suite uses it, tell the time that a bare loop tells?
+"""recording: recorded inference times beside those of a bare loop
 
 The suite's own test of inference times is run again and again on one model, each time briefly. This
 module is also its pytest plugin (``-p conformance.selftest.benchmarks.recording``): on the very
@@ -106,14 +106,14 @@ def in_child(model: str, packs: Path, repeats: int) -> list[tuple[float, float]]
         return [(1000 * recorded, 1000 * bare) for recorded, bare in pairs]
 
 
-def overhead_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `recording` takes."""
     parser.add_argument("model", nargs="?", default="mobilenet", metavar="MODEL")
     parser.add_argument("--packs", type=Path, default=default_packs(), metavar="DIR")
     parser.add_argument("--repeats", type=int, default=31, metavar="N", help="default: 31")
 
 
-def run_overhead(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print recorded and bare medians side by side; 1 where they differ by over 1 %."""
     get_model(arguments.model)
     compared.require_statistics()

@@ -1,7 +1,7 @@
-"""What the report costs on 13 versions, 2 engines and 15 models, all with layer profiles.
+"""report: what a report of 13 OpenCV versions and 15 models takes
 
-It writes such results, runs the command on them in a process of its own, opens the page in Chromium
-where there is one, and prints the figures.
+It writes such results, of 2 engines and with layer profiles, runs the command on them in a process
+of its own, opens the page in Chromium where there is one, and prints the figures.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ def first_paint(page: Path) -> float:
     return float(milliseconds) / 1e3
 
 
-def run_benchmark(_: argparse.Namespace) -> int:
+def add_arguments(_: argparse.ArgumentParser) -> None:
+    """Add nothing."""
+
+
+def main(_: argparse.Namespace) -> int:
     """Print time, memory, size and first paint: medians of ROUNDS."""
     with tempfile.TemporaryDirectory() as folder:
         files = write_matrix(Path(folder, "results"))

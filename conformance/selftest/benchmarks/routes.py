@@ -1,4 +1,4 @@
-"""Of how many generated models OpenCV is right by some route, the rewritten graphs included."""
+"""routes: of how many generated models OpenCV is right by some route, rewritten graphs included"""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from conformance.results.cases import read_results
 from conformance.results.routes import right_models
 
 
-def benchmark_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the results files."""
     text = "results of pytest -m generated, with --graph opencv and with --graph rewritten"
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=text)
 
 
-def run_benchmark(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print for each OpenCV version and route how many models are right on single images."""
     files = [read_results(path) for path in arguments.results]
     models = {line["key"] for one in files for line in one.generated}

@@ -1,4 +1,6 @@
-"""What the suite itself costs: packs built and judged, judged again, and its start.
+"""suite: the suite itself: cold, warm, -n 2 and its start, here and in another checkout
+
+Cold: packs built and judged. Warm: judged again.
 
 Each part is measured as whole processes: seconds, CPU-seconds, and the peak memory of all of them
 together. A second checkout, such as a worktree of an older commit, is measured in turn with this
@@ -218,7 +220,7 @@ def _checkout(text: str) -> Path:
     return root
 
 
-def benchmark_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `suite` takes."""
     text = f"names, or {ALL}; default: {' '.join(_MODELS)}"
     parser.add_argument("models", nargs="*", metavar="MODEL", help=text)
@@ -234,7 +236,7 @@ def benchmark_options(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, metavar="FILE", help="write every figure here, as JSON")
 
 
-def run_benchmark(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print what each part costs, in both checkouts where there are two."""
     models = chosen_models([] if arguments.models == [ALL] else arguments.models or _MODELS)
     parts = arguments.parts or [name for name in PARTS if name != COLD or not arguments.packs]

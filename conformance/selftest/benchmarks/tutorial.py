@@ -1,4 +1,4 @@
-"""Whole-process times: the tutorial's MobileNet run beside a warm run of the suite on mobilenet.
+"""tutorial: the suite on a warm mobilenet beside the tutorial's own run
 
 It builds the pack if it is missing, then runs both in turn and prints medians and their ratio. Both
 find their modules compiled, as pip leaves them, whatever this machine keeps of them.
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from conformance.cli import OK
-from conformance.cli.options import packs_option
+from conformance.cli.options import add_option
 from conformance.fixtures import fixture_path
 from conformance.processes.child import child_environment, run_child
 
@@ -39,12 +39,12 @@ def seconds(command: list[str], legacy: bool, bytecode: Path) -> float:
     return time.perf_counter() - begin
 
 
-def benchmark_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `tutorial` takes."""
-    packs_option(parser)
+    add_option(parser.add_argument, "--packs")
 
 
-def run_benchmark(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print both medians and the ratio of the suite's run to the tutorial's."""
     packs = arguments.packs.resolve()
     image = str(fixture_path("images/squirrel_cls.jpg"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import random as randomness
 import re
 import shutil
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from conformance.cli import main as commands
+from conformance.cli.main import main, make_parser
 from conformance.plugin import options as plugin
 
 from .attempt import SUITE, TRACE, Attempt, Done, Kind, Place, expect
@@ -78,13 +77,8 @@ LEFT_OUT = {"as_told", "own"}
 
 @cache
 def leaves() -> dict[str, list[argparse.Action]]:
-    """Return each command's words and its parser's actions."""
-    for command in commands.COMMANDS:
-        name = command.run.__closure__  # a Later's function: import it before the forks do
-        for cell in name or ():
-            if isinstance(cell.cell_contents, commands.Later):
-                importlib.import_module(cell.cell_contents._name)
-    return dict(_leaves(commands.make_parser(), ()))
+    """Return each command's words and its parser's actions, all imported before any fork."""
+    return dict(_leaves(make_parser(), ()))
 
 
 def _leaves(
@@ -227,7 +221,7 @@ def _watching(words: Sequence[str]) -> int:
         return Watched(**asked)
 
     argparse.ArgumentParser.parse_args = parse_args  # type: ignore[method-assign,assignment]
-    status = commands.main(words)
+    status = main(words)
     if status in (0, 1):
         length = 2 if words[0] == "pack" else 1
         for action in leaves()[" ".join(words[:length])]:

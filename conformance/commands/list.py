@@ -1,4 +1,7 @@
-"""The command ``list``: the registry. It imports no more than that, so that it starts at once."""
+"""list: the models, with input, preprocessing and accuracy
+
+It imports no more than the registry, so that it starts at once.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ from conformance.cli.printing import print_table
 from conformance.models import EXTENDED, MODELS, ModelSpec
 
 
-def run_list(_: argparse.Namespace) -> int:
+def add_arguments(_: argparse.ArgumentParser) -> None:
+    """Add nothing."""
+
+
+def main(_: argparse.Namespace) -> int:
     """Print the registry, in at most 80 columns."""
     columns = ("model", ">input", "preprocessing", ">parameters", ">top-1 %", ">top-5 %")
     title = "ImageNet classifiers; accuracy as Keras publishes it"

@@ -1,8 +1,4 @@
-"""The commands on packs: build, verify, list.
-
-TensorFlow's side is imported inside the command that builds, so that the others start at once and
-run where it is not installed.
-"""
+"""pack build: build reference packs (needs TensorFlow)"""
 
 from __future__ import annotations
 
@@ -15,28 +11,26 @@ import time
 from pathlib import Path
 from typing import Callable
 
-from conformance.cli import BAD, OK
+from conformance.cli import OK
 from conformance.cli.options import OWN, Arguments, add_option, add_options, chosen
-from conformance.cli.printing import print_table
 from conformance.errors import ConformanceError
 from conformance.generated.drawing import coverage_text
 from conformance.generated.outcomes import MODEL
 from conformance.generated.store import COUNT, Request, find_generated
 from conformance.own_models import Chosen, by_name, own_from
 from conformance.pack.builder import jobs_of, require_builder, require_tensorflow
-from conformance.pack.conversion import open_conversion, require_converter
-from conformance.pack.format import Pack, open_pack, read_manifest
+from conformance.pack.conversion import require_converter
+from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.pack.pool import Pool
 from conformance.pack.request import PackRequest, keras_flavour, weights_identity
 from conformance.pack.schedule import Turn
-from conformance.pack.store import list_packs
 from conformance.processes.machine import give_back_memory
 from conformance.processes.progress import STYLES, Event, reporter
 from conformance.session import Session, choices_of
 
 
-def build_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `pack build` takes."""
     add = parser.add_argument
     add_options(add, "models", "--packs", "--weights", "--graph", *OWN)
@@ -53,7 +47,7 @@ def build_options(parser: argparse.ArgumentParser) -> None:
     add("--as-told", action="store_true", help=argparse.SUPPRESS)
 
 
-def run_pack_build(arguments: Arguments) -> int:
+def main(arguments: Arguments) -> int:
     """Build packs; raise ConformanceError naming the models that were not built."""
     if arguments.generated is not None:
         return _build_generated(arguments)
@@ -156,55 +150,3 @@ def _build_requests(arguments: Arguments) -> list[PackRequest]:
     session = Session(choices_of(vars(arguments), models))
     names = list(models.own) if arguments.own else session.models
     return [session.request(name) for name in names]
-
-
-def _existing_packs(root: Path) -> list[Path]:
-    folders = list_packs(root)
-    if not folders:
-        raise ConformanceError(
-            f"pack folder {root}: there are no packs; build some with "
-            f"python -m conformance pack build --packs {root}"
-        )
-    return folders
-
-
-def run_pack_verify(arguments: Arguments) -> int:
-    """Check every pack; return BAD when one is damaged."""
-    status = OK
-    for folder in _existing_packs(arguments.packs):
-        label = f"{folder.parent.name}/{folder.name}"
-        try:
-            open_pack(folder)
-            converted = [name for name in FORMATS if (folder / name).is_dir()]
-            for name in converted:
-                open_conversion(folder / name)
-            print(f"ok       {label}{''.join(f', {name}' for name in converted)}")
-        except ConformanceError as error:
-            status = BAD
-            print(f"damaged  {label}\n         {error}")
-    return status
-
-
-def run_pack_list(arguments: Arguments) -> int:
-    """Print a table of the packs."""
-    rows = [_pack_row(folder) for folder in _existing_packs(arguments.packs)]
-    columns = ("model", "key", "weights", "graph", "TF", "Keras", ">MiB")
-    print_table(f"Packs in {arguments.packs}", columns, rows)
-    return OK
-
-
-def _pack_row(folder: Path) -> tuple[str, ...]:
-    try:
-        manifest = read_manifest(folder)
-    except ConformanceError:
-        return (folder.parent.name, folder.name, "unreadable", *[""] * 4)
-    request, size = manifest.request, sum(f["bytes"] for f in manifest.files.values())
-    return (
-        manifest.model,
-        manifest.key,
-        request["weights"][:13],
-        request["graph"],
-        manifest.producer.get("tensorflow", "-"),
-        manifest.producer.get("keras", "-"),
-        f"{size / (1 << 20):.1f}",
-    )
