@@ -65,19 +65,19 @@ def importers(text: str) -> list[str]:
 
 
 def versions(text: str) -> list[str]:
-    """Return OpenCV versions: of a comma-separated list, or those of a tox.ini's environments."""
+    """Return OpenCV versions: of a comma-separated list, or those of a tox.ini's wheels."""
     if not text.endswith(".ini"):
         return [version.strip() for version in text.split(",") if version.strip()]
     try:
-        found = _ENVIRONMENTS.search(Path(text).read_text(encoding="utf-8"))
+        found = _ENVIRONMENTS.findall(Path(text).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"can't be read ({error.strerror})") from None
-    if found is None:
-        raise ValueError("it has no section [testenv:cv{…}] that names versions")
-    return names(found[1])
+    if not found:
+        raise ValueError("it has no line such as cv4.12.0: opencv-python-headless==4.12.0.88")
+    return found
 
 
-_ENVIRONMENTS = re.compile(r"^\[testenv:cv\{([^}]*)\}\]$", re.MULTILINE)
+_ENVIRONMENTS = re.compile(r"^\s*cv([\d.]+): opencv-python", re.MULTILINE)
 
 
 def switch(text: str) -> list[Optional[bool]]:

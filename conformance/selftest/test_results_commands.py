@@ -120,16 +120,15 @@ def test_tox_expects_the_versions_it_runs(tmp_path: Path) -> None:
     tox = Path(__file__).resolve().parent.parent.parent / "tox.ini"
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(tox)
-    (section,) = (s for s in parser.sections() if s.startswith("testenv:cv{"))
-    expected = re.findall(r"[\d.]+", section)
-    assert versions(str(tox)) == expected
+    deps = parser["testenv"]["deps"]
+    wheels = dict(re.findall(r"^cv(.+): opencv-python-headless==(.+)\.\d+$", deps, re.MULTILINE))
+    assert versions(str(tox)) == list(wheels) == list(wheels.values())
     report = parser["testenv:matrix-report"]
     assert report["commands"].count("--expect {tox_root}/tox.ini") == 2
     assert report["depends"] == "cv*"
-    assert [v for v in expected if f"cv{v}: opencv" not in parser[section]["deps"]] == []
     (tmp_path / "other.ini").write_text("[testenv]\n")
     for bad in ("other.ini", "none.ini"):
-        with pytest.raises(ValueError, match=r"names versions|can't be read"):
+        with pytest.raises(ValueError, match=r"no line such as|can't be read"):
             versions(str(tmp_path / bad))
 
 
