@@ -34,12 +34,13 @@ from conformance.pack.conversion import (
 from conformance.pack.format import GRAPH, Pack
 from conformance.pack.formats import FORMATS
 from conformance.processes.scratch import Scratch
-from conformance.reference.formats import convert_pack, operations
+from conformance.reference.formats import convert_pack
 from conformance.reference.freeze import trace
 from conformance.reference.graph import Array, Graph, read_graph, sources, write_graph
 from conformance.reference.oracle import REFUSED
 from conformance.reference.oracle import run as run_tensorflow
 from conformance.reference.weights import build_model
+from conformance.runtimes import RUNTIMES
 from conformance.session import Session
 from conformance.verdict.checks import judge_run
 from conformance.verdict.metrics import l1_mean, linf
@@ -117,7 +118,7 @@ def _convert_faulty(faulty: Pack, right: Conversion) -> None:
     def fill(folder: Path, manifest: ConversionManifest) -> None:
         path = folder / FORMATS[importer].file
         manifest.input, manifest.output = convert_pack(importer, faulty, path)
-        there = {tensor for tensor, _, _ in operations(importer, path)}
+        there = {tensor for tensor, _, _ in RUNTIMES[importer].operations(path)}
         manifest.tensors = [entry for entry in right.manifest.tensors if entry["tensor"] in there]
         for answers in right.path.glob("*.npy"):  # which nothing here reads
             shutil.copy(answers, folder)

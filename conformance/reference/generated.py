@@ -20,8 +20,9 @@ from conformance.generated.vocabulary import ACTIVATIONS, ARITHMETIC, OPERATIONS
 from conformance.pack.format import GRAPH
 from conformance.pack.formats import FORMATS
 from conformance.pack.sealed import raise_shortage
+from conformance.runtimes import RUNTIMES
 
-from .formats import CONVERTERS, convert
+from .formats import convert
 from .freeze import trace
 from .graph import Graph, write_graph
 from .graph.passes import apply_passes
@@ -110,11 +111,11 @@ def _answers(graph: Graph, inputs: Array) -> dict[str, Array]:
 
 
 def _add_file(built: Built, graph: Graph, recipe: Recipe, importer: str, folder: Path) -> None:
-    converter = CONVERTERS[importer]
+    runtime = RUNTIMES[importer]
     path = folder / FILE_OF[importer]
     try:
         convert(importer, graph, list(recipe.input), path)
-        answers = [outputs[0] for outputs, _ in converter.run(path, built.arrays["inputs"], False)]
+        answers = [outputs[0] for outputs, _ in runtime.run(path, built.arrays["inputs"], False)]
     except Exception as error:  # converters and runtimes raise whatever they like
         raise_shortage(error)
         built.refused[importer] = str(error).strip().splitlines()[0][:300]
@@ -122,7 +123,7 @@ def _add_file(built: Built, graph: Graph, recipe: Recipe, importer: str, folder:
         return
     built.arrays[importer] = np.concatenate([np.reshape(a, (1, -1)) for a in answers])
     built.operations[importer] = [
-        (kind, layer_number(tensor)) for tensor, _, kind in converter.operations(path)
+        (kind, layer_number(tensor)) for tensor, _, kind in runtime.operations(path)
     ]
 
 

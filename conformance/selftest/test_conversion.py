@@ -37,6 +37,7 @@ from conformance.pack.request import runtime_title
 from conformance.reference import formats, graph
 from conformance.reference.formats import build_conversion, onnx
 from conformance.reference.formats.match import Matcher
+from conformance.runtimes import RUNTIMES
 from conformance.session import Choices, Session
 from conformance.verdict.nodes import first_bad
 
@@ -100,8 +101,9 @@ def test_every_importer_has_what_the_tables_promise() -> None:
         names = {"READER", "BEFORE_ENGINE", "read", "write_cut", "carriers", "absent"}
         assert names <= set(dir(module))
     assert list(formats.CONVERTERS) == list(IMPORTERS)
-    for module in formats.CONVERTERS.values():
-        assert {"convert", "operations", "run"} <= set(dir(module))
+    assert all(callable(module.convert) for module in formats.CONVERTERS.values())
+    for module in RUNTIMES.values():
+        assert {"describe", "operations", "run", "inference", "double"} <= set(dir(module))
 
 
 @pytest.mark.parametrize("importer", IMPORTERS)

@@ -33,6 +33,7 @@ from conformance.report.matrix import build_matrix
 from conformance.results.cases import Results, read_results
 from conformance.results.gate import compare
 from conformance.results.history import history
+from conformance.runtimes import RUNTIMES
 from conformance.session import Choices, Session
 
 from .test_plugin import MODEL, run_suite
@@ -185,7 +186,7 @@ def wrong(tmp_path: Path, importer: str) -> Pack:
     def fill(folder: Path, manifest: Any) -> None:
         path = folder / FORMATS[importer].file
         formats.convert(importer, graph, [16, 16, 3], path)
-        outputs, _ = formats._run(formats.CONVERTERS[importer], path, pack.load("inputs"), pack)
+        outputs, _ = formats._run(RUNTIMES[importer], path, pack.load("inputs"), pack)
         np.save(folder / "outputs_f32.npy", outputs)
 
     write_conversion(pack, importer, fill)

@@ -1,11 +1,8 @@
 """A pack's frozen graph in another file format: converted, run by that format's own runtime,
 and each of its tensors matched with the node of the frozen graph that it equals.
 
-A format is a module here, listed in pack/formats.py, with three functions:
-
-- convert(graph, shape, path): write the file; return the names of its input and first output.
-- operations(path): (tensor, operation's name) of what each operation gives, in the file's order.
-- run(path, images, inner): yield, image by image, the outputs, NHWC, and {inner tensor: value}.
+A format is a module here, listed in pack/formats.py, with a function convert(graph, shape, path):
+it writes the file and returns the names of its input and first output.
 """
 
 from __future__ import annotations
@@ -32,6 +29,7 @@ from conformance.pack.sampling import SAMPLED
 from conformance.pack.sealed import raise_shortage
 from conformance.processes.pool import process_pool
 from conformance.reference.graph import Array, Graph, heads_of, read_graph
+from conformance.runtimes import RUNTIMES
 from conformance.verdict.metrics import METRICS
 from conformance.verdict.nodes import METRIC
 from conformance.verdict.tolerance import noise_floor
@@ -88,7 +86,7 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     manifest.input, manifest.output = convert_pack(importer, pack, path)
     progress(f"running the {title} file")
     try:
-        outputs, matcher = _run(CONVERTERS[importer], path, inputs, pack)
+        outputs, matcher = _run(RUNTIMES[importer], path, inputs, pack)
     except Exception as error:  # runtimes raise errors of their own
         raise_shortage(error)
         raise ConformanceError(
@@ -100,7 +98,7 @@ def _fill(folder: Path, manifest: ConversionManifest, pack: Pack, progress: Prog
     manifest.strays = matcher.strays(_typical)
     manifest.tensors = [
         {"tensor": tensor, "layer": layer, "node": matcher.node_of[tensor]}
-        for tensor, layer, _ in operations(importer, path)
+        for tensor, layer, _ in RUNTIMES[importer].operations(path)
         if tensor in matcher.node_of
     ]
 
@@ -111,12 +109,6 @@ def convert_pack(importer: str, pack: Pack, path: Path) -> tuple[str, str]:
     job = (importer, whole, list(pack.load("inputs").shape[1:]), path)
     apart = pack.graph_path.stat().st_size > APART
     return _in_child(*job) if apart else _convert_file(*job)
-
-
-def operations(importer: str, path: Path) -> list[tuple[str, str, str]]:
-    """Return (tensor, operation's name, its type) of each operation of a file, in its order."""
-    found: list[tuple[str, str, str]] = CONVERTERS[importer].operations(path)
-    return found
 
 
 def _convert_file(
@@ -136,18 +128,18 @@ def _in_child(*job: Any) -> tuple[str, str]:
         return pool.submit(_convert_file, *job).result()
 
 
-def _run(converter: Any, path: Path, inputs: Array, pack: Pack) -> tuple[list[Array], Matcher]:
+def _run(runtime: Any, path: Path, inputs: Array, pack: Pack) -> tuple[list[Array], Matcher]:
     """Return each output [N, C] for all inputs, and the file's tensors matched on those SAMPLED."""
     matcher = Matcher(pack.layers())
     sampled = list(range(len(inputs)))[SAMPLED]
     answers: dict[int, Optional[list[Array]]] = dict.fromkeys(range(len(inputs)))
-    for place, (outputs, values) in enumerate(converter.run(path, inputs[SAMPLED], True)):
+    for place, (outputs, values) in enumerate(runtime.run(path, inputs[SAMPLED], True)):
         if place == 0:
             matcher.pair(values)
         matcher.add(place, values)
         answers[sampled[place]] = outputs
     rest = [index for index, answer in answers.items() if answer is None]
-    for index, (outputs, _) in zip(rest, converter.run(path, inputs[rest], False)):
+    for index, (outputs, _) in zip(rest, runtime.run(path, inputs[rest], False)):
         answers[index] = outputs
     rows = zip(*(answers[index] or [] for index in range(len(inputs))))
     return [np.concatenate([value.reshape(1, -1) for value in row]) for row in rows], matcher

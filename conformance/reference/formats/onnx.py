@@ -16,8 +16,6 @@ import tensorflow as tf
 from conformance.pack.protobuf import tag, varint
 from conformance.reference import quiet
 from conformance.reference.graph import Array, Graph, embedded, sources
-from conformance.runtimes.onnx import operations as operations
-from conformance.runtimes.onnx import run as run
 
 LARGE = 32 << 20
 

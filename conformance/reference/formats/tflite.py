@@ -9,8 +9,6 @@ import tensorflow as tf
 from conformance.reference import quiet
 from conformance.reference.graph import Graph, embedded
 from conformance.runtimes.tflite import ends
-from conformance.runtimes.tflite import operations as operations
-from conformance.runtimes.tflite import run as run
 
 
 def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
