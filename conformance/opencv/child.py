@@ -162,9 +162,8 @@ def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
     """
     tap = None
     with session.stage("parse"):
-        candidate, parse_ms = timed(lambda: net.read(cv2, session.graph, session.config))
+        candidate = net.read(cv2, session.graph, session.config)
         names = [str(name) for name in candidate.getLayerNames()]
-        session.report["parse_ms"] = parse_ms
         importer, entries = IMPORTERS[session.config.importer], session.entries
         held = importer.carriers(names, entries, session.converted, session.config.engine)
         if len(session.heads) > 1:

@@ -170,7 +170,6 @@ def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> Can
         layers_absent=report.get("layers_absent", {}),
         layers_wrong=report.get("layers_wrong", {}),
         tapped=layers.get("outputs"),
-        parse_ms=report.get("parse_ms"),
         kernels=report.get("kernels"),
         notes=report.get("notes", []),
         peak_mib=report.get("peak_mib"),

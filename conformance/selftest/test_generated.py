@@ -22,7 +22,7 @@ from conformance.generated.drawing import Coverage, all_pairs, all_values, draw,
 from conformance.generated.findings import find
 from conformance.generated.outcomes import RIGHT, SINGLE, Judge
 from conformance.generated.patterns import Shown, has, parse_pattern
-from conformance.generated.recipes import Layer, Recipe, recipe_from, shapes_of, without
+from conformance.generated.recipes import Layer, Recipe, recipe_from, shapes_of
 from conformance.generated.store import (
     ARRAYS,
     SMALL,
@@ -106,15 +106,6 @@ def test_bad_recipe_is_refused(change: dict[str, Any], says: str) -> None:
     values = {**draw(1, 0)[0].as_dict(), **change}
     with pytest.raises(ConformanceError, match=f"file: m.*{says}|file.*{says}"):
         recipe_from(values, "file: m")
-
-
-def test_a_layer_less_keeps_the_wiring() -> None:
-    """A recipe without one of its layers takes that layer's input in its place, or is refused."""
-    conv = Layer("Conv2D", plain("Conv2D"), (0,))
-    recipe = Recipe((14, 14, 3), (conv, Layer("relu", {}, (1,)), Layer("Add", {}, (1, 2))))
-    shorter = without(recipe, 2)
-    assert shorter is not None
-    assert [layer.inputs for layer in shorter.layers] == [(0,), (1, 1)]
 
 
 def test_shapes_are_keras_own() -> None:

@@ -188,14 +188,6 @@ def winograd_ran(tolerances: Tolerances, opencv: str, winograd: Optional[bool] =
     return holds(tolerances.winograd, opencv) if winograd is None else winograd
 
 
-def ratios(metric: str, candidate: Array, float32: Array, float64: Array) -> Floats:
-    """Return the candidate's deviation in noise floors, [N]: what a multiple is calibrated from."""
-    observed = METRICS[metric].measure(candidate, float64)
-    noise = noise_floor(metric, float32, float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(observed == 0, 0.0, observed / noise)
-
-
 def load_tolerances(path: Optional[Path] = None) -> Tolerances:
     """Read a tolerances file, by default the committed one.
 
