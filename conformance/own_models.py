@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from .errors import ConformanceError
+from .errors import ConformanceError, naming
 from .inputs.preprocessing import (
     MODES,
     Preprocessing,
@@ -197,7 +197,7 @@ def _entry(where: str, table: Mapping[str, Any], folder: Path) -> OwnModel:
     check_keys(where, table, _KEYS, ("path",))
     labels = text(where, table, "labels")
     size = table.get("size")
-    try:
+    with naming(where):
         return own_model(
             folder / Path(text(where, table, "path") or "").expanduser(),
             text(where, table, "name"),
@@ -206,9 +206,6 @@ def _entry(where: str, table: Mapping[str, Any], folder: Path) -> OwnModel:
             None if size is None else read_size(f"{where}: 'size'", size),
             texts(where, table, "outputs"),
         )
-    except ConformanceError as error:
-        message = str(error)
-        raise ConformanceError(message if where in message else f"{where}: {message}") from error
 
 
 def by_name(models: Iterable[OwnModel]) -> dict[str, OwnModel]:

@@ -12,7 +12,7 @@ from typing import Any, Optional
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
-from .errors import ConformanceError
+from .errors import ConformanceError, naming
 from .models import get_model
 
 if sys.version_info >= (3, 11):
@@ -69,10 +69,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def check_model(where: str, name: str) -> None:
     """Raise ConformanceError, naming `where` and the nearest match, if there is no model `name`."""
-    try:
+    with naming(where):
         get_model(name)
-    except ConformanceError as error:
-        raise ConformanceError(f"{where}: {error}") from error
 
 
 def text(where: str, table: Table, key: str) -> Optional[str]:

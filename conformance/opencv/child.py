@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ import numpy as np
 
 from conformance.candidate import BATCH, REPEATS, Array, Failure, RunConfig
 from conformance.pack.sampling import SAMPLED
+from conformance.processes.inference import clocked
 from conformance.processes.machine import peak_mib
 from conformance.processes.serve import printed_since
 
@@ -114,13 +114,6 @@ class Session:
         os.replace(temporary, self.folder / "report.json")
 
 
-def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """Return the function's result and the milliseconds it took."""
-    begin = time.perf_counter()
-    result = function()
-    return result, (time.perf_counter() - begin) * 1000
-
-
 def run(session: Session) -> None:
     """Run all stages; a StageError ends the run where later stages need the failed one."""
     with session.stage("start"):
@@ -196,7 +189,7 @@ def run_singles(session: Session, candidate: Any, forward: Callable[[], list[Arr
     repeat, times = [], []
     for image in single_images(session.images):
         blob = net.to_blob(image, session.layout)
-        output, milliseconds = net.given(candidate, blob, lambda: timed(forward))
+        output, milliseconds = net.given(candidate, blob, lambda: clocked(forward))
         outputs.append(output)
         times.append(milliseconds)
         if len(outputs) == 1:

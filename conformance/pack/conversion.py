@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -273,7 +272,7 @@ def write_conversion(
     producer["runtime"] = runtime_title(importer)
     graph = pack.manifest.files[GRAPH]["sha256"]
     manifest = ConversionManifest(importer, pack.model, graph, producer)
-    manifest.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    manifest.created = sealed.now()
     target, root = pack.path / importer, pack.path.parent.parent
     write_sealed(CONVERSION, root, target, manifest, lambda folder: fill(folder, manifest))
     return Conversion(target, manifest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -106,7 +105,7 @@ def new_manifest(
     return Manifest(
         model=request.model,
         key=pack_key(request, producer),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=sealed.now(),
         request=describe_request(request),
         producer=producer,
         tensors=tensors,

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, first_line
 from conformance.generated import shapes
 from conformance.generated.recipes import HEADS, STEM_FILTERS, Layer, Recipe, frozen, shapes_of
 from conformance.generated.vocabulary import ACTIVATIONS, ARITHMETIC, OPERATIONS, REDUCTIONS
@@ -117,7 +117,7 @@ def _add_file(built: Built, graph: Graph, recipe: Recipe, importer: str, folder:
         answers = [outputs[0] for outputs, _ in converter.run(path, built.arrays["inputs"], False)]
     except Exception as error:  # converters and runtimes raise whatever they like
         raise_shortage(error)
-        built.refused[importer] = str(error).strip().splitlines()[0][:300]
+        built.refused[importer] = first_line(error, 300)
         path.unlink(missing_ok=True)
         return
     built.arrays[importer] = np.concatenate([np.reshape(a, (1, -1)) for a in answers])

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Callable, Optional
@@ -21,6 +20,7 @@ from typing import IO, Any, Callable, Optional
 import fastjsonschema
 
 from conformance.errors import ConformanceError
+from conformance.pack.sealed import now as now
 from conformance.pack.sealed import parse_json
 
 SCHEMA = 1
@@ -57,11 +57,6 @@ def _compiled(schema: str) -> Callable[[Line], Line]:
     text = Path(__file__).with_name(schema).read_text(encoding="utf-8")
     compiled: Callable[[Line], Line] = fastjsonschema.compile(json.loads(text))
     return compiled
-
-
-def now() -> str:
-    """Return the time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def json_number(value: Any) -> Any:

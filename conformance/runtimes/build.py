@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, naming
 from conformance.inputs.images import own_inputs
 from conformance.own_models import OwnModel, check_format, image_shape
 from conformance.pack.format import (
@@ -68,20 +67,10 @@ def build_file_pack(
     manifest = replace(new_manifest(request, producer, {}, [], made_by), importer=importer)
 
     def fill(folder: Path) -> None:
-        with _named(Path(own.path or "")):
+        with naming(str(Path(own.path or "")), "model "):
             _Builder(folder, own, importer, manifest, progress).build()
 
     return write_pack(root, manifest, fill)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Have an error name the file."""
-    try:
-        yield
-    except ConformanceError as error:
-        text = str(error)
-        raise ConformanceError(text if str(path) in text else f"model {path}: {text}") from error
 
 
 @dataclass(frozen=True)

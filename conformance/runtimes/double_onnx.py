@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from conformance.errors import first_line
+
 from .file import Array, Unsupported
 from .windows import convolve, windows
 
@@ -31,20 +33,16 @@ def evaluator(model: Any) -> Evaluate:
     try:
         reference = ReferenceEvaluator(model, new_ops=_operators())
     except Exception as error:  # whatever its loader raises
-        raise Unsupported(_reason(error)) from error
+        raise Unsupported(first_line(error, 200)) from error
 
     def evaluate(blob: Array) -> dict[str, Array]:
         try:
             values = reference.run(None, {given: blob}, intermediate=True)
         except Exception as error:  # whatever an operation raises
-            raise Unsupported(_reason(error)) from error
+            raise Unsupported(first_line(error, 200)) from error
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
     return evaluate
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _image_name(model: Any) -> str:

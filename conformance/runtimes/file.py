@@ -101,8 +101,3 @@ def behind(operations: dict[str, Operation], tensor: str, passed: Sequence[str])
     while tensor in operations and operations[tensor].kind in passed:
         tensor = operations[tensor].inputs[0]
     return tensor
-
-
-def first_line(error: Exception) -> str:
-    """Return how an error of a runtime begins."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

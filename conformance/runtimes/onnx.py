@@ -9,10 +9,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, first_line
 from conformance.pack.request import runtime_title
 
-from .file import Array, File, Operation, Setting, Tensor, channels_last, first_line
+from .file import Array, File, Operation, Setting, Tensor, channels_last
 
 # Levels of GraphOptimizationLevel, and threads of one operation.
 SETTINGS = (
@@ -37,7 +37,7 @@ def load(path: Path) -> Any:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, which differs between its back ends
-        raise ConformanceError(f"is no ONNX file ({first_line(error)})") from error
+        raise ConformanceError(f"is no ONNX file ({first_line(error, 300)})") from error
     if not model.graph.node or not model.graph.output:
         raise ConformanceError("is no ONNX file: it has no graph with operations and outputs")
     beside = [t.name for t in model.graph.initializer if t.external_data]
@@ -196,7 +196,7 @@ def _session(model: Any, setting: Setting) -> tuple[Any, str]:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
     except Exception as error:  # of ONNX Runtime's many kinds
         raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't read it: {first_line(error)}"
+            f"{runtime_title(_IMPORTER)} can't read it: {first_line(error, 300)}"
         ) from error
     return session, session.get_inputs()[0].name
 
@@ -210,9 +210,9 @@ def _ask(session: Any, wanted: Sequence[str], given: str, blob: Array) -> Any:
     try:
         return session.run(wanted, {given: blob})
     except Exception as error:
-        size = " x ".join(map(str, blob.shape))
+        size, why = " x ".join(map(str, blob.shape)), first_line(error, 300)
         raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't run it on an input of {size}: {first_line(error)}"
+            f"{runtime_title(_IMPORTER)} can't run it on an input of {size}: {why}"
         ) from error
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, first_line
 from conformance.pack.formats import LITERT
 from conformance.pack.heads import by_scale
 from conformance.pack.request import runtime_title, runtime_versions
 from conformance.processes.quiet import quiet
 
-from .file import Array, File, Operation, Setting, Tensor, first_line
+from .file import Array, File, Operation, Setting, Tensor
 
 # Names of OpResolverType, and threads. A delegate computes no inner tensors; XNNPACK is the one
 # that a user gets without asking.
@@ -203,7 +203,7 @@ def _refusing(do: Any) -> None:
             do()
     except (RuntimeError, ValueError) as error:
         raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't run it: {first_line(error)}"
+            f"{runtime_title(_IMPORTER)} can't run it: {first_line(error, 300)}"
         ) from error
 
 
@@ -221,7 +221,7 @@ def _interpreter(path: Path, setting: Setting, keep: bool) -> Any:
             )
         except (RuntimeError, ValueError) as error:
             raise ConformanceError(
-                f"{runtime_title(_IMPORTER)} can't read it: {first_line(error)}"
+                f"{runtime_title(_IMPORTER)} can't read it: {first_line(error, 300)}"
             ) from error
 
 

@@ -8,8 +8,7 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from conformance.errors import ConformanceError
-from conformance.reference import first_line
+from conformance.errors import ConformanceError, first_line
 from conformance.reference.graph import GraphDef, ancestors, is_control, operation, source
 
 _VARIABLES = (
