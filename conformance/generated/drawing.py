@@ -269,7 +269,7 @@ def _surrounded(
 
 
 def _chain(
-    image: Shape, operations: list[tuple[str, dict[str, Any]]], random: Optional[Random] = None
+    image: Shape, operations: list[tuple[str, dict[str, Any]]], random: Random
 ) -> Optional[list[Layer]]:
     """Return the layers of a chain, with a second operand for each merge, or None: no fit."""
     layers: list[Layer] = []
@@ -291,14 +291,14 @@ def _chain(
     return layers
 
 
-def _other_operand(layers: list[Layer], found: list[Shape], random: Optional[Random]) -> int:
+def _other_operand(layers: list[Layer], found: list[Shape], random: Random) -> int:
     """Append what is merged with the chain's end; return how far back the end then lies.
 
     A shortcut around the last layer where the shapes allow it (0 then: nothing is appended), a
     parallel convolution, or the same value twice.
     """
     end = found[-1]
-    if random is not None and len(end) == 3 and random.random() < 0.6:
+    if len(end) == 3 and random.random() < 0.6:
         kind = random.choice(("Conv2D", "DepthwiseConv2D", "sigmoid"))
         given = {"kernel_size": (1, 1), "filters": end[2]} if kind == "Conv2D" else {}
         if kind == "DepthwiseConv2D":

@@ -132,6 +132,12 @@ class Recipe:
         return [layer.words() for layer in self.layers]
 
 
+def input_of(recipe: Recipe) -> list[Optional[int]]:
+    """Return the shape of a recipe's input, NHWC, None for what may be any."""
+    height, width, channels = recipe.input
+    return [None, *((None, None) if recipe.any_size else (height, width)), channels]
+
+
 def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     """Return the recipe that `as_dict` wrote.
 

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError, first_line
 from conformance.generated import shapes
-from conformance.generated.recipes import HEADS, STEM_FILTERS, Layer, Recipe, frozen, shapes_of
+from conformance.generated.recipes import (
+    HEADS,
+    STEM_FILTERS,
+    Layer,
+    Recipe,
+    frozen,
+    input_of,
+    shapes_of,
+)
 from conformance.generated.vocabulary import ACTIVATIONS, ARITHMETIC, OPERATIONS, REDUCTIONS
 from conformance.pack.format import GRAPH
 from conformance.pack.formats import FORMATS
@@ -144,9 +152,7 @@ def layer_number(name: str) -> int:
 
 def keras_model(recipe: Recipe) -> Any:
     """Return the model that a recipe means, its weights not yet set."""
-    height, width, channels = recipe.input
-    size = (None, None) if recipe.any_size else (height, width)
-    image = keras.Input((*size, channels), name="input")
+    image = keras.Input(input_of(recipe)[1:], name="input")
     found = [layers.Conv2D(STEM_FILTERS, 3, padding="same", name="stem")(image)]
     known = shapes_of(recipe)
     if known is None:
