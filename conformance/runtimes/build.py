@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,6 @@ from conformance.pack.heads import Head, head_note
 from conformance.pack.labels import write_labels
 from conformance.pack.request import PackRequest, runtime_title, runtime_versions
 from conformance.pack.store import write_pack
-from conformance.processes.machine import cpu_name
 
 from . import RUNTIMES
 from .answers import Answers, Reader, find_truth, root_mean_square, write_layers
@@ -63,8 +61,8 @@ def build_file_pack(
     assert own.path is not None
     producer = runtime_versions(importer)
     assert producer is not None
-    made_by = {"python": platform.python_version(), "cpu": cpu_name(), "threads": os.cpu_count()}
-    manifest = replace(new_manifest(request, producer, {}, [], made_by), importer=importer)
+    made = new_manifest(request, producer, threads=os.cpu_count())
+    manifest = replace(made, importer=importer)
 
     def fill(folder: Path) -> None:
         with naming(str(Path(own.path or "")), "model "):
