@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -220,6 +221,14 @@ class CandidateRun:
             if failure.stage == stage or (fatal and earlier) or both:
                 return failure
         return None
+
+
+def read_arrays(file: Path) -> dict[str, Array]:
+    """Return the arrays of an .npz file that a child writes, none where it did not come to it."""
+    if not file.exists():
+        return {}
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _rows(output: Optional[Array], shape: Optional[Sequence[int]]) -> Optional[Array]:

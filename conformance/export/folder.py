@@ -119,7 +119,7 @@ def _script(trial: Trial, pack: Pack, opencv: dict[str, Any], file: str, labelle
         f'"""Classifies a picture with {pack.model}: python {SCRIPT} picture.jpg',
         "",
         f"Judged on OpenCV {opencv['version']} ({route.title}); see {ROUTE}.",
-        *_of_batches(trial),
+        *([f"One picture at a time: {trial.batches}"] if trial.batches else []),
         '"""',
         "",
         "import os",
@@ -135,10 +135,6 @@ def _script(trial: Trial, pack: Pack, opencv: dict[str, Any], file: str, labelle
         *(_best(labelled) if len(pack.heads()) == 1 and not pack.is_map else _outputs()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _of_batches(trial: Trial) -> list[str]:
-    return [f"One picture at a time: {trial.batches}"] if trial.batches else []
 
 
 def _picture(settings: Preprocessing) -> list[str]:

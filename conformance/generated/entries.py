@@ -36,8 +36,9 @@ def _table(
         first.detail
         or f"strays by {float(first.deviation or 0):.2g}, allowed {first.allowed or 0:.2g}"
     )
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", pattern).strip("-").lower() or "any"
     fields = {
-        "name": f"{_slug(pattern)}-{symptom}-{number}",
+        "name": f"{slug}-{symptom}-{number}",
         "importer": importers,
         "engine": engines.pop() if len(engines) == 1 else "",
         "opencv": versions,
@@ -46,10 +47,6 @@ def _table(
         "reason": f"{operations}: {' '.join(reason.split())}"[:240],
     }
     return toml_entry("defect", fields)
-
-
-def _slug(pattern: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", pattern).strip("-").lower() or "any"
 
 
 def _ranges(bad: Sequence[str], judged: Sequence[str]) -> Iterator[str]:

@@ -151,11 +151,6 @@ class Predictor:
         blob = self.cv2.dnn.blobFromImage(picture, **settings.call().keywords())
         return np.ascontiguousarray(settings.divide(blob))
 
-    def _given(self, blob: Array) -> Array:
-        """Return the blob as the network's file takes it."""
-        turned = blob.transpose(0, 2, 3, 1) if self.layout == "NHWC" else blob
-        return np.ascontiguousarray(turned)
-
     def _pixels(self, settings: Preprocessing) -> dict[str, Any]:
         # Without mean and scale the blob is the resized pixels themselves.
         plain = replace(TUTORIAL, rgb=False, **{n: getattr(settings, n) for n in _PLACING})
@@ -165,8 +160,8 @@ class Predictor:
 
     def _infer(self, blob: Array) -> tuple[Array, float]:
         """Return the outputs and the ms of the inference, once the network has run before."""
-
-        given = self._given(blob)
+        turned = blob.transpose(0, 2, 3, 1) if self.layout == "NHWC" else blob
+        given = np.ascontiguousarray(turned)
 
         def infer() -> Array:
             self.net.setInput(given)

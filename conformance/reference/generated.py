@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,12 +179,9 @@ def apply(
     if layer.operation in FUNCTIONS:
         function = FUNCTIONS[layer.operation]
         return function(given[0], attributes, name, shape, known[number])
-    kind = getattr(layers, layer.operation)(**_tuples(attributes), name=name)
+    frozen_values = {key: frozen(value) for key, value in attributes.items()}
+    kind = getattr(layers, layer.operation)(**frozen_values, name=name)
     return kind(list(given)) if OPERATIONS[layer.operation].merges else kind(given[0])
-
-
-def _tuples(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: frozen(value) for name, value in attributes.items()}
 
 
 Function = Callable[[Any, dict[str, Any], str, shapes.Shape, shapes.Shape], Any]

@@ -20,15 +20,14 @@ from .windows import convolve, windows
 Evaluate = Callable[[Array], dict[str, Array]]
 
 
-def evaluator(model: Any) -> Evaluate:
+def evaluator(model: Any, given: str) -> Evaluate:
     """Return what runs a float64 input through an ONNX `model`, {tensor: value}.
 
-    The model is changed: its float32 weights become float64, which holds them exactly. Raises
-    Unsupported, as the function does, for what can't be run so.
+    given: the name of the input. The model is changed: its float32 weights become float64, which
+    holds them exactly. Raises Unsupported, as the function does, for what can't be run so.
     """
     from onnx.reference import ReferenceEvaluator
 
-    given = _image_name(model)
     _promote(model)
     try:
         reference = ReferenceEvaluator(model, new_ops=_operators())
@@ -43,11 +42,6 @@ def evaluator(model: Any) -> Evaluate:
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
     return evaluate
-
-
-def _image_name(model: Any) -> str:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return next(str(value.name) for value in model.graph.input if value.name not in weights)
 
 
 def _promote(model: Any) -> None:
@@ -100,7 +94,8 @@ def _operators() -> list[Any]:
 
         def _run(self, x: Any, *statistics: Any, epsilon: Any = None, **_: Any) -> Any:
             scale, offset, mean, variance = (_per_channel(s, x.ndim) for s in statistics)
-            return ((x - mean) / np.sqrt(variance + _or(epsilon, 1e-5)) * scale + offset,)
+            least = 1e-5 if epsilon is None else epsilon
+            return ((x - mean) / np.sqrt(variance + least) * scale + offset,)
 
     class Conv(OpRun):  # type: ignore[misc]
         op_domain = ""
@@ -133,7 +128,3 @@ def _operators() -> list[Any]:
 
 def _per_channel(values: Array, axes: int) -> Array:
     return values.reshape(-1, *(1,) * (axes - 2))
-
-
-def _or(given: Any, default: Any) -> Any:
-    return default if given is None else given

@@ -54,7 +54,7 @@ def describe(path: Path) -> File:
     model = load(path)
     _check_operators(model)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    given = [value for value in model.graph.input if value.name not in weights]
+    given = _inputs(model)
     if len(given) != 1:
         listed = ", ".join(repr(value.name) for value in given) or "none"
         raise ConformanceError(f"takes {len(given)} inputs ({listed}): expected one, the images")
@@ -66,6 +66,12 @@ def describe(path: Path) -> File:
     )
     fast = sum(_is_winograd(node, weights) for node in model.graph.node)
     return File(image, outputs, operations, _image_layout(image), fast)
+
+
+def _inputs(model: Any) -> list[Any]:
+    """Return the graph's inputs that are no weights."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
 
 
 def _check_operators(model: Any) -> None:
@@ -179,8 +185,7 @@ def _with_outputs(path: Path, inner: bool) -> tuple[Any, list[str], list[str]]:
 
 def _layout_of(model: Any) -> Optional[str]:
     """Return the layout of the input where it is an image, None of a vector's."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return _layout(_tensor(next(v for v in model.graph.input if v.name not in weights)))
+    return _layout(_tensor(_inputs(model)[0]))
 
 
 def _session(model: Any, setting: Setting) -> tuple[Any, str]:
@@ -228,6 +233,6 @@ def double(path: Path, images: Array) -> Iterator[dict[str, Array]]:
     from .double_onnx import evaluator
 
     model = load(path)
-    layout, evaluate = _layout_of(model), evaluator(model)
+    layout, evaluate = _layout_of(model), evaluator(model, _inputs(model)[0].name)
     for image in images:
         yield evaluate(_blob(image, layout).astype(np.float64))

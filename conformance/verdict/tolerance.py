@@ -163,7 +163,7 @@ def allow(
     winograd: True or False where it was switched explicitly, None for the version's default.
     estimated: the noise is a root mean square of as few as C values, which luck makes small.
     """
-    ran = winograd_ran(tolerances, opencv, winograd)
+    ran = holds(tolerances.winograd, opencv) if winograd is None else winograd
     multiple, reason = _multiple(tolerances, metric, model, opencv, engine, ran)
     noise = noise_floor(metric, float32, float64, logit_noise, sigmoid)
     if estimated:
@@ -181,11 +181,6 @@ def least_share(count: int) -> float:
     """
     spread = 2 / (9 * count)
     return float(max(1 - spread - 3.09 * np.sqrt(spread), 0.1) ** 1.5)
-
-
-def winograd_ran(tolerances: Tolerances, opencv: str, winograd: Optional[bool] = None) -> bool:
-    """Return whether 3x3 convolutions ran as Winograd: as switched, else the version's default."""
-    return holds(tolerances.winograd, opencv) if winograd is None else winograd
 
 
 def load_tolerances(path: Optional[Path] = None) -> Tolerances:
