@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from .errors import ConformanceError, imported
+from .errors import imported, os_errors
 
 Spec = dict[str, Any]
 
@@ -233,7 +233,5 @@ def draw(spec: Spec, path: Path, where: str) -> None:
     or where `path` can't be written.
     """
     picture = vl_convert().vegalite_to_png(spec, scale=2)
-    try:
+    with os_errors(f"{where}: can't be written"):
         path.write_bytes(picture)
-    except OSError as error:
-        raise ConformanceError(f"{where}: can't be written ({error.strerror})") from error

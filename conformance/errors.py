@@ -33,6 +33,15 @@ def imported(module: str, need: str, extra: str) -> Any:
 
 
 @contextmanager
+def os_errors(what: str, remedy: str = "") -> Iterator[None]:
+    """Turn an OSError into a ConformanceError: `what`, the system's reason, `remedy`."""
+    try:
+        yield
+    except OSError as error:
+        raise ConformanceError(f"{what} ({error.strerror}){remedy}") from error
+
+
+@contextmanager
 def naming(name: str, kind: str = "") -> Iterator[None]:
     """Have a ConformanceError say what it is about: `kind` and `name`, unless it has the name."""
     try:

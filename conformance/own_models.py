@@ -26,25 +26,23 @@ RUNTIME_FILES = {".onnx": "onnx", ".tflite": "tflite"}
 SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", *RUNTIME_FILES)
 FORMATS = f"a {', '.join(SUFFIXES)} file or a SavedModel folder"
 
+_EACH: dict[str, Any] = {"action": "append", "default": []}
 # What more can be said of a model of one's own, as argparse and pytest both take it.
 OPTIONS: dict[str, dict[str, Any]] = {
     "--model-preprocess": {
-        "action": "append",
-        "default": [],
+        **_EACH,
         "metavar": "WHICH",
         "help": "of a model of your own: tf, caffe, torch, none (default: RGB, 0-255) or "
         "FILE.toml; given once it is for every such model, else once for each, in order, as the "
         "next two",
     },
     "--model-labels": {
-        "action": "append",
-        "default": [],
+        **_EACH,
         "metavar": "FILE",
         "help": "the names of the model's classes, one a line",
     },
     "--model-size": {
-        "action": "append",
-        "default": [],
+        **_EACH,
         "nargs": 2,
         "type": int,
         "metavar": ("HEIGHT", "WIDTH"),

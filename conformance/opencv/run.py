@@ -149,9 +149,12 @@ def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> Can
         _as_floats(pack, read_arrays(folder / f"{stage}.npz"))
         for stage in ("forward", "layers", "batch", "logits")
     )
+    names = (
+        *("version", "carriers", "layers_absent", "layers_wrong", "kernels", "notes"),
+        *("peak_mib", "threads"),
+    )
     result = CandidateRun(
         config=config,
-        version=report.get("version"),
         outputs=forward.get("outputs"),
         repeat=forward.get("repeat"),
         times_ms=forward.get("times_ms"),
@@ -168,15 +171,9 @@ def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> Can
             for number in range(1, len(pack.heads()))
         ],
         layer_samples=_samples(layers, report.get("sampled", [])),
-        carriers=report.get("carriers", {}),
-        layers_absent=report.get("layers_absent", {}),
-        layers_wrong=report.get("layers_wrong", {}),
         tapped=layers.get("outputs"),
-        kernels=report.get("kernels"),
-        notes=report.get("notes", []),
-        peak_mib=report.get("peak_mib"),
-        threads=report.get("threads"),
         log=ending.log,
+        **{name: report[name] for name in names if name in report},
     )
     result.failures = [
         Failure(**{**failure, "message": failure["message"] + last_lines(ending.log)})

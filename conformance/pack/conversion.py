@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -20,7 +19,7 @@ from conformance.errors import ConformanceError, install
 from . import sealed
 from .format import GRAPH, Manifest, Pack, array_file, read_manifest
 from .formats import FORMATS, IMPORTERS
-from .request import GRAPHS, producer_versions, runtime_title
+from .request import GRAPHS, installed, producer_versions, runtime_title
 from .store import write_sealed
 
 if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
@@ -97,10 +96,10 @@ def converter_versions(importer: str, keras: str = "keras3") -> Optional[dict[st
         return None
     versions = {name: packs[name] for name in ("tensorflow", "numpy")}
     for name in FORMATS[importer].packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+        version = installed((name,))
+        if version is None:
             return None
+        versions[name] = version
     return {**versions, "recipe": RECIPE}
 
 

@@ -106,14 +106,12 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
         manifest.inputs, inputs = pack_inputs(spec)
         stated = _keras_statement(lambda image: keras_preprocess(spec, image))
         np.savez(folder / PREPROCESSING, **stated)
-        job = _Job(folder, request, manifest, inputs, progress)
-        subject = _registry_subject(job)
+        subject = _registry_subject(request, progress)
     else:
         progress("loading the model")
         subject = load_own(request.own)
-        job = _Job(
-            folder, request, manifest, _describe_own(folder, manifest, request, subject), progress
-        )
+        inputs = _describe_own(folder, manifest, request, subject)
+    job = _Job(folder, request, manifest, inputs, progress)
     np.save(folder / "inputs.npy", job.inputs)
     double, heads = _write_model(job, subject)
     # The model goes now: its weights and the frozen graph's need not fit at once.
@@ -127,10 +125,10 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
     _write_layers(job, graph, double)
 
 
-def _registry_subject(job: _Job) -> Subject:
-    job.progress(_WEIGHT_STEPS.get(job.request.weights, "loading weights"))
-    model = build_model(get_model(job.request.model), job.request.weights)
-    job.progress("freezing")
+def _registry_subject(request: PackRequest, progress: Progress) -> Subject:
+    progress(_WEIGHT_STEPS.get(request.weights, "loading weights"))
+    model = build_model(get_model(request.model), request.weights)
+    progress("freezing")
     return Subject(
         trace(model),
         lambda images: model(images, training=False),

@@ -128,7 +128,7 @@ class _Builder:
         title = runtime_title(self.importer)
         self.progress(f"{title}: {settings[0].name}")
         first = next(iter(runtime.run(path, inputs[:1], True, settings[0])))
-        reader = Reader(self.importer, file, _heads(file, first, self.importer), inputs)
+        reader = Reader(self.importer, file, _heads(file, first), inputs)
         plain = reader.read(runtime.run, path, settings[0])
         _check_finite(plain, title)
         found = {settings[0].name: plain}
@@ -170,7 +170,7 @@ def _check_finite(plain: Answers, title: str) -> None:
         )
 
 
-def _heads(file: File, first: Any, importer: str) -> list[Head]:
+def _heads(file: File, first: Any) -> list[Head]:
     """Return the outputs that are judged. first: what the first image gave."""
     results, inner = first
     by_tensor = {operation.tensor: operation for operation in file.operations}

@@ -10,7 +10,7 @@ import numpy as np
 
 from conformance.pack.sampling import MAX_SAMPLES
 
-from .judgement import Judgement
+from .judgement import Judgement, json_number
 from .metrics import METRICS
 from .tolerance import EPS32
 
@@ -268,7 +268,5 @@ def layers_line(model: str, variant: str, nodes: Sequence[NodeDeviation]) -> dic
 
 
 def _rounded(value: Optional[float]) -> object:
-    if value is None:
-        return None
     # Three digits: a profile is read as a curve, and there are some 500 nodes a model.
-    return float(f"{value:.3g}") if np.isfinite(value) else str(value)
+    return None if value is None else json_number(float(f"{value:.3g}"))
