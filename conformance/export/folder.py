@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import conformance
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, os_errors
 from conformance.inputs.preprocessing import Preprocessing
 from conformance.opencv.scripts import read_call
 from conformance.pack.format import Pack
@@ -66,24 +66,22 @@ def write_folder(
     assert pack is not None
     assert source is not None
     name = Path(pack.model).stem + source.suffix
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-            made = Path(scratch, "export")
-            made.mkdir()
-            shutil.copyfile(source, made / name)
-            if labels:
-                (made / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
-            (made / SCRIPT).write_text(_script(trial, pack, opencv, name, bool(labels)), "utf-8")
-            route = _route(trial, pack, tried, opencv, made / name)
-            (made / ROUTE).write_text(json.dumps(route, indent=1) + "\n", encoding="utf-8")
-            names = sorted(file.name for file in made.iterdir())
-            if folder.exists():
-                folder.rename(Path(scratch, "before"))
-            made.rename(folder)
-    except OSError as error:
-        raise ConformanceError(
-            f"--output {folder}: can't be written ({error.strerror}); choose another folder"
-        ) from error
+    with (
+        os_errors(f"--output {folder}: can't be written", "; choose another folder"),
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch,
+    ):
+        made = Path(scratch, "export")
+        made.mkdir()
+        shutil.copyfile(source, made / name)
+        if labels:
+            (made / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
+        (made / SCRIPT).write_text(_script(trial, pack, opencv, name, bool(labels)), "utf-8")
+        route = _route(trial, pack, tried, opencv, made / name)
+        (made / ROUTE).write_text(json.dumps(route, indent=1) + "\n", encoding="utf-8")
+        names = sorted(file.name for file in made.iterdir())
+        if folder.exists():
+            folder.rename(Path(scratch, "before"))
+        made.rename(folder)
     return names
 
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
 
-if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Taps = tuple[Array, Array, Array]
-    Size = tuple[int, int]
+Array = NDArray[Any]
+Taps = tuple[Array, Array, Array]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)

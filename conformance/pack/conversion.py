@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError, install
 
@@ -21,9 +22,6 @@ from .format import GRAPH, Manifest, Pack, array_file, read_manifest
 from .formats import FORMATS, IMPORTERS
 from .request import GRAPHS, installed, producer_versions, runtime_title
 from .store import write_sealed
-
-if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
-    from numpy.typing import NDArray
 
 SCHEMA = 1
 # Raised with every change that alters what is made from the same graph and versions.

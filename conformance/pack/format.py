@@ -7,9 +7,10 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conformance.inputs.preprocessing import Preprocessing, get_mode, preprocessing_from
 from conformance.models import get_model
@@ -19,9 +20,6 @@ from . import sealed
 from .formats import FORMATS
 from .request import SCHEMA, PackRequest, describe_request, pack_key
 from .sampling import node_seed, sample_positions
-
-if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
-    from numpy.typing import NDArray
 
 MANIFEST = "pack.json"
 GRAPH = "frozen_graph.pb"

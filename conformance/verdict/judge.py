@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import numpy as np
 
 from .judgement import Judgement, Top
-from .metrics import METRICS, deviation, inversions, linf, top_k
-from .tolerance import EPS32
-
-if TYPE_CHECKING:
-    from .metrics import Array, Floats, Indices
-    from .tolerance import Allowance
+from .metrics import METRICS, Array, Floats, Indices, deviation, inversions, linf, top_k
+from .tolerance import EPS32, Allowance
 
 # Below this, relative to the greatest logit, a float32 softmax underflows: no order is left to see.
 _UNDERFLOW = math.log(np.finfo(np.float32).tiny)

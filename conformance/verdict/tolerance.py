@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import numpy as np
 from packaging.specifiers import SpecifierSet
@@ -26,10 +26,7 @@ from conformance.tables import (
     texts,
 )
 
-from .metrics import METRICS
-
-if TYPE_CHECKING:
-    from .metrics import Array, Floats
+from .metrics import METRICS, Array, Floats
 
 EPS32 = float(np.finfo(np.float32).eps)  # 2**-23, the spacing of float32 numbers at 1
 
