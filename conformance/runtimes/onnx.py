@@ -10,9 +10,8 @@ from typing import Any, Optional
 import numpy as np
 
 from conformance.errors import ConformanceError, first_line
-from conformance.pack.request import runtime_title
 
-from .file import Array, File, Operation, Setting, Tensor, channels_last
+from .file import Array, File, Operation, Setting, Tensor, channels_last, refusing
 
 # Levels of GraphOptimizationLevel, and threads of one operation.
 SETTINGS = (
@@ -197,12 +196,8 @@ def _session(model: Any, setting: Setting) -> tuple[Any, str]:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     providers = ["CPUExecutionProvider"]
-    try:
+    with refusing(_IMPORTER, "read it", Exception):  # ONNX Runtime's are of many kinds
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
-    except Exception as error:  # of ONNX Runtime's many kinds
-        raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't read it: {first_line(error, 300)}"
-        ) from error
     return session, session.get_inputs()[0].name
 
 
@@ -212,13 +207,9 @@ def _blob(image: Array, layout: Optional[str]) -> Array:
 
 
 def _ask(session: Any, wanted: Sequence[str], given: str, blob: Array) -> Any:
-    try:
+    size = " x ".join(map(str, blob.shape))
+    with refusing(_IMPORTER, f"run it on an input of {size}", Exception):
         return session.run(wanted, {given: blob})
-    except Exception as error:
-        size, why = " x ".join(map(str, blob.shape)), first_line(error, 300)
-        raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't run it on an input of {size}: {why}"
-        ) from error
 
 
 # What computes in float64.
