@@ -29,7 +29,7 @@ from conformance.processes.inference import timed
 from conformance.processes.serve import Answer, Request, printed_since, serve
 
 from . import layers, net
-from .capability import engines, importers, load_cv2
+from .capability import importers, load_cv2
 from .caption import caption
 from .importers import IMPORTERS
 
@@ -53,10 +53,7 @@ class Predictor:
 
     def __init__(self, request: Request) -> None:
         self.cv2 = load_cv2()
-        config = RunConfig(**request["config"])
-        if config.engine == "default":
-            # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
-            config = replace(config, engine=engines(self.cv2)[-1])
+        config = net.settled(self.cv2, RunConfig(**request["config"]))
         if config.threads is not None:
             self.cv2.setNumThreads(config.threads)
         pack = Path(request["pack"])

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
@@ -25,7 +25,7 @@ from conformance.processes.machine import file_pages_mib, peak_mib, reset_peak
 from conformance.processes.serve import answer_once
 
 from . import net
-from .capability import available_targets, engines, load_cv2
+from .capability import available_targets, load_cv2
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,7 @@ def time_in_child(
 def measure(request: TimingRequest) -> Timing:
     """Time in this process, which has not run a net yet; see load_inference for what it raises."""
     cv2 = load_cv2()
-    config = request.config
-    if config.engine == "default":
-        # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
-        config = replace(config, engine=engines(cv2)[-1])
+    config = net.settled(cv2, request.config)
     images = repeated(np.load(request.inputs, allow_pickle=False), request.batch)
     blob = net.to_blob(images, request.layout)
     _use_threads(cv2, config.threads)
