@@ -187,7 +187,7 @@ def run_singles(session: Session, candidate: Any, forward: Callable[[], list[Arr
     """Run each input by itself, then the first ones again."""
     outputs: list[list[Array]] = []
     repeat, times = [], []
-    for image in single_images(session.images):
+    for image in session.images[:, None]:  # [1, H, W, C], as the others below
         blob = net.to_blob(image, session.layout)
         output, milliseconds = net.given(candidate, blob, lambda: clocked(forward))
         outputs.append(output)
@@ -195,7 +195,7 @@ def run_singles(session: Session, candidate: Any, forward: Callable[[], list[Arr
         if len(outputs) == 1:
             refuse_fallback(session)
             require_kernels(session, candidate)
-    for image in single_images(session.images[:REPEATS]):
+    for image in session.images[:REPEATS, None]:
         repeat.append(net.given(candidate, net.to_blob(image, session.layout), forward))
     arrays = {**of_heads("outputs", outputs), **of_heads("repeat", repeat)}
     session.save("forward", times_ms=times, **arrays)
@@ -207,11 +207,6 @@ def of_heads(name: str, runs: list[list[Array]]) -> dict[str, Array]:
         f"{name}_{number}" if number else name: np.concatenate(answers)
         for number, answers in enumerate(zip(*runs))
     }
-
-
-def single_images(images: Array) -> list[Array]:
-    """Return the images [N, H, W, 3] as N arrays [1, H, W, 3]."""
-    return [images[i : i + 1] for i in range(len(images))]
 
 
 def refuse_fallback(session: Session) -> None:
@@ -242,7 +237,7 @@ def run_logits(session: Session, cv2: Any, held: dict[str, str], candidate: Any)
             cv2, session.graph, session.config, names, parsed=candidate, layout=session.layout
         )
         read: dict[str, list[Array]] = {name: [] for name in names}
-        for image in single_images(session.images[SAMPLED]):
+        for image in session.images[SAMPLED, None]:
             for name, value in zip(names, layers.read_tap(tap, image)):
                 if value is not None:
                     read[name].append(value.reshape(1, -1))
@@ -269,7 +264,7 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
             tap = layers.open_tap(
                 cv2, session.graph, session.config, names, plain=True, layout=session.layout
             )
-            for index, image in enumerate(single_images(session.images[SAMPLED])):
+            for index, image in enumerate(session.images[SAMPLED, None]):
                 for name, value in zip(names, layers.read_tap(tap, image)):
                     if value is None:
                         held.pop(name, None)
@@ -298,7 +293,7 @@ def run_cut(session: Session, cv2: Any) -> None:
         for node in nodes:
             value = value_of.get(node, node)
             with layers.open_cut(cv2, session.graph, session.config, value) as part:
-                for index, image in enumerate(single_images(session.images[SAMPLED])):
+                for index, image in enumerate(session.images[SAMPLED, None]):
                     samples.add(index, node, net.forward(part, image, session.layout))
         found = {node: samples.samples[node] for node in nodes if node not in samples.wrong}
         session.save("layers", **end_to_end(found))
