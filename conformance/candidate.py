@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -142,11 +143,11 @@ class CandidateRun:
     graph node it is compared with}. layers_absent: {node: why there is nothing to compare}.
     layers_wrong: {node: how its shape is wrong}. tapped: [M, C], the outputs of the inputs SAMPLED
     while layers were read, without fusion and, unless it was switched on, without Winograd.
-    times_ms: [N], of ``forward`` alone; the first includes set-up. parse_ms: time to read the
-    graph. kernels: that an OpenCL device was given for the first input, None of other targets.
-    peak_mib: peak memory of the child process. threads: OpenCV's thread count. failures: in the
-    order they happened. notes: what is worth telling though it fails nothing. log: what the child
-    printed. further: of each further output of the model outputs, repeat, batch, logits and tapped.
+    times_ms: [N], of ``forward`` alone; the first includes set-up. kernels: that an OpenCL device
+    was given for the first input, None of other targets. peak_mib: peak memory of the child
+    process. threads: OpenCV's thread count. failures: in the order they happened. notes: what is
+    worth telling though it fails nothing. log: what the child printed. further: of each further
+    output of the model outputs, repeat, batch, logits and tapped.
     """
 
     config: RunConfig
@@ -161,7 +162,6 @@ class CandidateRun:
     layers_wrong: dict[str, str] = field(default_factory=dict)
     tapped: Optional[Array] = None
     times_ms: Optional[Array] = None
-    parse_ms: Optional[float] = None
     kernels: Optional[int] = None
     peak_mib: Optional[float] = None
     threads: Optional[int] = None
@@ -221,6 +221,14 @@ class CandidateRun:
             if failure.stage == stage or (fatal and earlier) or both:
                 return failure
         return None
+
+
+def read_arrays(file: Path) -> dict[str, Array]:
+    """Return the arrays of an .npz file that a child writes, none where it did not come to it."""
+    if not file.exists():
+        return {}
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _rows(output: Optional[Array], shape: Optional[Sequence[int]]) -> Optional[Array]:

@@ -6,13 +6,12 @@ light and dark colours apply to a drawn chart too, or plain ones for a picture.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from .errors import ConformanceError, install
+from .errors import imported, os_errors
 
 Spec = dict[str, Any]
 
@@ -224,12 +223,7 @@ def with_rows(
 
 def vl_convert() -> Any:
     """Return the module that carries Vega; raise ConformanceError where it is not installed."""
-    try:
-        return importlib.import_module("vl_convert")
-    except ImportError as error:
-        raise ConformanceError(
-            f"the report's charts need vl-convert-python: {install('report')}"
-        ) from error
+    return imported("vl_convert", "the report's charts need vl-convert-python", "report")
 
 
 def draw(spec: Spec, path: Path, where: str) -> None:
@@ -239,7 +233,5 @@ def draw(spec: Spec, path: Path, where: str) -> None:
     or where `path` can't be written.
     """
     picture = vl_convert().vegalite_to_png(spec, scale=2)
-    try:
+    with os_errors(f"{where}: can't be written"):
         path.write_bytes(picture)
-    except OSError as error:
-        raise ConformanceError(f"{where}: can't be written ({error.strerror})") from error

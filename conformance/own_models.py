@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from .errors import ConformanceError
+from .errors import ConformanceError, naming
 from .inputs.preprocessing import (
     MODES,
     Preprocessing,
@@ -26,25 +26,23 @@ RUNTIME_FILES = {".onnx": "onnx", ".tflite": "tflite"}
 SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", *RUNTIME_FILES)
 FORMATS = f"a {', '.join(SUFFIXES)} file or a SavedModel folder"
 
+_EACH: dict[str, Any] = {"action": "append", "default": []}
 # What more can be said of a model of one's own, as argparse and pytest both take it.
 OPTIONS: dict[str, dict[str, Any]] = {
     "--model-preprocess": {
-        "action": "append",
-        "default": [],
+        **_EACH,
         "metavar": "WHICH",
         "help": "of a model of your own: tf, caffe, torch, none (default: RGB, 0-255) or "
         "FILE.toml; given once it is for every such model, else once for each, in order, as the "
         "next two",
     },
     "--model-labels": {
-        "action": "append",
-        "default": [],
+        **_EACH,
         "metavar": "FILE",
         "help": "the names of the model's classes, one a line",
     },
     "--model-size": {
-        "action": "append",
-        "default": [],
+        **_EACH,
         "nargs": 2,
         "type": int,
         "metavar": ("HEIGHT", "WIDTH"),
@@ -197,7 +195,7 @@ def _entry(where: str, table: Mapping[str, Any], folder: Path) -> OwnModel:
     check_keys(where, table, _KEYS, ("path",))
     labels = text(where, table, "labels")
     size = table.get("size")
-    try:
+    with naming(where):
         return own_model(
             folder / Path(text(where, table, "path") or "").expanduser(),
             text(where, table, "name"),
@@ -206,9 +204,6 @@ def _entry(where: str, table: Mapping[str, Any], folder: Path) -> OwnModel:
             None if size is None else read_size(f"{where}: 'size'", size),
             texts(where, table, "outputs"),
         )
-    except ConformanceError as error:
-        message = str(error)
-        raise ConformanceError(message if where in message else f"{where}: {message}") from error
 
 
 def by_name(models: Iterable[OwnModel]) -> dict[str, OwnModel]:

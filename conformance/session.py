@@ -231,7 +231,9 @@ class Session:
         """
         wanted = self.importers if importers is None else importers
         importers = [name for name in wanted if self._converter_problem(name) == ""]
-        requests = [self.request(model) for model in models if self._can_build(model)]
+        own = self.choices.own
+        known = [m for m in models if m not in own or own[m].path is not None]
+        requests = [self.request(model) for model in known]
         missing = missing_packs(requests, self.choices.packs, importers)
         try:
             return jobs_of(
@@ -263,9 +265,6 @@ class Session:
         if self.building is not None:
             self.building.close()
             self.building = None
-
-    def _can_build(self, model: str) -> bool:
-        return model not in self.choices.own or self.choices.own[model].path is not None
 
     def pack(self, model: str) -> Pack:
         """Return the checked pack of `model`; raise ConformanceError saying how to get one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Optional
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
-from .errors import ConformanceError
+from .errors import ConformanceError, naming
 from .models import get_model
 
 if sys.version_info >= (3, 11):
@@ -69,10 +70,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def check_model(where: str, name: str) -> None:
     """Raise ConformanceError, naming `where` and the nearest match, if there is no model `name`."""
-    try:
+    with naming(where):
         get_model(name)
-    except ConformanceError as error:
-        raise ConformanceError(f"{where}: {error}") from error
 
 
 def text(where: str, table: Table, key: str) -> Optional[str]:
@@ -101,6 +100,17 @@ def specifier(where: str, table: Table, key: str) -> SpecifierSet:
         raise ConformanceError(
             f"{where}: {key} = {value!r} is no version specifier; write for example '>=4.13,<5'"
         ) from error
+
+
+def toml_entry(name: str, fields: Table) -> str:
+    """Return ``[[name]]`` with fields that are strings or lists of them, empty ones left out."""
+    # A JSON string is a TOML basic string, but for DEL, which JSON leaves as it is.
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007F")
+        for key, value in fields.items()
+        if value
+    ]
+    return "\n".join([f"[[{name}]]", *lines, ""])
 
 
 def release(version: str) -> Version:

@@ -25,7 +25,7 @@ from itertools import accumulate
 from statistics import geometric_mean, median
 from typing import Any, Callable, Optional, TypeVar
 
-from conformance.errors import ConformanceError, install
+from conformance.errors import imported
 from conformance.opencv.timing import Timing
 from conformance.results.quantities import QUANTITIES, WARM, Quantity
 
@@ -82,12 +82,7 @@ class Finding:
 
 def require_statistics() -> None:
     """Raise ConformanceError where SciPy is missing, before hours of timing."""
-    try:
-        import scipy.stats  # noqa: F401
-    except ImportError as error:
-        raise ConformanceError(
-            f"comparing times needs SciPy ({error}): {install('bench')}"
-        ) from error
+    imported("scipy.stats", "comparing times needs SciPy ({error})", "bench")
 
 
 def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:

@@ -139,17 +139,14 @@ def changes(one: Comparison, specs: Sequence[str], limits: Limits) -> Iterator[s
             old, new = specs[finding.place : finding.place + 2]
             word = "rose" if alarm(finding, limits) else "fell"
             first, second = finding.sides
-            unit = finding.quantity.unit
+            unit, threads = finding.quantity.unit, finding.threads
+            on = "all numbers of threads" if threads is None else threads_text(threads)
             yield (
                 f"{finding.quantity.title} {word} from {first:.2f} {unit} ({old}) to "
-                f"{second:.2f} {unit} ({new}), {_on(finding.threads)}: "
+                f"{second:.2f} {unit} ({new}), {on}: "
                 f"{finding.ratio.value:.3f} times as much "
                 f"({interval_text(finding.ratio, '{:.3f}')})"
             )
-
-
-def _on(threads: Optional[int]) -> str:
-    return "all numbers of threads" if threads is None else threads_text(threads)
 
 
 def print_layers(one: Comparison) -> None:

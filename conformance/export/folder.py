@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import conformance
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, os_errors
 from conformance.inputs.preprocessing import Preprocessing
 from conformance.opencv.scripts import read_call
 from conformance.pack.format import Pack
@@ -66,24 +66,22 @@ def write_folder(
     assert pack is not None
     assert source is not None
     name = Path(pack.model).stem + source.suffix
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-            made = Path(scratch, "export")
-            made.mkdir()
-            shutil.copyfile(source, made / name)
-            if labels:
-                (made / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
-            (made / SCRIPT).write_text(_script(trial, pack, opencv, name, bool(labels)), "utf-8")
-            route = _route(trial, pack, tried, opencv, made / name)
-            (made / ROUTE).write_text(json.dumps(route, indent=1) + "\n", encoding="utf-8")
-            names = sorted(file.name for file in made.iterdir())
-            if folder.exists():
-                folder.rename(Path(scratch, "before"))
-            made.rename(folder)
-    except OSError as error:
-        raise ConformanceError(
-            f"--output {folder}: can't be written ({error.strerror}); choose another folder"
-        ) from error
+    with (
+        os_errors(f"--output {folder}: can't be written", "; choose another folder"),
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch,
+    ):
+        made = Path(scratch, "export")
+        made.mkdir()
+        shutil.copyfile(source, made / name)
+        if labels:
+            (made / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
+        (made / SCRIPT).write_text(_script(trial, pack, opencv, name, bool(labels)), "utf-8")
+        route = _route(trial, pack, tried, opencv, made / name)
+        (made / ROUTE).write_text(json.dumps(route, indent=1) + "\n", encoding="utf-8")
+        names = sorted(file.name for file in made.iterdir())
+        if folder.exists():
+            folder.rename(Path(scratch, "before"))
+        made.rename(folder)
     return names
 
 
@@ -119,7 +117,7 @@ def _script(trial: Trial, pack: Pack, opencv: dict[str, Any], file: str, labelle
         f'"""Classifies a picture with {pack.model}: python {SCRIPT} picture.jpg',
         "",
         f"Judged on OpenCV {opencv['version']} ({route.title}); see {ROUTE}.",
-        *_of_batches(trial),
+        *([f"One picture at a time: {trial.batches}"] if trial.batches else []),
         '"""',
         "",
         "import os",
@@ -135,10 +133,6 @@ def _script(trial: Trial, pack: Pack, opencv: dict[str, Any], file: str, labelle
         *(_best(labelled) if len(pack.heads()) == 1 and not pack.is_map else _outputs()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _of_batches(trial: Trial) -> list[str]:
-    return [f"One picture at a time: {trial.batches}"] if trial.batches else []
 
 
 def _picture(settings: Preprocessing) -> list[str]:

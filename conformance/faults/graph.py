@@ -23,9 +23,9 @@ from conformance.reference.graph import (
     NodeDef,
     ancestors,
     constant,
-    constant_value,
     dependents,
     operation,
+    reshape,
     sources,
 )
 from conformance.reference.graph.session import fetch, open_session
@@ -65,13 +65,6 @@ class Fault:
     kind: str
     node: str
     graph: Graph
-
-
-def value_of(graph: Graph, name: str) -> Array:
-    """Return the value of a constant, wherever the graph keeps it."""
-    if name in graph.constants:
-        return graph.constants[name]
-    return constant_value(graph.nodes()[name])
 
 
 def with_value(graph: Graph, name: str, value: Array) -> Graph:
@@ -138,7 +131,7 @@ def _where(
 
 def _scaled(by: float) -> Kind:
     def apply(graph: Graph, site: Site, _: np.random.Generator) -> Graph:
-        value = value_of(graph, site.constant)
+        value = graph.value_of(site.constant)
         return with_value(graph, site.constant, value * np.float32(1 + by))
 
     return Kind(_sites(*KERNELS, *ADDITIONS, "Mul"), apply)
@@ -146,7 +139,7 @@ def _scaled(by: float) -> Kind:
 
 def _one_changed(change: Callable[[Any], Any]) -> Callable[..., Graph]:
     def apply(graph: Graph, site: Site, random: np.random.Generator) -> Graph:
-        value = value_of(graph, site.constant).copy()
+        value = graph.value_of(site.constant).copy()
         at = int(random.integers(value.size))
         value.reshape(-1)[at] = change(value.reshape(-1)[at])
         return with_value(graph, site.constant, value)
@@ -155,19 +148,19 @@ def _one_changed(change: Callable[[Any], Any]) -> Callable[..., Graph]:
 
 
 def _channels_swapped(graph: Graph, site: Site, random: np.random.Generator) -> Graph:
-    value = value_of(graph, site.constant).copy()
+    value = graph.value_of(site.constant).copy()
     one, other = random.choice(value.shape[-2], 2, replace=False)
     value[..., [one, other], :] = value[..., [other, one], :]
     return with_value(graph, site.constant, value)
 
 
 def _flipped(graph: Graph, site: Site, _: np.random.Generator) -> Graph:
-    return with_value(graph, site.constant, value_of(graph, site.constant)[::-1, ::-1])
+    return with_value(graph, site.constant, graph.value_of(site.constant)[::-1, ::-1])
 
 
 def _rounded(dtype: Any) -> Callable[..., Graph]:
     def apply(graph: Graph, site: Site, _: np.random.Generator) -> Graph:
-        value = value_of(graph, site.constant)
+        value = graph.value_of(site.constant)
         return with_value(graph, site.constant, value.astype(dtype).astype(np.float32))
 
     return apply
@@ -193,7 +186,7 @@ def _spatial(site: Site, name: str) -> int:
 def _window(graph: Graph, site: Site) -> int:
     """Return the height of the kernel or of the pooling window."""
     if site.constant:
-        return int(value_of(graph, site.constant).shape[0])
+        return int(graph.value_of(site.constant).shape[0])
     return _spatial(site, "ksize")
 
 
@@ -220,7 +213,7 @@ def _explicit(graph: Graph, site: Site, before: int, after: int) -> Graph:
 def _padding_shifted(graph: Graph, site: Site, _: np.random.Generator) -> Graph:
     if site.node.op == "Pad":
         name = site.node.input[1]
-        paddings = value_of(graph, name).copy()
+        paddings = graph.value_of(name).copy()
         step = 1 if paddings[1, 1] > 0 else -1
         paddings[1:3] += [step, -step]
         return with_definition(graph, _own_constant(site, 1, paddings))
@@ -250,7 +243,7 @@ def _dilation(graph: Graph, site: Site, _: np.random.Generator) -> Graph:
 
     OpenCV does not read the attribute "dilations" of a graph: it would see no fault.
     """
-    kernel = value_of(graph, site.constant)
+    kernel = graph.value_of(site.constant)
     height, width = (2 * size - 1 for size in kernel.shape[:2])
     spread = np.zeros((height, width, *kernel.shape[2:]), np.float32)
     spread[::2, ::2] = kernel
@@ -272,15 +265,11 @@ def _softmax_of_one(graph: Graph, site: Site, _: np.random.Generator) -> Graph:
     classes = 1000
     one, whole = (np.array(shape, np.int32) for shape in ([-1, 1], [-1, classes]))
     nodes = [constant(f"{name}/one", one), constant(f"{name}/whole", whole)]
-    column = _reshape(f"{name}/column", site.node.input[0], f"{name}/one")
+    column = reshape(f"{name}/column", site.node.input[0], f"{name}/one")
     softmax = NodeDef.FromString(site.node.SerializeToString())
     softmax.name, softmax.input[0] = f"{name}/softmax", column.name
-    last = _reshape(site.name, softmax.name, f"{name}/whole")
+    last = reshape(site.name, softmax.name, f"{name}/whole")
     return with_definition(graph, {site.name: [*nodes, column, softmax, last]})
-
-
-def _reshape(name: str, source: str, shape: str) -> Any:
-    return operation("Reshape", name, [source, shape], T=FLOAT, Tshape=INT32)
 
 
 def _exchanged(graph: Graph, site: Site, _: np.random.Generator) -> Graph:
@@ -308,7 +297,7 @@ KINDS: dict[str, Kind] = {
     "one weight negated": Kind(_kernel_sites, _one_changed(lambda weight: -weight)),
     "one bias zeroed": Kind(_sites(*ADDITIONS), _one_changed(lambda bias: 0)),
     "input channels swapped": Kind(
-        _where(_kernel_sites, lambda g, s: value_of(g, s.constant).shape[-2] > 1), _channels_swapped
+        _where(_kernel_sites, lambda g, s: g.value_of(s.constant).shape[-2] > 1), _channels_swapped
     ),
     "kernel flipped": Kind(_wide_sites, _flipped),
     "kernel in float16": Kind(_kernel_sites, _rounded(np.float16)),
@@ -350,7 +339,7 @@ def epsilon_faults(graph: Graph, traced: Graph, model: str, a_kind: int) -> Iter
     for index in random.permutation(len(norms))[:a_kind].tolist():
         addition = before[norms[index].input[0]]
         epsilon = next(name for name in sources(addition) if before[name].op == "Const")
-        value = value_of(traced, epsilon)
+        value = traced.value_of(epsilon)
         other = constant(epsilon, np.full(value.shape, 1e-5 if value > 1e-4 else 1e-3, np.float32))
         changed = with_definition(traced, {epsilon: [other]}).nodes()
         # What was folded: constants of the frozen graph that were computed in the traced one.

@@ -237,7 +237,9 @@ def _call_outcomes(bench: Bench) -> Iterator[Outcome]:
         for name in CHECK_PHOTOS
     ]
     stated = np.concatenate([right(spec).blob(photo) for photo in photos])
-    double, single = (run_tensorflow(bench.graph, _nhwc(stated), d).outputs for d in _DTYPES)
+    double, single = (
+        run_tensorflow(bench.graph, _nhwc(stated), d).outputs for d in ("float64", "float32")
+    )
     for fault in (CallFault("", calls(photos, right(spec))), *call_faults(photos, spec)):
         given = _blobs(fault, spec)
         changed = run_tensorflow(bench.graph, _nhwc(given), "float64").outputs
@@ -255,9 +257,6 @@ def _call_outcomes(bench: Bench) -> Iterator[Outcome]:
             localised=noticed,
             how="preprocessing" if noticed else "",
         )
-
-
-_DTYPES = ("float64", "float32")
 
 
 def _blobs(fault: CallFault, spec: ModelSpec) -> Array:

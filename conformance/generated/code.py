@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from . import shapes
-from .recipes import HEADS, STEM_FILTERS, Layer, Recipe, shapes_of
+from .recipes import HEADS, STEM_FILTERS, Layer, Recipe, input_of, shapes_of
 from .shapes import Shape
-from .vocabulary import ACTIVATIONS, ARITHMETIC, OPERATIONS, REDUCTIONS
+from .vocabulary import ACTIVATIONS, ARITHMETIC, MATHS, OPERATIONS, REDUCTIONS
 
 _CODE = '''"""{title}.
 
@@ -40,10 +40,12 @@ def code_of(recipe: Recipe, title: str) -> str:
         shape, target = known[layer.inputs[0]], known[number]
         lines += _lines(layer, given, names[number], shape, target)
     lines += _head(recipe, names[-1], known[-1])
-    height, width, channels = recipe.input
-    size = (None, None, channels) if recipe.any_size else (height, width, channels)
     text = _CODE.format(
-        title=title, seed=recipe.seed, input=size, layers="\n".join(lines), last=names[-1]
+        title=title,
+        seed=recipe.seed,
+        input=tuple(input_of(recipe)[1:]),
+        layers="\n".join(lines),
+        last=names[-1],
     )
     return text.replace("'", '"')
 
@@ -171,10 +173,9 @@ def _reshape(_: Layer, x: str, __: Shape, target: Shape) -> list[str]:
     return [f"layers.Reshape({target})({x})"]
 
 
-_PLAIN = ("abs", "square", "negative", "sqrt", "rsqrt", "log", "reciprocal", "power", "clip")
 _WRITTEN: dict[str, _Writer] = {
     **dict.fromkeys(ACTIVATIONS, _activation),
-    **dict.fromkeys((*_PLAIN, "split"), _template),
+    **dict.fromkeys((*MATHS, "split"), _template),
     **{f"{name}_constant": _arithmetic for name in ARITHMETIC},
     **{f"reduce_{name}": _reduction for name in REDUCTIONS},
     **dict.fromkeys(("space_to_depth", "depth_to_space", "local_response_normalization"), _lambda),

@@ -81,7 +81,6 @@ class Defect:
         return EVERY in self.patterns
 
     def __str__(self) -> str:
-        """Return what it is, where, and what avoids it."""
         where = f"OpenCV {self.opencv or 'of any version'}, {self.engine or 'any'} engine"
         where += f", target {self.target}" if self.target else ""
         where += f", without {', '.join(self.cpu_disabled)}" if self.cpu_disabled else ""

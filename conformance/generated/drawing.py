@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import product, zip_longest
+from itertools import chain, product, zip_longest
 from random import Random
 from typing import Any, Optional
 
@@ -139,26 +139,21 @@ def draw(count: int, seed: int) -> list[Recipe]:
 
 def _endless(random: Random, covered: Coverage, seed: int) -> Iterator[Recipe]:
     number = 0
-    for goal in _goals(random, covered):
-        if _is_covered(goal, covered):
-            continue
+    left = (goal for goal in _goals(random, covered) if not _is_covered(goal, covered))
+    for goal in chain(left, _longer(random)):
         recipe = _recipe_for(goal, random, number, seed)
-        if recipe is not None:
-            number += 1
-            yield recipe
-    while True:  # all is covered: longer chains
-        recipe = _recipe_for(
-            [(random.choice(list(OPERATIONS)), {}) for _ in range(random.randint(3, 5))],
-            random,
-            number,
-            seed,
-        )
         if recipe is not None:
             number += 1
             yield recipe
 
 
 Goal = list[tuple[str, dict[str, Any]]]
+
+
+def _longer(random: Random) -> Iterator[Goal]:
+    """Yield longer chains without end: for when all is covered."""
+    while True:
+        yield [(random.choice(list(OPERATIONS)), {}) for _ in range(random.randint(3, 5))]
 
 
 def _goals(random: Random, covered: Coverage) -> Iterator[Goal]:
@@ -269,7 +264,7 @@ def _surrounded(
 
 
 def _chain(
-    image: Shape, operations: list[tuple[str, dict[str, Any]]], random: Optional[Random] = None
+    image: Shape, operations: list[tuple[str, dict[str, Any]]], random: Random
 ) -> Optional[list[Layer]]:
     """Return the layers of a chain, with a second operand for each merge, or None: no fit."""
     layers: list[Layer] = []
@@ -291,14 +286,14 @@ def _chain(
     return layers
 
 
-def _other_operand(layers: list[Layer], found: list[Shape], random: Optional[Random]) -> int:
+def _other_operand(layers: list[Layer], found: list[Shape], random: Random) -> int:
     """Append what is merged with the chain's end; return how far back the end then lies.
 
     A shortcut around the last layer where the shapes allow it (0 then: nothing is appended), a
     parallel convolution, or the same value twice.
     """
     end = found[-1]
-    if random is not None and len(end) == 3 and random.random() < 0.6:
+    if len(end) == 3 and random.random() < 0.6:
         kind = random.choice(("Conv2D", "DepthwiseConv2D", "sigmoid"))
         given = {"kernel_size": (1, 1), "filters": end[2]} if kind == "Conv2D" else {}
         if kind == "DepthwiseConv2D":

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-from conformance.tables import release
+from conformance.tables import release, toml_entry
 
 from .findings import Finding
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """What entries are merged by."""
-
-    pattern: str
-    symptom: str
-    versions: str
 
 
 def ready_entries(found: Iterable[Finding], judged: Sequence[str]) -> Iterator[str]:
@@ -26,17 +15,19 @@ def ready_entries(found: Iterable[Finding], judged: Sequence[str]) -> Iterator[s
 
     judged: the versions that were run, which tell where a row of bad ones ends.
     """
-    rows: dict[_Entry, list[Finding]] = {}
+    rows: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in found:
         if finding.known is None and finding.symptom != "converter":
             for versions in _ranges(finding.bad, judged):
-                entry = _Entry(finding.pattern, finding.symptom, versions)
-                rows.setdefault(entry, []).append(finding)
-    for number, (entry, findings) in enumerate(rows.items(), 1):
-        yield _table(number, entry, findings)
+                row = finding.pattern, finding.symptom, versions
+                rows.setdefault(row, []).append(finding)
+    for number, (row, findings) in enumerate(rows.items(), 1):
+        yield _table(number, *row, findings)
 
 
-def _table(number: int, entry: _Entry, findings: Sequence[Finding]) -> str:
+def _table(
+    number: int, pattern: str, symptom: str, versions: str, findings: Sequence[Finding]
+) -> str:
     importers = list(dict.fromkeys(finding.importer for finding in findings))
     engines = {engine for finding in findings for engine in finding.engine.split(", ")}
     first = findings[0]
@@ -45,21 +36,17 @@ def _table(number: int, entry: _Entry, findings: Sequence[Finding]) -> str:
         first.detail
         or f"strays by {float(first.deviation or 0):.2g}, allowed {first.allowed or 0:.2g}"
     )
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", pattern).strip("-").lower() or "any"
     fields = {
-        "name": f"{_slug(entry.pattern)}-{entry.symptom}-{number}",
+        "name": f"{slug}-{symptom}-{number}",
         "importer": importers,
         "engine": engines.pop() if len(engines) == 1 else "",
-        "opencv": entry.versions,
-        "symptom": entry.symptom,
-        "pattern": entry.pattern,
+        "opencv": versions,
+        "symptom": symptom,
+        "pattern": pattern,
         "reason": f"{operations}: {' '.join(reason.split())}"[:240],
     }
-    lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items() if v]
-    return "\n".join(["[[defect]]", *lines, ""])
-
-
-def _slug(pattern: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", pattern).strip("-").lower() or "any"
+    return toml_entry("defect", fields)
 
 
 def _ranges(bad: Sequence[str], judged: Sequence[str]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from .patterns import (
     layers_as,
     own_operations,
 )
-from .recipes import Recipe
+from .recipes import Recipe, input_of
 from .vocabulary import REGISTRY
 
 Line = dict[str, Any]
@@ -247,8 +247,6 @@ def _finding(
     symptom = min((line["symptom"] for line in lines), key=SYMPTOMS.index)
     shown = source.shown[plainest]
     recipe, chain = shown.recipe, _chain(source, plainest, pattern)
-    height, width, channels = recipe.input
-    sides = (None, None) if recipe.any_size else (height, width)
     axes = "|".join([config.importer, config.place, run, symptom, str(pattern)])
     return Finding(
         id=hashlib.sha256(axes.encode()).hexdigest()[:8],
@@ -260,7 +258,7 @@ def _finding(
         good=_good(source, pattern),
         operations=_operations(first, pattern, chain, len(recipe.layers)),
         layers=[shown.layers[number].words() for number in chain],
-        input=[None, *sides, channels],
+        input=input_of(recipe),
         deviation=worst.get("deviation"),
         allowed=worst.get("allowed"),
         cases=list(dict.fromkeys(key for _, key in ordered)),

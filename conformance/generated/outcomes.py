@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
@@ -39,10 +39,6 @@ class Outcome:
     detail: str = ""  # OpenCV's reason, or how a shape or answer differs
     position: Optional[tuple[int, int]] = None  # worst input and value
     values: Optional[tuple[float, float]] = None  # OpenCV's there, and float64's
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

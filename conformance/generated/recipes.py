@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from conformance.errors import ConformanceError
@@ -132,6 +132,12 @@ class Recipe:
         return [layer.words() for layer in self.layers]
 
 
+def input_of(recipe: Recipe) -> list[Optional[int]]:
+    """Return the shape of a recipe's input, NHWC, None for what may be any."""
+    height, width, channels = recipe.input
+    return [None, *((None, None) if recipe.any_size else (height, width)), channels]
+
+
 def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     """Return the recipe that `as_dict` wrote.
 
@@ -206,20 +212,3 @@ def shape_after(layer: Layer, given: Sequence[Shape]) -> Optional[Shape]:
     if layer.operation == "Concatenate":
         return shapes.glued(given, layer.attributes["axis"])
     return given[0] if given[0] == given[1] else None
-
-
-def without(recipe: Recipe, number: int) -> Optional[Recipe]:
-    """Return the recipe less layer `number` (from 1), whose input takes its place; None: no fit."""
-    gone = recipe.layers[number - 1].inputs[0]
-
-    def moved(source: int) -> int:
-        source = gone if source == number else source
-        return source - 1 if source > number else source
-
-    layers = [
-        replace(layer, inputs=tuple(map(moved, layer.inputs)))
-        for place, layer in enumerate(recipe.layers, 1)
-        if place != number
-    ]
-    shorter = replace(recipe, layers=tuple(layers))
-    return shorter if layers and not problem_of(shorter) else None

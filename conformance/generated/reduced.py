@@ -14,6 +14,7 @@ from conformance.tables import release
 
 from .findings import Finding
 from .recipes import Recipe
+from .recipes import input_of as input_of
 
 FILE = "findings.json"
 SCHEMA = 1
@@ -41,12 +42,6 @@ def sequence(recipe: Recipe) -> str:
         wiring = "" if plain else f" of {', '.join(map(str, layer.inputs))}"
         words.append(layer.words() + wiring)
     return " -> ".join(words) or "stem and head alone"
-
-
-def input_of(recipe: Recipe) -> list[Optional[int]]:
-    """Return the shape of a recipe's input, NHWC, None for what may be any."""
-    height, width, channels = recipe.input
-    return [None, *((None, None) if recipe.any_size else (height, width)), channels]
 
 
 def combined(older: Iterable[Reduced], newer: Iterable[Reduced]) -> list[Reduced]:

@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from conformance.candidate import RunConfig
+from conformance.candidate import RunConfig, read_arrays
 from conformance.pack.conversion import takes_batches
 from conformance.processes.child import Ending, child_environment, run_child
 from conformance.processes.scratch import Scratch
@@ -63,7 +63,7 @@ def _answers(
             ending = _run(pack, config, left, folder)
             done, last = _journal(folder)
             for key in left[: len(done)]:
-                yield key, _load(folder / f"{key}.npz"), None
+                yield key, read_arrays(folder / f"{key}.npz"), None
             left = left[len(done) :]
             if left:
                 # The next one is the one that was begun: of those after it nothing is known.
@@ -71,14 +71,7 @@ def _answers(
                 if done and stage != "batch":
                     continue  # an earlier one may have damaged the memory: once more, as the first
                 key, *left = left
-                yield key, _load(folder / f"{key}.npz"), _death(key, stage, ending)
-
-
-def _load(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    with np.load(file, allow_pickle=False) as found:
-        return dict(found)
+                yield key, read_arrays(folder / f"{key}.npz"), _death(key, stage, ending)
 
 
 def _run(pack: GeneratedPack, config: RunConfig, keys: Sequence[str], folder: Path) -> Ending:

@@ -54,11 +54,6 @@ def convolution(shape: Shape, attributes: Attributes) -> Optional[Shape]:
     return sides and (*sides, filters)
 
 
-def separable(shape: Shape, attributes: Attributes) -> Optional[Shape]:
-    """SeparableConv2D, whose strides are the same in both directions."""
-    return convolution(shape, attributes)
-
-
 def depthwise(shape: Shape, attributes: Attributes) -> Optional[Shape]:
     """DepthwiseConv2D."""
     channels = shape[2] * attributes.get("depth_multiplier", 1)
@@ -158,15 +153,9 @@ def reduced(shape: Shape, attributes: Attributes) -> Optional[Shape]:
 
 def sliced(shape: Shape, attributes: Attributes) -> Optional[Shape]:
     """A slice [start:stop:step] of each axis."""
-    sides = [
-        len(range(*slice(*part).indices(side))) for part, side in zip(_parts(attributes), shape)
-    ]
+    parts = zip(attributes["slices"], shape)
+    sides = [len(range(*slice(*part).indices(side))) for part, side in parts]
     return tuple(sides) if min(sides) > 0 else None
-
-
-def _parts(attributes: Attributes) -> Sequence[Sequence[Optional[int]]]:
-    parts: Sequence[Sequence[Optional[int]]] = attributes["slices"]
-    return parts
 
 
 def split(shape: Shape, attributes: Attributes) -> Optional[Shape]:

@@ -21,6 +21,7 @@ from conformance.pack.conversion import converter_versions
 from conformance.pack.formats import FORMATS, IMPORTERS
 from conformance.pack.request import GRAPHS, producer_versions
 from conformance.pack.sealed import Kind, check_files, json_digest, read_manifest
+from conformance.pack.store import list_packs
 from conformance.processes.scratch import Scratch
 
 from .outcomes import MODEL
@@ -136,9 +137,7 @@ def find_generated(root: Path, request: Request) -> Optional[GeneratedPack]:
     """
     producer = producer_of(request.importers)
     matches = []
-    for path in sorted((root / MODEL).glob("*")):
-        if path.name.startswith(".") or not path.is_dir():
-            continue
+    for path in list_packs(root, f"{MODEL}/*"):
         manifest = read_manifest(KIND, path)
         fits = manifest.seed == request.seed and manifest.count >= request.count
         has = set(request.importers) <= set(manifest.importers)

@@ -44,39 +44,21 @@ _WINDOWS = {
 _BOTH = (3, 1)
 
 
-def _activation(name: str, **given: Any) -> Operation:
-    return Operation(shapes.same, takes=_BOTH, function=f"keras.activations.{name}({{x}})", **given)
+def _of_values(function: str, **given: Any) -> Operation:
+    """Return a function of single values of Keras', such as "ops.abs"."""
+    return Operation(shapes.same, takes=_BOTH, function=f"keras.{function}({{x}})", **given)
 
 
 # Those of keras.activations that a graph of convolutions has a use for. glu (which halves the
 # channels), sparsemax and threshold (which need arguments or a sort) are left out.
-ACTIVATIONS = {
-    "relu": {},
-    "relu6": {},
-    "leaky_relu": {},
-    "elu": {},
-    "selu": {},
-    "celu": {},
-    "gelu": {},
-    "sigmoid": {},
-    "hard_sigmoid": {},
-    "log_sigmoid": {},
-    "tanh": {},
-    "hard_tanh": {},
-    "tanh_shrink": {},
-    "hard_shrink": {},
-    "soft_shrink": {},
-    "softplus": {"gives_positive": True},
-    "softsign": {},
-    "silu": {},
-    "hard_silu": {},
-    "mish": {},
-    "exponential": {"gives_positive": True},
-    "squareplus": {"gives_positive": True},
-    "sparse_plus": {},
-    "sparse_sigmoid": {},
-    "log_softmax": {},
-}
+ACTIVATIONS = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "sigmoid", "hard_sigmoid"),
+    *("log_sigmoid", "tanh", "hard_tanh", "tanh_shrink", "hard_shrink", "soft_shrink", "softplus"),
+    *("softsign", "silu", "hard_silu", "mish", "exponential", "squareplus", "sparse_plus"),
+    *("sparse_sigmoid", "log_softmax"),
+)
+# Those whose values are well above 0.
+_POSITIVE = ("softplus", "exponential", "squareplus")
 
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 _CONSTANT = {
@@ -111,7 +93,7 @@ OPERATIONS: dict[str, Operation] = {
         },
     ),
     "SeparableConv2D": Operation(
-        shapes.separable,
+        shapes.convolution,
         {
             "kernel_size": ((3, 3), (1, 1), (5, 5)),
             "strides": ((1, 1), (2, 2)),
@@ -146,7 +128,10 @@ OPERATIONS: dict[str, Operation] = {
     "LayerNormalization": Operation(shapes.same, {"scale": _YES, "center": _YES}, takes=_BOTH),
     "GroupNormalization": Operation(shapes.same, {"groups": (4, 2, 1, -1)}),
     "UnitNormalization": Operation(shapes.same, {"axis": (-1, 1)}, takes=_BOTH),
-    **{name: _activation(name, **given) for name, given in ACTIVATIONS.items()},
+    **{
+        name: _of_values(f"activations.{name}", gives_positive=name in _POSITIVE)
+        for name in ACTIVATIONS
+    },
     "ReLU": Operation(
         shapes.same,
         {"max_value": (None, 6.0, 1.0), "negative_slope": (0.0, 0.1), "threshold": (0.0, 0.5)},
@@ -185,31 +170,11 @@ OPERATIONS: dict[str, Operation] = {
     "Permute": Operation(
         shapes.permuted, {"dims": ((2, 1, 3), (3, 1, 2), (1, 3, 2), (2, 3, 1), (3, 2, 1))}
     ),
-    "abs": Operation(shapes.same, takes=_BOTH, function="keras.ops.abs({x})"),
-    "square": Operation(shapes.same, takes=_BOTH, function="keras.ops.square({x})"),
-    "negative": Operation(shapes.same, takes=_BOTH, function="keras.ops.negative({x})"),
-    "sqrt": Operation(
-        shapes.same,
-        takes=_BOTH,
-        function="keras.ops.sqrt({x})",
-        positive=True,
-        gives_positive=True,
-    ),
-    "rsqrt": Operation(
-        shapes.same,
-        takes=_BOTH,
-        function="keras.ops.rsqrt({x})",
-        positive=True,
-        gives_positive=True,
-    ),
-    "log": Operation(shapes.same, takes=_BOTH, function="keras.ops.log({x})", positive=True),
-    "reciprocal": Operation(
-        shapes.same,
-        takes=_BOTH,
-        function="keras.ops.reciprocal({x})",
-        positive=True,
-        gives_positive=True,
-    ),
+    **{name: _of_values(f"ops.{name}") for name in ("abs", "square", "negative")},
+    **{
+        name: _of_values(f"ops.{name}", positive=True, gives_positive=name != "log")
+        for name in ("sqrt", "rsqrt", "log", "reciprocal")
+    },
     "power": Operation(
         shapes.same,
         {"exponent": (0.75, 3.0, -1.5)},

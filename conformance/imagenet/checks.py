@@ -7,8 +7,9 @@ from typing import Callable, Optional
 
 import numpy as np
 
+from conformance.candidate import RunConfig
 from conformance.pack.format import Pack
-from conformance.verdict.tolerance import allow, load_tolerances, typical_logit_noise
+from conformance.verdict.limits import Limits
 
 from .evaluation import Evaluation, published
 from .statistics import Paired
@@ -33,18 +34,7 @@ def allowed_l1(pack: Pack, opencv: str, engine: str) -> float:
     On the pack's inputs OpenCV may stray so far from float64, and TensorFlow's float32 strays so
     far to the other side: the mean of the sum.
     """
-    float32, float64 = pack.load("outputs_f32"), pack.load("outputs_f64")
-    allowed = allow(
-        load_tolerances(),
-        METRIC,
-        float32,
-        float64,
-        model=pack.model,
-        opencv=opencv,
-        engine=engine,
-        winograd=False if pack.manifest.winograd == 0 else None,
-        logit_noise=typical_logit_noise(pack.load("logits_f32"), pack.load("logits_f64")),
-    )
+    allowed = Limits(opencv).allow(pack, RunConfig(engine=engine), METRIC)
     return float(np.mean(allowed.values + allowed.noise))
 
 

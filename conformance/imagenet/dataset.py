@@ -72,15 +72,12 @@ def read_dataset(folder: Path, labels: Optional[Path] = None) -> Dataset:
     found = _by_folder(folder, sizes, None) if labels is None else _labelled(folder, labels, sizes)
     unlabelled = sorted(sizes.keys() - found.keys())
     if unlabelled:
+        more = f" (nor for {len(unlabelled) - 1} more)" if len(unlabelled) > 1 else ""
         raise ConformanceError(
             f"{folder / unlabelled[0]}: no label for this image in {labels or folder}"
-            f"{_and_more(unlabelled)}; add its line or move the file away"
+            f"{more}; add its line or move the file away"
         )
     return Dataset(folder, tuple(Entry(n, found[n], sizes[n]) for n in sorted(found)))
-
-
-def _and_more(names: Sequence[str]) -> str:
-    return f" (nor for {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def _image_sizes(folder: Path) -> dict[str, int]:

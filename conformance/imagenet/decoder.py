@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from conformance.errors import ConformanceError, install
+from conformance.errors import imported
 
 Array = np.ndarray[Any, Any]
 # Keras' recipe leaves the same border at all sizes: 256 for 224, 342 for 299.
@@ -71,10 +71,7 @@ class Bad:
 
 def require_pillow() -> None:
     """Raise ConformanceError saying what to install where Pillow is missing."""
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        raise ConformanceError(f"reading images needs Pillow: {install('imagenet')}") from error
+    imported("PIL.Image", "reading images needs Pillow", "imagenet")
 
 
 def decode(path: Path, size: int, recipe: str) -> Array:

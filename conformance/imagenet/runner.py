@@ -7,7 +7,6 @@ Dask gives them to another one.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import (
@@ -22,7 +21,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from itertools import islice
 from typing import Any, Callable, Optional
 
-from conformance.errors import ConformanceError, install
+from conformance.errors import ConformanceError, imported
 from conformance.processes.server import close_servers, servers_ended
 
 from .dataset import Entry
@@ -124,12 +123,7 @@ def _dask_workers(
 
 def distributed() -> Any:
     """Return the module; raise ConformanceError saying what to install where it is missing."""
-    try:
-        return importlib.import_module("distributed")
-    except ImportError as error:
-        raise ConformanceError(
-            f"--scheduler and --workers need Dask ({error}): {install('cluster')}"
-        ) from None
+    return imported("distributed", "--scheduler and --workers need Dask ({error})", "cluster")
 
 
 @contextmanager

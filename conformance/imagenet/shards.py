@@ -121,7 +121,8 @@ def _run(job: Job, index: int, entries: Sequence[Entry], scratch: Path) -> Shard
     labels = np.array([entry.label for entry in good], np.int16)
     if not good:
         empty = np.empty((0, job.classes), np.float32)
-        return ShardResult(index, compared(labels, empty, empty), bad, _SECONDS_OF_NONE)
+        none = {"opencv": 0.0, "tensorflow": 0.0}
+        return ShardResult(index, compared(labels, empty, empty), bad, none)
     what = f"shard {index}, which begins with {entries[0].name}"
     theirs, reference_seconds = _tensorflow(job, pixels, kept, what)
     outputs = scratch / "opencv.npy"
@@ -140,9 +141,6 @@ def _require_version(job: Job, found: str) -> None:
             f"the worker on {platform.node()} has OpenCV {found}, and {job.opencv} is to be "
             f"evaluated: install the same OpenCV on all workers"
         )
-
-
-_SECONDS_OF_NONE = {"opencv": 0.0, "tensorflow": 0.0}
 
 
 def opencv_request(job: Job) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.errors import ConformanceError, install
+from conformance.errors import imported
 
 Array = np.ndarray[Any, Any]
 CONFIDENCE = 0.95
@@ -49,11 +49,7 @@ def require_scipy() -> None:
 
 
 def _binomtest() -> Any:
-    try:
-        from scipy.stats import binomtest
-    except ImportError as error:
-        raise ConformanceError(f"intervals and tests need SciPy: {install('imagenet')}") from error
-    return binomtest
+    return imported("scipy.stats", "intervals and tests need SciPy", "imagenet").binomtest
 
 
 def proportion(hits: int, count: int) -> Interval:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
 
-if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Taps = tuple[Array, Array, Array]
-    Size = tuple[int, int]
+Array = NDArray[Any]
+Taps = tuple[Array, Array, Array]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,6 @@ def resize(image: Array, size: Size, scale: Optional[float] = None) -> Array:
 def _cover(image: Array, size: Size, border: tuple[float, ...] = ()) -> Array:
     """Resize until both sides cover `size` (width, height), then cut it out of the centre."""
     height, width = image.shape[:2]
-    if size == (width, height):
-        return image.copy()
     factor = max(np.float32(size[0]) / np.float32(width), np.float32(size[1]) / np.float32(height))
     scale = float(factor)
     covering = resize(image, (round(width * scale), round(height * scale)), scale)
@@ -121,8 +117,6 @@ def _cover(image: Array, size: Size, border: tuple[float, ...] = ()) -> Array:
 def _letterbox(image: Array, size: Size, border: tuple[float, ...]) -> Array:
     """Resize until both sides fit into `size` (width, height); centre that on the border."""
     height, width = image.shape[:2]
-    if size == (width, height):
-        return image.copy()
     factor = min(np.float32(size[0]) / np.float32(width), np.float32(size[1]) / np.float32(height))
     inner = int(np.float32(width) * factor), int(np.float32(height) * factor)
     framed = np.empty((size[1], size[0], image.shape[2]), image.dtype)

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError
 from conformance.tables import check_keys, parse_toml
 
 from .blob import BlobCall, state_blob
 
-if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Triple = tuple[float, float, float]
-    Size = tuple[int, int]
+Array = NDArray[Any]
+Triple = tuple[float, float, float]
+Size = tuple[int, int]
 
 KEYS = ("scale", "mean", "std", "rgb", "crop", "resize")
 

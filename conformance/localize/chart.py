@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.charts import Spec, draw, layer_chart, with_rows
+from conformance.charts import draw, layer_chart, with_rows
 from conformance.verdict.nodes import NodeDeviation, first_bad
 
 # A deviation of nothing has no place on a logarithmic axis.
@@ -20,10 +20,6 @@ def draw_profile(path: Path, nodes: Sequence[NodeDeviation], title: str) -> None
     The first node out of the noise is marked. Raises ConformanceError without the extra "report",
     or where `path` can't be written.
     """
-    draw(_spec(nodes, title), path, f"--plot {path}")
-
-
-def _spec(nodes: Sequence[NodeDeviation], title: str) -> Spec:
     chart = layer_chart()
     first = first_bad(nodes)
     rows = [_row(place, node) for place, node in enumerate(nodes) if node.observed is not None]
@@ -32,7 +28,7 @@ def _spec(nodes: Sequence[NodeDeviation], title: str) -> Spec:
         rule = {"mark": {"type": "rule", "color": "@failed"}, "encoding": {"x": x}}
         chart["layer"] = [rule, *chart["layer"]]
         title = f"{title}; first out of the noise: {first.node} ({first.op})"
-    return with_rows(chart, rows, title, _WIDTH)
+    draw(with_rows(chart, rows, title, _WIDTH), path, f"--plot {path}")
 
 
 def _row(place: int, node: NodeDeviation) -> dict[str, object]:

@@ -33,7 +33,6 @@ class Fused:
     before: list[str]
 
     def __str__(self) -> str:
-        """Say so."""
         node, before = self.node, " and ".join(map(repr, self.before))
         told = (
             f"cut after {node.node!r}, {node.op}, and fused as in the whole network: strays by "

@@ -203,7 +203,8 @@ def providing_distribution(cv2: Any) -> str:
     folder = Path(cv2.__file__).resolve().parent
     found = [dist for dist in map(_distribution, DISTRIBUTIONS) if dist is not None]
     if not any(_holds(dist, folder) for dist in found):
-        found = [dist for dist in metadata.distributions() if _lists_cv2(dist)]
+        every = metadata.distributions()
+        found = [d for d in every if any(file.parts[0] == "cv2" for file in d.files or ())]
     held = [dist for dist in found if _holds(dist, folder)]
     return ", ".join(f"{d.metadata['Name']} {d.version}" for d in held) or "unknown build"
 
@@ -217,10 +218,6 @@ def _distribution(name: str) -> Any:
 
 def _holds(distribution: Any, folder: Path) -> bool:
     return Path(str(distribution.locate_file("cv2"))).resolve() == folder
-
-
-def _lists_cv2(distribution: Any) -> bool:
-    return any(file.parts[0] == "cv2" for file in distribution.files or ())
 
 
 def probe_in_child(

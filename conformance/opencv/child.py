@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ import numpy as np
 
 from conformance.candidate import BATCH, REPEATS, Array, Failure, RunConfig
 from conformance.pack.sampling import SAMPLED
+from conformance.processes.inference import clocked
 from conformance.processes.machine import peak_mib
 from conformance.processes.serve import printed_since
 
@@ -114,13 +114,6 @@ class Session:
         os.replace(temporary, self.folder / "report.json")
 
 
-def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """Return the function's result and the milliseconds it took."""
-    begin = time.perf_counter()
-    result = function()
-    return result, (time.perf_counter() - begin) * 1000
-
-
 def run(session: Session) -> None:
     """Run all stages; a StageError ends the run where later stages need the failed one."""
     with session.stage("start"):
@@ -162,9 +155,8 @@ def run_plain(session: Session, cv2: Any) -> tuple[Any, dict[str, str]]:
     """
     tap = None
     with session.stage("parse"):
-        candidate, parse_ms = timed(lambda: net.read(cv2, session.graph, session.config))
+        candidate = net.read(cv2, session.graph, session.config)
         names = [str(name) for name in candidate.getLayerNames()]
-        session.report["parse_ms"] = parse_ms
         importer, entries = IMPORTERS[session.config.importer], session.entries
         held = importer.carriers(names, entries, session.converted, session.config.engine)
         if len(session.heads) > 1:
@@ -195,15 +187,15 @@ def run_singles(session: Session, candidate: Any, forward: Callable[[], list[Arr
     """Run each input by itself, then the first ones again."""
     outputs: list[list[Array]] = []
     repeat, times = [], []
-    for image in single_images(session.images):
+    for image in session.images[:, None]:  # [1, H, W, C], as the others below
         blob = net.to_blob(image, session.layout)
-        output, milliseconds = net.given(candidate, blob, lambda: timed(forward))
+        output, milliseconds = net.given(candidate, blob, lambda: clocked(forward))
         outputs.append(output)
         times.append(milliseconds)
         if len(outputs) == 1:
             refuse_fallback(session)
             require_kernels(session, candidate)
-    for image in single_images(session.images[:REPEATS]):
+    for image in session.images[:REPEATS, None]:
         repeat.append(net.given(candidate, net.to_blob(image, session.layout), forward))
     arrays = {**of_heads("outputs", outputs), **of_heads("repeat", repeat)}
     session.save("forward", times_ms=times, **arrays)
@@ -215,11 +207,6 @@ def of_heads(name: str, runs: list[list[Array]]) -> dict[str, Array]:
         f"{name}_{number}" if number else name: np.concatenate(answers)
         for number, answers in enumerate(zip(*runs))
     }
-
-
-def single_images(images: Array) -> list[Array]:
-    """Return the images [N, H, W, 3] as N arrays [1, H, W, 3]."""
-    return [images[i : i + 1] for i in range(len(images))]
 
 
 def refuse_fallback(session: Session) -> None:
@@ -250,7 +237,7 @@ def run_logits(session: Session, cv2: Any, held: dict[str, str], candidate: Any)
             cv2, session.graph, session.config, names, parsed=candidate, layout=session.layout
         )
         read: dict[str, list[Array]] = {name: [] for name in names}
-        for image in single_images(session.images[SAMPLED]):
+        for image in session.images[SAMPLED, None]:
             for name, value in zip(names, layers.read_tap(tap, image)):
                 if value is not None:
                     read[name].append(value.reshape(1, -1))
@@ -277,7 +264,7 @@ def run_layers(session: Session, cv2: Any, held: dict[str, str]) -> None:
             tap = layers.open_tap(
                 cv2, session.graph, session.config, names, plain=True, layout=session.layout
             )
-            for index, image in enumerate(single_images(session.images[SAMPLED])):
+            for index, image in enumerate(session.images[SAMPLED, None]):
                 for name, value in zip(names, layers.read_tap(tap, image)):
                     if value is None:
                         held.pop(name, None)
@@ -306,7 +293,7 @@ def run_cut(session: Session, cv2: Any) -> None:
         for node in nodes:
             value = value_of.get(node, node)
             with layers.open_cut(cv2, session.graph, session.config, value) as part:
-                for index, image in enumerate(single_images(session.images[SAMPLED])):
+                for index, image in enumerate(session.images[SAMPLED, None]):
                     samples.add(index, node, net.forward(part, image, session.layout))
         found = {node: samples.samples[node] for node in nodes if node not in samples.wrong}
         session.save("layers", **end_to_end(found))

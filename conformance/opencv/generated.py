@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from conformance.candidate import BATCH, Array, RunConfig
+from conformance.candidate import BATCH, Array, RunConfig, read_arrays
 
 from . import kernels, net
 from .capability import load_cv2
@@ -96,8 +96,7 @@ def run_singles(
 
 def run_batch(candidate: Any, images: Array, file: Path, begin: Callable[[str], None]) -> None:
     """Add to the file what the first images give at once: "batch" [2, …], or "batch_error"."""
-    with np.load(file, allow_pickle=False) as before:
-        found = dict(before)
+    found: dict[str, Any] = dict(read_arrays(file))
     begin("batch")
     try:
         found["batch"] = net.forward(candidate, images[:BATCH])

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -125,6 +125,12 @@ def find_node(*texts: str) -> Optional[str]:
     both = "\n".join(texts)
     found = (pattern.search(both) for pattern in _NODE)
     return next((match.group(1) for match in found if match), None)
+
+
+def settled(cv2: Any, config: RunConfig) -> RunConfig:
+    """Return the configuration with an engine: for "default" that which OpenCV takes by itself."""
+    # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
+    return replace(config, engine=engines(cv2)[-1]) if config.engine == "default" else config
 
 
 def read(cv2: Any, graph: Path, config: RunConfig, extra: Sequence[str] = ()) -> Any:

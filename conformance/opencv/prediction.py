@@ -29,7 +29,7 @@ from conformance.processes.inference import timed
 from conformance.processes.serve import Answer, Request, printed_since, serve
 
 from . import layers, net
-from .capability import engines, importers, load_cv2
+from .capability import importers, load_cv2
 from .caption import caption
 from .importers import IMPORTERS
 
@@ -53,10 +53,7 @@ class Predictor:
 
     def __init__(self, request: Request) -> None:
         self.cv2 = load_cv2()
-        config = RunConfig(**request["config"])
-        if config.engine == "default":
-            # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
-            config = replace(config, engine=engines(self.cv2)[-1])
+        config = net.settled(self.cv2, RunConfig(**request["config"]))
         if config.threads is not None:
             self.cv2.setNumThreads(config.threads)
         pack = Path(request["pack"])
@@ -151,11 +148,6 @@ class Predictor:
         blob = self.cv2.dnn.blobFromImage(picture, **settings.call().keywords())
         return np.ascontiguousarray(settings.divide(blob))
 
-    def _given(self, blob: Array) -> Array:
-        """Return the blob as the network's file takes it."""
-        turned = blob.transpose(0, 2, 3, 1) if self.layout == "NHWC" else blob
-        return np.ascontiguousarray(turned)
-
     def _pixels(self, settings: Preprocessing) -> dict[str, Any]:
         # Without mean and scale the blob is the resized pixels themselves.
         plain = replace(TUTORIAL, rgb=False, **{n: getattr(settings, n) for n in _PLACING})
@@ -165,8 +157,8 @@ class Predictor:
 
     def _infer(self, blob: Array) -> tuple[Array, float]:
         """Return the outputs and the ms of the inference, once the network has run before."""
-
-        given = self._given(blob)
+        turned = blob.transpose(0, 2, 3, 1) if self.layout == "NHWC" else blob
+        given = np.ascontiguousarray(turned)
 
         def infer() -> Array:
             self.net.setInput(given)

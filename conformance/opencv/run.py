@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig
+from conformance.candidate import DOING, Array, CandidateRun, Failure, RunConfig, read_arrays
 from conformance.errors import ConformanceError
 from conformance.pack.conversion import Conversion, file_of, takes_batches
 from conformance.pack.format import Pack
@@ -145,11 +145,16 @@ def _heads(pack: Pack) -> list[dict[str, str]]:
 
 def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> CandidateRun:
     report = _report(folder)
-    stages = ("forward", "layers", "batch", "logits")
-    forward, layers, batch, logits = (_as_floats(pack, _arrays(folder, stage)) for stage in stages)
+    forward, layers, batch, logits = (
+        _as_floats(pack, read_arrays(folder / f"{stage}.npz"))
+        for stage in ("forward", "layers", "batch", "logits")
+    )
+    names = (
+        *("version", "carriers", "layers_absent", "layers_wrong", "kernels", "notes"),
+        *("peak_mib", "threads"),
+    )
     result = CandidateRun(
         config=config,
-        version=report.get("version"),
         outputs=forward.get("outputs"),
         repeat=forward.get("repeat"),
         times_ms=forward.get("times_ms"),
@@ -166,16 +171,9 @@ def _collect(folder: Path, pack: Pack, config: RunConfig, ending: Ending) -> Can
             for number in range(1, len(pack.heads()))
         ],
         layer_samples=_samples(layers, report.get("sampled", [])),
-        carriers=report.get("carriers", {}),
-        layers_absent=report.get("layers_absent", {}),
-        layers_wrong=report.get("layers_wrong", {}),
         tapped=layers.get("outputs"),
-        parse_ms=report.get("parse_ms"),
-        kernels=report.get("kernels"),
-        notes=report.get("notes", []),
-        peak_mib=report.get("peak_mib"),
-        threads=report.get("threads"),
         log=ending.log,
+        **{name: report[name] for name in names if name in report},
     )
     result.failures = [
         Failure(**{**failure, "message": failure["message"] + last_lines(ending.log)})
@@ -198,14 +196,6 @@ def _report(folder: Path) -> dict[str, Any]:
         return {}
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return report
-
-
-def _arrays(folder: Path, stage: str) -> dict[str, Array]:
-    path = folder / f"{stage}.npz"
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 def _as_floats(pack: Pack, arrays: dict[str, Array]) -> dict[str, Array]:

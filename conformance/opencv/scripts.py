@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, os_errors
 from conformance.processes.child import run_child
 
 from .importers import IMPORTERS
@@ -49,12 +49,8 @@ def failing_output(script: Path) -> Optional[str]:
 
 def make_folder(root: Path) -> None:
     """Make the folder that --reduce writes to; raise ConformanceError where it can't be one."""
-    try:
+    with os_errors(f"--reduce {root}: can't be made a folder", "; choose another"):
         root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConformanceError(
-            f"--reduce {root}: can't be made a folder ({error.strerror}); choose another"
-        ) from error
 
 
 def remove_attempt(folder: Path, file: str) -> None:

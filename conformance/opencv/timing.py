@@ -11,21 +11,21 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from conformance.candidate import Array, RunConfig
 from conformance.errors import ConformanceError
 from conformance.processes.child import HERE, Interpreter, ask_module
-from conformance.processes.inference import Infer, repeated
+from conformance.processes.inference import Infer, clocked, repeated
 from conformance.processes.machine import file_pages_mib, peak_mib, reset_peak
 from conformance.processes.serve import answer_once
 
 from . import net
-from .capability import available_targets, engines, load_cv2
+from .capability import available_targets, load_cv2
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,7 @@ def time_in_child(
 def measure(request: TimingRequest) -> Timing:
     """Time in this process, which has not run a net yet; see load_inference for what it raises."""
     cv2 = load_cv2()
-    config = request.config
-    if config.engine == "default":
-        # OpenCV 5 takes its new engine by itself; 4.x has the classic one only.
-        config = replace(config, engine=engines(cv2)[-1])
+    config = net.settled(cv2, request.config)
     images = repeated(np.load(request.inputs, allow_pickle=False), request.batch)
     blob = net.to_blob(images, request.layout)
     _use_threads(cv2, config.threads)
@@ -151,10 +148,10 @@ def measure(request: TimingRequest) -> Timing:
     available_targets(cv2)
     reset_peak()
     before, code = peak_mib(), file_pages_mib()
-    candidate, load_ms = _clocked(lambda: net.read(cv2, Path(request.graph), config))
+    candidate, load_ms = clocked(lambda: net.read(cv2, Path(request.graph), config))
     net.configure(cv2, candidate, config)
     infer = _inference(candidate, blob)
-    answer, first_ms = _clocked(infer)
+    answer, first_ms = clocked(infer)
     runs = {threads: _inferences(request, infer, candidate)}
     peak, code = peak_mib(), file_pages_mib() - code
     for further in request.further_threads:
@@ -188,13 +185,6 @@ def _check_sound(request: TimingRequest, answer: Array, blob: Array, given: Arra
         raise ValueError("it changed the array that it was given as input")
 
 
-def _clocked(run: Callable[[], Any]) -> tuple[Any, float]:
-    """Return what `run` gives and the ms that it takes."""
-    begin = time.perf_counter()
-    given = run()
-    return given, (time.perf_counter() - begin) * 1000
-
-
 def _inferences(
     request: TimingRequest, infer: Infer, candidate: Any
 ) -> tuple[list[float], list[Array]]:
@@ -204,7 +194,7 @@ def _inferences(
     infer()
     end = time.perf_counter() + request.seconds
     while len(times) < request.least or (time.perf_counter() < end and len(times) < request.most):
-        times.append(_clocked(infer)[1])
+        times.append(clocked(infer)[1])
         if request.layers:
             # After a forward only: before it 4.5.1 aborts.
             profiles.append(_profile(candidate))

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conformance.errors import ConformanceError, install
 
 from . import sealed
 from .format import GRAPH, Manifest, Pack, array_file, read_manifest
 from .formats import FORMATS, IMPORTERS
-from .request import GRAPHS, producer_versions, runtime_title
+from .request import GRAPHS, installed, producer_versions, runtime_title
 from .store import write_sealed
-
-if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
-    from numpy.typing import NDArray
 
 SCHEMA = 1
 # Raised with every change that alters what is made from the same graph and versions.
@@ -98,10 +94,10 @@ def converter_versions(importer: str, keras: str = "keras3") -> Optional[dict[st
         return None
     versions = {name: packs[name] for name in ("tensorflow", "numpy")}
     for name in FORMATS[importer].packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+        version = installed((name,))
+        if version is None:
             return None
+        versions[name] = version
     return {**versions, "recipe": RECIPE}
 
 
@@ -273,7 +269,7 @@ def write_conversion(
     producer["runtime"] = runtime_title(importer)
     graph = pack.manifest.files[GRAPH]["sha256"]
     manifest = ConversionManifest(importer, pack.model, graph, producer)
-    manifest.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    manifest.created = sealed.now()
     target, root = pack.path / importer, pack.path.parent.parent
     write_sealed(CONVERSION, root, target, manifest, lambda folder: fill(folder, manifest))
     return Conversion(target, manifest)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import platform
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conformance.inputs.preprocessing import Preprocessing, get_mode, preprocessing_from
 from conformance.models import get_model
+from conformance.processes.machine import cpu_name
 
 from . import sealed
 from .formats import FORMATS
 from .request import SCHEMA, PackRequest, describe_request, pack_key
 from .sampling import node_seed, sample_positions
-
-if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
-    from numpy.typing import NDArray
 
 MANIFEST = "pack.json"
 GRAPH = "frozen_graph.pb"
@@ -95,23 +94,24 @@ class Manifest:
 def new_manifest(
     request: PackRequest,
     producer: dict[str, str],
-    tensors: dict[str, str],
-    inputs: Sequence[str],
-    environment: Optional[dict[str, Any]] = None,
+    tensors: Optional[dict[str, str]] = None,
+    inputs: Sequence[str] = (),
+    threads: Optional[int] = None,
 ) -> Manifest:
     """Return the manifest of a pack about to be written, with key and time of creation (UTC).
 
-    passes and layers are still empty; `fill` of write_pack may complete them.
+    threads: that it is built on. What is still empty, `fill` of write_pack may complete.
     """
+    machine = {"python": platform.python_version(), "cpu": cpu_name(), "threads": threads}
     return Manifest(
         model=request.model,
         key=pack_key(request, producer),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=sealed.now(),
         request=describe_request(request),
         producer=producer,
-        tensors=tensors,
+        tensors=tensors or {},
         inputs=list(inputs),
-        environment=dict(environment or {}),
+        environment=machine,
     )
 
 
@@ -230,17 +230,15 @@ class Pack:
         return self.path / self.manifest.graph_file
 
     def load(self, name: str) -> NDArray[Any]:
-        """Return one array, such as "inputs" or "outputs_f64" (".npy" may be left out).
+        """Return one array, such as "inputs" or "outputs_f64".
 
         Raises ConformanceError when the file is missing, is not an array or holds a pickle.
         """
-        stem = name[: -len(".npy")] if name.endswith(".npy") else name
-        return np.asarray(_read_numpy(self.path / array_file(stem, self.head)))
+        return np.asarray(_read_numpy(self.path / array_file(name, self.head)))
 
-    def load_archive(self, name: str) -> dict[str, NDArray[Any]]:
-        """Return all arrays of one .npz file, such as "preprocessing" (suffix optional)."""
-        file = self.path / (name if name.endswith(".npz") else name + ".npz")
-        return dict(_read_numpy(file))
+    def load_archive(self, file: str) -> dict[str, NDArray[Any]]:
+        """Return all arrays of one .npz file."""
+        return dict(_read_numpy(self.path / file))
 
     def layers(self) -> Iterator[Layer]:
         """Yield the sampled nodes in topological order."""

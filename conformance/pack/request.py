@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Optional
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, os_errors
 from conformance.fixtures import fixture_path
 from conformance.models import get_model
 from conformance.own_models import OwnModel
@@ -117,11 +117,9 @@ def _folder_digest(folder: Path) -> str:
 
 
 def _known_digest(path: Path) -> str:
-    try:
+    with os_errors(f"{path}: can't be read"):
         stat = path.stat()
         return _cached_digest(os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise ConformanceError(f"{path}: can't be read ({error.strerror})") from error
 
 
 @lru_cache(maxsize=64)
@@ -162,9 +160,9 @@ def producer_versions(flavour: str = "keras3") -> Optional[dict[str, str]]:
 
     Keys: "tensorflow", "keras" (of tf_keras for "legacy"), "numpy", "recipe". Reads metadata only.
     """
-    tensorflow = _installed(TENSORFLOW)
-    keras = _installed(_KERAS[flavour])
-    numpy = _installed(("numpy",))
+    tensorflow = installed(TENSORFLOW)
+    keras = installed(_KERAS[flavour])
+    numpy = installed(("numpy",))
     if tensorflow is None or keras is None or numpy is None:
         return None
     return {"tensorflow": tensorflow, "keras": keras, "numpy": numpy, "recipe": RECIPE}
@@ -177,7 +175,7 @@ def runtime_versions(importer: str) -> Optional[dict[str, str]]:
     """
     versions: dict[str, str] = {}
     for group in (*FORMATS[importer].runtime, ("numpy",)):
-        found = [(name, version) for name in group if (version := _installed((name,)))]
+        found = [(name, version) for name in group if (version := installed((name,)))]
         if not found:
             return None
         versions.update(found[:1])
@@ -206,7 +204,8 @@ def built_with(request: PackRequest) -> str:
     return " or ".join(dict.fromkeys(TITLES[n] for n in FORMATS[request.importer].runtime[0]))
 
 
-def _installed(distributions: tuple[str, ...]) -> Optional[str]:
+def installed(distributions: tuple[str, ...]) -> Optional[str]:
+    """Return the version of the first of some distributions that is there, None where none is."""
     for name in distributions:
         try:
             return metadata.version(name)

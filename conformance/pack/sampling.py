@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:  # NumPy 1.19, as old as OpenCV 4.5.1 allows, has no NDArray
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 # The inputs whose activations and logits are compared: of a pack's eight the first and the fifth,
 # photos both. Each costs a run that hands out every layer, twice the time of a plain one. Noise is

@@ -69,15 +69,13 @@ class Turn:
     def _lock(self) -> Iterator[None]:
         lock = pack_lock(self.root, self.request.model, timeout=0)
         try:
-            lock.acquire()
+            held = lock.acquire()
         except filelock.Timeout:
             raise
         except OSError as error:
             raise unwritable(self.root, error) from error
-        try:
+        with held:
             yield
-        finally:
-            lock.release()
 
     def _build_if_needed(self) -> None:
         pack, built = self._usable(), False

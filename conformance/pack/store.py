@@ -43,9 +43,9 @@ def default_packs() -> Path:
     return Path(platformdirs.user_cache_dir("opencv-dnn-conformance")) / "packs"
 
 
-def list_packs(root: Path) -> list[Path]:
+def list_packs(root: Path, pattern: str = "*/*") -> list[Path]:
     """Return the folders under `root` that should be packs, by model and key."""
-    folders = root.glob("*/*")
+    folders = root.glob(pattern)
     return sorted(f for f in folders if f.is_dir() and not f.name.startswith("."))
 
 
@@ -79,7 +79,7 @@ def locate_pack(root: Path, request: PackRequest) -> Optional[Path]:
 def _newest_match(folder: Path, wanted: dict[str, str]) -> Optional[Path]:
     matches: list[tuple[str, Path]] = []
     problems: list[ConformanceError] = []
-    for path in sorted(f for f in folder.glob("*") if f.is_dir() and not f.name.startswith(".")):
+    for path in list_packs(folder, "*"):
         try:
             manifest = read_manifest(path)
         except ConformanceError as error:
@@ -181,19 +181,13 @@ def write_sealed(
 
 
 def _full_disk(root: Path, model: str, error: Exception) -> ConformanceError:
-    free = shutil.disk_usage(root).free
+    free, needed = shutil.disk_usage(root).free, ""
+    if model in MODELS or model in EXTENDED:
+        needed = f", the pack needs about {_mib(estimated_bytes(model))}"
     return ConformanceError(
         f"pack folder {root}: no space left while writing the pack of {model} ({error}). "
-        f"{_mib(free)} are free now{_needed(model)}: "
+        f"{_mib(free)} are free now{needed}: "
         f"free some or choose another folder with --packs"
-    )
-
-
-def _needed(model: str) -> str:
-    return (
-        f", the pack needs about {_mib(estimated_bytes(model))}"
-        if model in MODELS or model in EXTENDED
-        else ""
     )
 
 

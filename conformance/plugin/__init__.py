@@ -37,6 +37,12 @@ def pytest_load_initial_conftests(
         early_config.pluginmanager.import_plugin("conformance.plugin.hooks")
 
 
+def names_mark(config: pytest.Config, mark: str) -> bool:
+    """Return whether the expression of -m names a marker, and does not leave it out."""
+    expression = config.option.markexpr or ""
+    return mark in expression and f"not {mark}" not in expression
+
+
 def asks_for_suite(args: Sequence[str], pyargs: bool, here: Path) -> bool:
     """Return whether pytest's arguments name the suite: as a module, or by path.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from conformance import __version__
 from conformance.candidate import RunConfig
 from conformance.pack.conversion import question, takes_batches
 from conformance.pack.formats import IMPORTERS
+from conformance.pack.request import installed
 from conformance.pack.store import locate_pack
 from conformance.processes.machine import cpu_name
 from conformance.session import Session
@@ -68,8 +68,9 @@ def header(session: Session) -> Iterator[str]:
         f"{', '.join(session.engines)}, importer {', '.join(judged)}, "
         f"target {asked.target}, {asked.threads or found['threads']} threads"
     )
+    tensorflow, keras = (installed((n,)) or "not installed" for n in ("tensorflow", "keras"))
     yield (
-        f"conformance: TensorFlow {_version('tensorflow')}, Keras {_version('keras')}, "
+        f"conformance: TensorFlow {tensorflow}, Keras {keras}, "
         f"NumPy {np.__version__}, Python {platform.python_version()}"
     )
     if "device" in found:
@@ -78,10 +79,3 @@ def header(session: Session) -> Iterator[str]:
         off = f"without {', '.join(level.off)} (OpenCV took notice): " if level.off else ""
         yield f"conformance: CPU {off}{features}"
     yield f"conformance: packs {asked.packs} (weights {asked.weights}, graph {asked.graph})"
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed"

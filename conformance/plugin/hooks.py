@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -248,6 +249,15 @@ def pytest_runtest_makereport(
     return report
 
 
+@contextmanager
+def failing(before: str = "") -> Iterator[None]:
+    """Let a ConformanceError be all that a test says; in a fixture it is its error, no failure."""
+    try:
+        yield
+    except ConformanceError as error:
+        raise pytest.fail.Exception(f"{before}{error}", pytrace=False) from None
+
+
 @pytest.fixture(scope="session")
 def conformance_session(request: pytest.FixtureRequest) -> Session:
     """What this session knows of OpenCV, packs and runs."""
@@ -257,12 +267,8 @@ def conformance_session(request: pytest.FixtureRequest) -> Session:
 @pytest.fixture(scope="session")
 def pack(request: pytest.FixtureRequest, conformance_session: Session) -> Pack:
     """The reference pack of one model (indirect parameter: the model's name)."""
-    try:
+    with failing():
         return conformance_session.pack(request.param)
-    except ConformanceError as error:
-        message = str(error)
-    # In a fixture this is an error of the test, not a failure; the message says it all.
-    pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -270,11 +276,8 @@ def conversion(
     request: pytest.FixtureRequest, pack: Pack, conformance_session: Session
 ) -> Conversion:
     """The pack's file for another importer (indirect parameter: the importer)."""
-    try:
+    with failing():
         return conformance_session.conversion(pack, request.param)
-    except ConformanceError as error:
-        message = str(error)
-    pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -286,12 +289,9 @@ def level() -> Level:
 @pytest.fixture(scope="session")
 def candidate(conformance_session: Session, pack: Pack, variant: RunConfig) -> CandidateRun:
     """What OpenCV answered to the pack's inputs, or how it failed: a test of import judges that."""
-    try:
+    with failing():
         conformance_session.check_conversion(pack, variant.importer)
         return conformance_session.run(pack, variant)
-    except ConformanceError as error:
-        message = str(error)
-    pytest.fail(message, pytrace=False)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pytest
 from conformance.errors import ConformanceError
 from conformance.imagenet.options import OPTIONS
 
+from . import names_mark
+
 MARK = "imagenet"
 WHAT = "full evaluation on the ImageNet validation set; runs only when asked for with a data set"
 # The path or, with --pyargs, the module, but not one of the self-tests.
@@ -23,10 +25,8 @@ def options_of(config: pytest.Config) -> dict[str, Any]:
 
 def is_asked(config: pytest.Config) -> bool:
     """Return whether the evaluation was asked for: by marker, by file or with a data set."""
-    expression = config.option.markexpr or ""
-    by_marker = MARK in expression and f"not {MARK}" not in expression
     by_file = any(_FILE.search(argument) for argument in config.args)
-    return bool(by_marker or by_file or config.getoption("--imagenet-dir"))
+    return bool(names_mark(config, MARK) or by_file or config.getoption("--imagenet-dir"))
 
 
 def check(config: pytest.Config) -> None:

@@ -21,7 +21,7 @@ from conformance.processes.machine import cores, sharing_workers
 from conformance.session import Session, choices_of
 from conformance.verdict.expectations import load_known_failures
 
-from . import PROBING, imagenet_runs, timing_runs
+from . import PROBING, imagenet_runs, names_mark, timing_runs
 
 # Beside those that decide an answer.
 _SHARED = ("--candidate-timeout", "--batch", *OWN)
@@ -62,11 +62,6 @@ def asked_models(config: pytest.Config) -> Chosen:
     return chosen(vars(config.option), config.option.model)
 
 
-def _extended(config: pytest.Config) -> bool:
-    expression = config.option.markexpr or ""
-    return "extended" in expression and "not extended" not in expression
-
-
 def shared_threads(config: pytest.Config) -> Optional[int]:
     """Return the threads of each OpenCV where several workers of pytest-xdist share the cores."""
     asked: Optional[int] = getattr(config.option, "numprocesses", None)
@@ -87,7 +82,7 @@ def new_session(config: pytest.Config) -> Session:
             verbose=config.option.verbose > 0,
             threads=config.option.threads or shared_threads(config),
             known_failures=load_known_failures(Path(known) if known else None, tuple(models.own)),
-            extended=_extended(config),
+            extended=names_mark(config, "extended"),
         ),
         probing=config.stash.get(PROBING, None),
     )
@@ -111,9 +106,7 @@ def session_of(config: pytest.Config) -> Session:
 
 def names_generated(config: pytest.Config) -> bool:
     """Return whether generated models were asked for by name."""
-    expression = config.option.markexpr or ""
-    named = MODEL in expression and f"not {MODEL}" not in expression
-    return named or config.getoption("--generated") is not None
+    return names_mark(config, MODEL) or config.getoption("--generated") is not None
 
 
 def count_generated(config: pytest.Config) -> int:

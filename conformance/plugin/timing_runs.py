@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
+from . import names_mark
+
 MARK = "inference_time"
 WHAT = "records times and judges nothing; runs only when asked for, by its file or with -m"
 _FILE = "test_inference_time"
@@ -17,9 +19,7 @@ def is_asked(config: pytest.Config) -> bool:
     """Return whether inference times were asked for: by file, by marker, or --benchmark-only."""
     by_file = any(_FILE in argument for argument in config.args)
     only = bool(config.getoption("benchmark_only", False))
-    expression = config.option.markexpr or ""
-    by_marker = MARK in expression and f"not {MARK}" not in expression
-    return by_file or only or by_marker
+    return by_file or only or names_mark(config, MARK)
 
 
 def check(config: pytest.Config) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.candidate import RunConfig
+from conformance.candidate import RunConfig, read_arrays
 from conformance.errors import ConformanceError
 from conformance.inputs.preprocessing import Preprocessing
 from conformance.own_models import OwnModel
@@ -184,8 +184,7 @@ class Frameworks:
             pixels=self._file("pixels.npz"),
             stages=self._file("stages.npz"),
         )
-        with np.load(self._file("stages.npz"), allow_pickle=False) as arrays:
-            softmax = {name: arrays[name] for name in arrays.files}
+        softmax = read_arrays(self.folder / "stages.npz")
         softmax.update(frozen=tensorflow.outputs, opencv=opencv.outputs)
         levels = {name: Levels(*values) for name, values in found["levels"].items()}
         return explain(softmax, levels, settings.float32)

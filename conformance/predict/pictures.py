@@ -86,8 +86,5 @@ def output_paths(pictures: Sequence[Path], output: Path) -> list[Path]:
 
 
 def _distinct(stems: Sequence[str]) -> list[str]:
-    names: list[str] = []
-    for stem in stems:
-        count = sum(1 for before in stems[: len(names)] if before == stem)
-        names.append(f"{stem}-{count + 1}.png" if count else f"{stem}.png")
-    return names
+    before = [stems[:number].count(stem) for number, stem in enumerate(stems)]
+    return [f"{stem}-{n + 1}.png" if n else f"{stem}.png" for stem, n in zip(stems, before)]

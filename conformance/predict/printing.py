@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from conformance.processes.machine import threads_text
+
 from .answers import Answer, Best, Difference
 from .explanation import Explanation
 
@@ -15,16 +17,12 @@ SYNTHETIC = "synthetic weights know no classes"
 
 def answer_lines(answer: Answer) -> Iterator[str]:
     """Yield what the tutorial prints of a framework's answer, and the four next best classes."""
-    yield f"{answer.framework} {answer.version}, {answer.how}, {_threads(answer.threads)}"
+    yield f"{answer.framework} {answer.version}, {answer.how}, {threads_text(answer.threads)}"
     yield f"  input blob shape: {answer.input_shape}"
     yield f"  output shape: {answer.output_shape}"
     yield f"  class ID  {_NUMBER.get(answer.kind, 'confidence'):>10}  label"
     yield from (_class_line(one) for one in answer.best)
     yield f"  inference time: {answer.ms:.2f} ms"
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _class_line(one: Best) -> str:

@@ -19,7 +19,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 import conformance
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, naming, os_errors
 
 from .child import Interpreter, child_environment, run_child
 
@@ -50,30 +50,21 @@ def prepare(spec: str, root: Path, code: Path, option: str = "--opencv") -> Inte
     see `copy_package`. option: that named the wheel. Raises ConformanceError, which begins with it,
     for a version that is unknown or can't be installed.
     """
-    try:
-        return _prepare(spec, root, code)
-    except ConformanceError as error:
-        raise ConformanceError(f"{option} {spec}: {error}") from error
-
-
-def _prepare(spec: str, root: Path, code: Path) -> Interpreter:
-    requirement, version = _requirement(spec)
-    _, numpy, newest = next(need for need in _NEEDS if need[0].contains(version, prereleases=True))
-    python = _find_python(spec, newest)
-    requirements = [requirement, numpy, _TAPS]
-    folder = root / _folder_name(spec, python)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConformanceError(
-            f"{root}: environments of OpenCV can't be made there ({error.strerror}); "
-            f"XDG_CACHE_HOME chooses another folder"
-        ) from error
-    with filelock.FileLock(folder.with_name(folder.name + ".lock")):
-        # A link to a Python that was removed since does not exist.
-        if not (_is_ready(folder, requirements) and _python_in(folder).exists()):
-            _make(folder, python, requirements)
-    return Interpreter(str(_python_in(folder)), code)
+    with naming(f"{option} {spec}"):
+        requirement, version = _requirement(spec)
+        fit = (need for need in _NEEDS if need[0].contains(version, prereleases=True))
+        _, numpy, newest = next(fit)
+        python = _find_python(newest)
+        requirements = [requirement, numpy, _TAPS]
+        folder = root / _folder_name(spec, python)
+        elsewhere = "; XDG_CACHE_HOME chooses another folder"
+        with os_errors(f"{root}: environments of OpenCV can't be made there", elsewhere):
+            root.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder.with_name(folder.name + ".lock")):
+            # A link to a Python that was removed since does not exist.
+            if not (_is_ready(folder, requirements) and _python_in(folder).exists()):
+                _make(folder, python, requirements)
+        return Interpreter(str(_python_in(folder)), code)
 
 
 def _is_ready(folder: Path, requirements: list[str]) -> bool:
@@ -141,7 +132,7 @@ def _folder_name(spec: str, python: str) -> str:
     return f"{name}-py{major}.{minor}"
 
 
-def _find_python(spec: str, newest: tuple[int, int]) -> str:
+def _find_python(newest: tuple[int, int]) -> str:
     """Return this Python, if it is old enough, or else the newest on the PATH that is."""
     minors = range(newest[1], _OLDEST_PYTHON[1] - 1, -1)
     found = (shutil.which(f"python3.{minor}") for minor in minors)

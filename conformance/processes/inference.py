@@ -21,13 +21,18 @@ def repeated(images: Array, batch: int) -> Array:
     return np.asarray(images[np.arange(batch) % len(images)])
 
 
+def clocked(run: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what `run` gives and the ms that it takes."""
+    begin = time.perf_counter()
+    given = run()
+    return given, (time.perf_counter() - begin) * 1000
+
+
 def timed(infer: Infer, warm: bool) -> tuple[Array, float]:
     """Return the answer and the ms that it took; unless `warm`, those of the second time."""
-    for _ in range(1 if warm else 2):
-        begin = time.perf_counter()
-        answer = infer()
-        milliseconds = (time.perf_counter() - begin) * 1000
-    return answer, milliseconds
+    if not warm:
+        infer()
+    return clocked(infer)
 
 
 def warm_up(infer: Infer) -> Array:

@@ -60,9 +60,14 @@ def file_pages_mib() -> float:
 
 def _status_mib(name: str) -> Optional[float]:
     """Return a figure of proc(5)'s status in MiB, None where the system doesn't tell."""
+    told = _told(Path("/proc/self/status"), name)
+    return None if told is None else told / 1024
+
+
+def _told(file: Path, name: str) -> Optional[int]:
+    """Return a figure of proc(5) in KiB, None where the system doesn't tell."""
     with suppress(OSError, ValueError, IndexError):
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return int(status.split(f"{name}:")[1].split()[0]) / 1024
+        return int(file.read_text(encoding="utf-8").split(f"{name}:")[1].split()[0])
     return None
 
 
@@ -96,10 +101,8 @@ def resident_bytes(session: int) -> int:
 
 def available_bytes() -> int:
     """Return how much memory there is for more, a great number where nobody tells."""
-    with suppress(OSError, ValueError, IndexError):
-        told = Path("/proc/meminfo").read_text(encoding="ascii")
-        return int(told.split("MemAvailable:")[1].split()[0]) << 10
-    return 1 << 50
+    told = _told(Path("/proc/meminfo"), "MemAvailable")
+    return 1 << 50 if told is None else told << 10
 
 
 def give_way(process: int) -> None:

@@ -36,7 +36,6 @@ class Event:
         return self.state in FINAL
 
     def __str__(self) -> str:
-        """Return one line of text for people."""
         return f"{self.model}: {self.step} ({self.seconds:.1f} s)"
 
 

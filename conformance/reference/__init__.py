@@ -36,11 +36,6 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def first_line(error: Exception) -> str:
-    """Return how an error of TensorFlow or Keras begins: they may go on for pages."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
-
-
 def use_threads(threads: int, at_once: int = 1) -> None:
     """Run each operation on so many threads, `at_once` operations at a time.
 

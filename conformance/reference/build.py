@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,11 +29,10 @@ from conformance.pack.labels import write_labels
 from conformance.pack.request import PackRequest, producer_versions
 from conformance.pack.sampling import SAMPLED
 from conformance.pack.store import write_pack
-from conformance.processes.machine import cpu_name
 
 from . import keras_flavour
 from .freeze import Traced, freeze_raw, trace
-from .graph import Graph, Head, constant_value, read_graph, source, with_input_shape, write_graph
+from .graph import Graph, Head, read_graph, source, with_input_shape, write_graph
 from .graph.passes import apply_passes
 from .graph.rewrites import fitting
 from .loader import keras_preprocess
@@ -81,8 +79,7 @@ def _new_manifest(request: PackRequest) -> Manifest:
     if producer is None:
         raise ConformanceError("building a pack needs pip's metadata of TensorFlow: install it")
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
-    made_by = {"python": platform.python_version(), "cpu": cpu_name(), "threads": threads}
-    return new_manifest(request, producer, {}, [], made_by)
+    return new_manifest(request, producer, threads=threads)
 
 
 @dataclass(frozen=True)
@@ -109,14 +106,12 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
         manifest.inputs, inputs = pack_inputs(spec)
         stated = _keras_statement(lambda image: keras_preprocess(spec, image))
         np.savez(folder / PREPROCESSING, **stated)
-        job = _Job(folder, request, manifest, inputs, progress)
-        subject = _registry_subject(job)
+        subject = _registry_subject(request, progress)
     else:
         progress("loading the model")
         subject = load_own(request.own)
-        job = _Job(
-            folder, request, manifest, _describe_own(folder, manifest, request, subject), progress
-        )
+        inputs = _describe_own(folder, manifest, request, subject)
+    job = _Job(folder, request, manifest, inputs, progress)
     np.save(folder / "inputs.npy", job.inputs)
     double, heads = _write_model(job, subject)
     # The model goes now: its weights and the frozen graph's need not fit at once.
@@ -130,10 +125,10 @@ def _fill(folder: Path, request: PackRequest, manifest: Manifest, progress: Prog
     _write_layers(job, graph, double)
 
 
-def _registry_subject(job: _Job) -> Subject:
-    job.progress(_WEIGHT_STEPS.get(job.request.weights, "loading weights"))
-    model = build_model(get_model(job.request.model), job.request.weights)
-    job.progress("freezing")
+def _registry_subject(request: PackRequest, progress: Progress) -> Subject:
+    progress(_WEIGHT_STEPS.get(request.weights, "loading weights"))
+    model = build_model(get_model(request.model), request.weights)
+    progress("freezing")
     return Subject(
         trace(model),
         lambda images: model(images, training=False),
@@ -281,8 +276,7 @@ def _kernel_shape(graph: Graph, nodes: dict[str, Any], node: Any) -> tuple[int, 
     name = source(node.input[1])
     while nodes[name].op == "Identity":  # the raw recipe keeps the read of a variable
         name = source(nodes[name].input[0])
-    value = graph.constants[name] if name in graph.constants else constant_value(nodes[name])
-    return tuple(value.shape)
+    return tuple(graph.value_of(name).shape)
 
 
 def _write_layers(job: _Job, graph: Graph, double: dict[str, Array]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, first_line
 from conformance.generated import shapes
-from conformance.generated.recipes import HEADS, STEM_FILTERS, Layer, Recipe, frozen, shapes_of
+from conformance.generated.recipes import (
+    HEADS,
+    STEM_FILTERS,
+    Layer,
+    Recipe,
+    frozen,
+    input_of,
+    shapes_of,
+)
 from conformance.generated.vocabulary import ACTIVATIONS, ARITHMETIC, OPERATIONS, REDUCTIONS
 from conformance.pack.format import GRAPH
 from conformance.pack.formats import FORMATS
@@ -118,7 +126,7 @@ def _add_file(built: Built, graph: Graph, recipe: Recipe, importer: str, folder:
         answers = [outputs[0] for outputs, _ in runtime.run(path, built.arrays["inputs"], False)]
     except Exception as error:  # converters and runtimes raise whatever they like
         raise_shortage(error)
-        built.refused[importer] = str(error).strip().splitlines()[0][:300]
+        built.refused[importer] = first_line(error, 300)
         path.unlink(missing_ok=True)
         return
     built.arrays[importer] = np.concatenate([np.reshape(a, (1, -1)) for a in answers])
@@ -145,9 +153,7 @@ def layer_number(name: str) -> int:
 
 def keras_model(recipe: Recipe) -> Any:
     """Return the model that a recipe means, its weights not yet set."""
-    height, width, channels = recipe.input
-    size = (None, None) if recipe.any_size else (height, width)
-    image = keras.Input((*size, channels), name="input")
+    image = keras.Input(input_of(recipe)[1:], name="input")
     found = [layers.Conv2D(STEM_FILTERS, 3, padding="same", name="stem")(image)]
     known = shapes_of(recipe)
     if known is None:
@@ -174,12 +180,9 @@ def apply(
     if layer.operation in FUNCTIONS:
         function = FUNCTIONS[layer.operation]
         return function(given[0], attributes, name, shape, known[number])
-    kind = getattr(layers, layer.operation)(**_tuples(attributes), name=name)
+    frozen_values = {key: frozen(value) for key, value in attributes.items()}
+    kind = getattr(layers, layer.operation)(**frozen_values, name=name)
     return kind(list(given)) if OPERATIONS[layer.operation].merges else kind(given[0])
-
-
-def _tuples(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: frozen(value) for name, value in attributes.items()}
 
 
 Function = Callable[[Any, dict[str, Any], str, shapes.Shape, shapes.Shape], Any]

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from datetime import datetime, timezone
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from conformance.generated.store import (
 )
 from conformance.pack.formats import FORMATS
 from conformance.pack.request import runtime_title
-from conformance.pack.sealed import raise_shortage
+from conformance.pack.sealed import now, raise_shortage
 from conformance.pack.store import write_sealed
 from conformance.processes.pool import process_pool
 from conformance.processes.scratch import Scratch
@@ -57,10 +56,9 @@ def build_generated_pack(
             f"{', '.join(request.importers)}: python -m pip install -e '.[tensorflow,onnx]'"
         )
     key = request.key(producer)
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     importers = list(request.importers)
     manifest = Manifest(
-        key, created, request.count, request.seed, importers, producer, graph=request.graph
+        key, now(), request.count, request.seed, importers, producer, graph=request.graph
     )
     manifest.runtimes = {name: runtime_title(name) for name in importers if name in FORMATS}
     target = root / MODEL / key

@@ -20,6 +20,7 @@ from .graph import (
     dependents,
     operation,
     placeholder,
+    reshape,
     sources,
 )
 from .graph.precision import promoted
@@ -180,21 +181,17 @@ def _extreme_nodes(layer: Layer, dtype: int) -> Iterator[Any]:
     node, size = layer.node, int(np.prod(layer.shape[1:]))
     yield constant(_tap(node, "images/shape"), np.array([-1, size], np.int32))
     yield constant(_tap(node, "images/axis"), np.array([1], np.int32))
-    yield _reshape(_tap(node, "images"), node, _tap(node, "images/shape"), dtype)
+    yield reshape(_tap(node, "images"), node, _tap(node, "images/shape"), dtype)
     for part, op in (("greatest", "Max"), ("least", "Min")):
         operands = [_tap(node, "images"), _tap(node, "images/axis")]
         yield operation(op, _tap(node, part), operands, T=dtype, Tidx=INT32)
-
-
-def _reshape(name: str, source: str, shape: str, dtype: int) -> Any:
-    return operation("Reshape", name, [source, shape], T=dtype, Tshape=INT32)
 
 
 def _gather_nodes(node: str, dtype: int) -> Iterator[Any]:
     yield placeholder(_tap(node, "positions"), tf.int64, [None])
     yield constant(_tap(node, "shape"), np.array([-1], np.int32))
     yield constant(_tap(node, "axis"), np.array(0, np.int32))
-    flat = _reshape(_tap(node, "flat"), node, _tap(node, "shape"), dtype)
+    flat = reshape(_tap(node, "flat"), node, _tap(node, "shape"), dtype)
     yield flat
     operands = [flat.name, _tap(node, "positions"), _tap(node, "axis")]
     types = {"Tparams": dtype, "Tindices": INT64, "Taxis": INT32}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from conformance.charts import LIGHT, vl_convert
-from conformance.errors import ConformanceError, install
+from conformance.errors import imported
 from conformance.generated.findings import versions_text
 from conformance.results.lines import number
 
@@ -25,14 +25,11 @@ _PAGE = Path(__file__).with_name("page")
 
 def render(report: Report) -> str:
     """Return the page; raise ConformanceError where the extra "report" is not installed."""
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise ConformanceError(f"the report needs {error.name}: {install('report')}") from error
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE),
+    jinja2 = imported("jinja2", "the report needs {error.name}", "report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PAGE),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -118,9 +118,7 @@ class Table:
         return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
 
-def cell_of(
-    operation: str, right: int, judged: int, named: Sequence[Finding], blamed: Sequence[Finding]
-) -> Cell:
+def cell_of(right: int, judged: int, named: Sequence[Finding], blamed: Sequence[Finding]) -> Cell:
     """Return the cell of an operation, by this rule.
 
     right, judged: how many models with the operation are right on single images, of how many that
@@ -245,7 +243,7 @@ def _column(
     for name, keys in models.items():
         named = [blame.finding for blame in here if name in blame.operations] + often[name]
         blamed = [blame.finding for blame in here if name in blame.alone] + often[name]
-        cell = cell_of(name, right[name], len(keys), named, blamed)
+        cell = cell_of(right[name], len(keys), named, blamed)
         cells[name] = _before(cell, keys, here) if cell.verdict == "masked" else cell
     return cells
 

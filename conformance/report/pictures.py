@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from conformance.charts import Spec, draw, with_rows
-from conformance.errors import ConformanceError
+from conformance.errors import os_errors
 
 from .charts import CHARTS
 from .content import Report
@@ -18,10 +18,8 @@ def write_pictures(report: Report, folder: Path) -> list[Path]:
 
     Raises ConformanceError where the extra "report" is missing or `folder` can't be written.
     """
-    try:
+    with os_errors(f"--png {folder}: can't be written"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConformanceError(f"--png {folder}: can't be written ({error.strerror})") from error
     written = []
     for name, spec in pictures(report):
         written.append(folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}.png")

@@ -128,12 +128,8 @@ def _verdict(results: Results, model: str) -> Verdict:
 
 def _change(was: Verdict, now: Verdict) -> str:
     """Return both verdicts in words; tests by their functions' names, where these tell the two."""
-    short = [_words(_functions(verdict)) for verdict in (was, now)]
+    short = [_words([(o, test.split("[")[0]) for o, test in verdict]) for verdict in (was, now)]
     return " -> ".join(short if short[0] != short[1] else map(_words, (was, now)))
-
-
-def _functions(verdict: Verdict) -> Verdict:
-    return [(outcome, test.split("[")[0]) for outcome, test in verdict]
 
 
 def _words(verdict: Verdict) -> str:

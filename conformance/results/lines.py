@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Callable, Optional
 
 import fastjsonschema
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, os_errors
+from conformance.pack.sealed import now as now
 from conformance.pack.sealed import parse_json
+from conformance.verdict.judgement import json_number as json_number
 
 SCHEMA = 1
 Line = dict[str, Any]
@@ -57,18 +57,6 @@ def _compiled(schema: str) -> Callable[[Line], Line]:
     text = Path(__file__).with_name(schema).read_text(encoding="utf-8")
     compiled: Callable[[Line], Line] = fastjsonschema.compile(json.loads(text))
     return compiled
-
-
-def now() -> str:
-    """Return the time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def json_number(value: Any) -> Any:
-    """Return `value` as JSON can hold it: numbers that are not finite, however deep, as strings."""
-    if isinstance(value, dict):
-        return {name: json_number(inner) for name, inner in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def number(value: object) -> Optional[float]:
@@ -143,10 +131,8 @@ def read_lines(path: Path, format: Format) -> list[Line]:
 
 def parsed(path: Path) -> Iterator[tuple[str, bytes, Any]]:
     """Yield place ("FILE:number"), text and value of each line; raise ConformanceError if none."""
-    try:
+    with os_errors(f"{path}: can't be read"):
         texts = path.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise ConformanceError(f"{path}: can't be read ({error.strerror})") from error
     for number, text in enumerate(texts, 1):
         where = f"{path}:{number}"
         try:

@@ -19,17 +19,13 @@ from .cases import Results, config_of
 from .gate import DEVIATION
 from .lines import Line, number
 
+# The states of a route, the best first.
 CONFORMS = "conforms"
+# A batch fails, or the file takes one image.
 SINGLY = "conforms, one image at a time"
+# A check of single images does not pass, be that expected or not.
 STRAYS = "does not conform"
 NOT_JUDGED = "not judged"
-# The best first; what each means.
-STATES = {
-    CONFORMS: "every check passes",
-    SINGLY: "every check of single images passes; a batch fails, or the file takes one image",
-    STRAYS: "a check of single images does not pass, be that expected or not",
-    NOT_JUDGED: "no check was made",
-}
 # Not about single images, or not about the route: blobs are made before any importer reads a file.
 _APART = ("batch", "preprocessing")
 
@@ -64,7 +60,7 @@ class Judged:
     """What came of one model by one route."""
 
     route: Route
-    state: str = NOT_JUDGED  # one of STATES
+    state: str = NOT_JUDGED  # or one of the others above
     deviation: Optional[float] = None  # median L1 to float64 over the softmax
     noise: Optional[float] = None  # TensorFlow's float32, by the same measure
     ms: Optional[float] = None  # median of the forwards made while judging

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, naming
 from conformance.inputs.images import own_inputs
 from conformance.own_models import OwnModel, check_format, image_shape
 from conformance.pack.format import (
@@ -28,7 +26,6 @@ from conformance.pack.heads import Head, head_note
 from conformance.pack.labels import write_labels
 from conformance.pack.request import PackRequest, runtime_title, runtime_versions
 from conformance.pack.store import write_pack
-from conformance.processes.machine import cpu_name
 
 from . import RUNTIMES
 from .answers import Answers, Reader, find_truth, root_mean_square, write_layers
@@ -64,24 +61,14 @@ def build_file_pack(
     assert own.path is not None
     producer = runtime_versions(importer)
     assert producer is not None
-    made_by = {"python": platform.python_version(), "cpu": cpu_name(), "threads": os.cpu_count()}
-    manifest = replace(new_manifest(request, producer, {}, [], made_by), importer=importer)
+    made = new_manifest(request, producer, threads=os.cpu_count())
+    manifest = replace(made, importer=importer)
 
     def fill(folder: Path) -> None:
-        with _named(Path(own.path or "")):
+        with naming(str(Path(own.path or "")), "model "):
             _Builder(folder, own, importer, manifest, progress).build()
 
     return write_pack(root, manifest, fill)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Have an error name the file."""
-    try:
-        yield
-    except ConformanceError as error:
-        text = str(error)
-        raise ConformanceError(text if str(path) in text else f"model {path}: {text}") from error
 
 
 @dataclass(frozen=True)
@@ -141,7 +128,7 @@ class _Builder:
         title = runtime_title(self.importer)
         self.progress(f"{title}: {settings[0].name}")
         first = next(iter(runtime.run(path, inputs[:1], True, settings[0])))
-        reader = Reader(self.importer, file, _heads(file, first, self.importer), inputs)
+        reader = Reader(self.importer, file, _heads(file, first), inputs)
         plain = reader.read(runtime.run, path, settings[0])
         _check_finite(plain, title)
         found = {settings[0].name: plain}
@@ -183,7 +170,7 @@ def _check_finite(plain: Answers, title: str) -> None:
         )
 
 
-def _heads(file: File, first: Any, importer: str) -> list[Head]:
+def _heads(file: File, first: Any) -> list[Head]:
     """Return the outputs that are judged. first: what the first image gave."""
     results, inner = first
     by_tensor = {operation.tensor: operation for operation in file.operations}

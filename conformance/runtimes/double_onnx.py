@@ -12,44 +12,36 @@ from typing import Any
 
 import numpy as np
 
+from conformance.errors import first_line
+
 from .file import Array, Unsupported
 from .windows import convolve, windows
 
 Evaluate = Callable[[Array], dict[str, Array]]
 
 
-def evaluator(model: Any) -> Evaluate:
+def evaluator(model: Any, given: str) -> Evaluate:
     """Return what runs a float64 input through an ONNX `model`, {tensor: value}.
 
-    The model is changed: its float32 weights become float64, which holds them exactly. Raises
-    Unsupported, as the function does, for what can't be run so.
+    given: the name of the input. The model is changed: its float32 weights become float64, which
+    holds them exactly. Raises Unsupported, as the function does, for what can't be run so.
     """
     from onnx.reference import ReferenceEvaluator
 
-    given = _image_name(model)
     _promote(model)
     try:
         reference = ReferenceEvaluator(model, new_ops=_operators())
     except Exception as error:  # whatever its loader raises
-        raise Unsupported(_reason(error)) from error
+        raise Unsupported(first_line(error, 200)) from error
 
     def evaluate(blob: Array) -> dict[str, Array]:
         try:
             values = reference.run(None, {given: blob}, intermediate=True)
         except Exception as error:  # whatever an operation raises
-            raise Unsupported(_reason(error)) from error
+            raise Unsupported(first_line(error, 200)) from error
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
     return evaluate
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _image_name(model: Any) -> str:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return next(str(value.name) for value in model.graph.input if value.name not in weights)
 
 
 def _promote(model: Any) -> None:
@@ -102,7 +94,8 @@ def _operators() -> list[Any]:
 
         def _run(self, x: Any, *statistics: Any, epsilon: Any = None, **_: Any) -> Any:
             scale, offset, mean, variance = (_per_channel(s, x.ndim) for s in statistics)
-            return ((x - mean) / np.sqrt(variance + _or(epsilon, 1e-5)) * scale + offset,)
+            least = 1e-5 if epsilon is None else epsilon
+            return ((x - mean) / np.sqrt(variance + least) * scale + offset,)
 
     class Conv(OpRun):  # type: ignore[misc]
         op_domain = ""
@@ -135,7 +128,3 @@ def _operators() -> list[Any]:
 
 def _per_channel(values: Array, axes: int) -> Array:
     return values.reshape(-1, *(1,) * (axes - 2))
-
-
-def _or(given: Any, default: Any) -> Any:
-    return default if given is None else given

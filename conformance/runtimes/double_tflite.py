@@ -98,10 +98,6 @@ def _relu6(x: Array) -> Array:
     return np.clip(x, 0, 6)
 
 
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
-
-
 _ACTIVATIONS: dict[str, Callable[[Array], Any]] = {
     "RELU": _relu,
     "RELU6": _relu6,
@@ -173,10 +169,6 @@ def _reduced(function: Callable[..., Any]) -> Operator:
     return reduce
 
 
-def _squeeze(inputs: list[Any], options: Any) -> Any:
-    return np.squeeze(inputs[0], axis=tuple(options.squeezeDims) or None)
-
-
 def _reshape(inputs: list[Any], options: Any) -> Any:
     given = len(inputs) > 1 and inputs[1] is not None
     return inputs[0].reshape(tuple(inputs[1] if given else options.newShape))
@@ -232,7 +224,7 @@ OPERATORS: dict[str, Operator] = {
     "REDUCE_MAX": _reduced(np.max),
     "REDUCE_MIN": _reduced(np.min),
     "RESHAPE": _reshape,
-    "SQUEEZE": _squeeze,
+    "SQUEEZE": lambda inputs, options: np.squeeze(inputs[0], tuple(options.squeezeDims) or None),
     "EXPAND_DIMS": lambda inputs, _: np.expand_dims(inputs[0], int(inputs[1])),
     "TRANSPOSE": lambda inputs, _: inputs[0].transpose(inputs[1]),
     "CONCATENATION": lambda inputs, options: np.concatenate(inputs, axis=options.axis),
@@ -255,7 +247,7 @@ OPERATORS: dict[str, Operator] = {
     "DEQUANTIZE": _unary(lambda x: x),
     "RELU": _unary(_relu),
     "RELU6": _unary(_relu6),
-    "LOGISTIC": _unary(_sigmoid),
+    "LOGISTIC": _unary(lambda x: 1 / (1 + np.exp(-x))),
     "TANH": _unary(np.tanh),
     "EXP": _unary(np.exp),
     "LOG": _unary(np.log),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
+
+from conformance.errors import ConformanceError, first_line
+from conformance.pack.request import runtime_title
 
 Array = np.ndarray[Any, Any]
 
@@ -21,6 +25,16 @@ UNCHANGED = ("Identity", "Dropout")
 
 class Unsupported(Exception):
     """A file can't be run this way. The message says why."""
+
+
+@contextmanager
+def refusing(importer: str, what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn a runtime's `errors` into a ConformanceError: `what` it can't do, and its reason."""
+    try:
+        yield
+    except errors as error:
+        reason = f"{runtime_title(importer)} can't {what}: {first_line(error, 300)}"
+        raise ConformanceError(reason) from error
 
 
 @dataclass(frozen=True)
@@ -101,8 +115,3 @@ def behind(operations: dict[str, Operation], tensor: str, passed: Sequence[str])
     while tensor in operations and operations[tensor].kind in passed:
         tensor = operations[tensor].inputs[0]
     return tensor
-
-
-def first_line(error: Exception) -> str:
-    """Return how an error of a runtime begins."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

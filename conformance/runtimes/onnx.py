@@ -9,10 +9,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from conformance.errors import ConformanceError
-from conformance.pack.request import runtime_title
+from conformance.errors import ConformanceError, first_line
 
-from .file import Array, File, Operation, Setting, Tensor, channels_last, first_line
+from .file import Array, File, Operation, Setting, Tensor, channels_last, refusing
 
 # Levels of GraphOptimizationLevel, and threads of one operation.
 SETTINGS = (
@@ -37,7 +36,7 @@ def load(path: Path) -> Any:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, which differs between its back ends
-        raise ConformanceError(f"is no ONNX file ({first_line(error)})") from error
+        raise ConformanceError(f"is no ONNX file ({first_line(error, 300)})") from error
     if not model.graph.node or not model.graph.output:
         raise ConformanceError("is no ONNX file: it has no graph with operations and outputs")
     beside = [t.name for t in model.graph.initializer if t.external_data]
@@ -54,7 +53,7 @@ def describe(path: Path) -> File:
     model = load(path)
     _check_operators(model)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    given = [value for value in model.graph.input if value.name not in weights]
+    given = _inputs(model)
     if len(given) != 1:
         listed = ", ".join(repr(value.name) for value in given) or "none"
         raise ConformanceError(f"takes {len(given)} inputs ({listed}): expected one, the images")
@@ -66,6 +65,12 @@ def describe(path: Path) -> File:
     )
     fast = sum(_is_winograd(node, weights) for node in model.graph.node)
     return File(image, outputs, operations, _image_layout(image), fast)
+
+
+def _inputs(model: Any) -> list[Any]:
+    """Return the graph's inputs that are no weights."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
 
 
 def _check_operators(model: Any) -> None:
@@ -179,8 +184,7 @@ def _with_outputs(path: Path, inner: bool) -> tuple[Any, list[str], list[str]]:
 
 def _layout_of(model: Any) -> Optional[str]:
     """Return the layout of the input where it is an image, None of a vector's."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return _layout(_tensor(next(v for v in model.graph.input if v.name not in weights)))
+    return _layout(_tensor(_inputs(model)[0]))
 
 
 def _session(model: Any, setting: Setting) -> tuple[Any, str]:
@@ -192,12 +196,8 @@ def _session(model: Any, setting: Setting) -> tuple[Any, str]:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     providers = ["CPUExecutionProvider"]
-    try:
+    with refusing(_IMPORTER, "read it", Exception):  # ONNX Runtime's are of many kinds
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
-    except Exception as error:  # of ONNX Runtime's many kinds
-        raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't read it: {first_line(error)}"
-        ) from error
     return session, session.get_inputs()[0].name
 
 
@@ -207,13 +207,9 @@ def _blob(image: Array, layout: Optional[str]) -> Array:
 
 
 def _ask(session: Any, wanted: Sequence[str], given: str, blob: Array) -> Any:
-    try:
+    size = " x ".join(map(str, blob.shape))
+    with refusing(_IMPORTER, f"run it on an input of {size}", Exception):
         return session.run(wanted, {given: blob})
-    except Exception as error:
-        size = " x ".join(map(str, blob.shape))
-        raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't run it on an input of {size}: {first_line(error)}"
-        ) from error
 
 
 # What computes in float64.
@@ -228,6 +224,6 @@ def double(path: Path, images: Array) -> Iterator[dict[str, Array]]:
     from .double_onnx import evaluator
 
     model = load(path)
-    layout, evaluate = _layout_of(model), evaluator(model)
+    layout, evaluate = _layout_of(model), evaluator(model, _inputs(model)[0].name)
     for image in images:
         yield evaluate(_blob(image, layout).astype(np.float64))

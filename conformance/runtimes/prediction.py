@@ -46,8 +46,7 @@ class Predictor:
 
 def prepare(request: Request) -> Answer:
     """Load the file and return what answers."""
-    predictor = Predictor(request)
-    return lambda asked: predictor.predict(asked)
+    return Predictor(request).predict
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import numpy as np
 from conformance.errors import ConformanceError
 from conformance.pack.formats import LITERT
 from conformance.pack.heads import by_scale
-from conformance.pack.request import runtime_title, runtime_versions
+from conformance.pack.request import runtime_versions
 from conformance.processes.quiet import quiet
 
-from .file import Array, File, Operation, Setting, Tensor, first_line
+from .file import Array, File, Operation, Setting, Tensor, refusing
 
 # Names of OpResolverType, and threads. A delegate computes no inner tensors; XNNPACK is the one
 # that a user gets without asking.
@@ -198,31 +198,22 @@ def double(path: Path, images: Array) -> Iterator[dict[str, Array]]:
 
 
 def _refusing(do: Any) -> None:
-    try:
-        with quiet():
-            do()
-    except (RuntimeError, ValueError) as error:
-        raise ConformanceError(
-            f"{runtime_title(_IMPORTER)} can't run it: {first_line(error)}"
-        ) from error
+    with refusing(_IMPORTER, "run it", RuntimeError, ValueError), quiet():
+        do()
 
 
 def _interpreter(path: Path, setting: Setting, keep: bool) -> Any:
     kernels, threads = setting.options
     module = _module()
-    with warnings.catch_warnings(), quiet():
+    refused = refusing(_IMPORTER, "read it", RuntimeError, ValueError)
+    with refused, warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # TensorFlow's is to move to a package of its own
-        try:
-            return module.Interpreter(
-                str(path),
-                experimental_op_resolver_type=getattr(module.OpResolverType, kernels),
-                experimental_preserve_all_tensors=keep,
-                num_threads=threads,
-            )
-        except (RuntimeError, ValueError) as error:
-            raise ConformanceError(
-                f"{runtime_title(_IMPORTER)} can't read it: {first_line(error)}"
-            ) from error
+        return module.Interpreter(
+            str(path),
+            experimental_op_resolver_type=getattr(module.OpResolverType, kernels),
+            experimental_preserve_all_tensors=keep,
+            num_threads=threads,
+        )
 
 
 def _module() -> Any:

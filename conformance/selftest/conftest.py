@@ -1,4 +1,4 @@
-"""What self-tests share: Ctrl-C, mobilenet's pack, a sample of images and its answers.
+"""What self-tests share: Ctrl-C, packs, a sample of images and its answers.
 
 Two processes of pytest-xdist (``-n 2``) make each of the costly things once.
 """
@@ -21,6 +21,7 @@ from conformance.pack.request import PackRequest
 
 # The evaluation needs Pillow, which few self-tests do: it is imported where it is used.
 if TYPE_CHECKING:
+    from conformance.generated.store import GeneratedPack
     from conformance.imagenet.evaluation import Evaluation, Plan
 
 # What takes longest, the longest first: tests that share no fixture of their file, then files.
@@ -128,6 +129,29 @@ def mobilenet_packs(shared: Path) -> Path:
 def _build_mobilenet(root: Path) -> None:
     events = list(Pool(jobs_of([PackRequest("mobilenet")], root)).events())
     assert [e.state for e in events if e.final] == ["built"], events[-1].step
+
+
+@pytest.fixture
+def tiny_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process believe that the tiny packs' producer is installed."""
+    from .tiny_pack import PRODUCER
+
+    monkeypatch.setattr("conformance.pack.request.producer_versions", lambda flavour: PRODUCER)
+    monkeypatch.setattr("conformance.pack.builder.producer_versions", lambda flavour: PRODUCER)
+
+
+@pytest.fixture(scope="session")
+def generated_pack(shared: Path) -> GeneratedPack:
+    """A pack of the first models, for the importers whose converters TensorFlow brings along."""
+    _needs_tensorflow()
+    from conformance.generated.store import Request, require_generated
+    from conformance.reference.generated_pack import build_generated_pack
+
+    from .sample_generated import PACKED
+
+    request = Request(PACKED, 0, ("tensorflow", "tflite"))
+    root = once(shared / "generated", lambda part: build_generated_pack(request, part, workers=1))
+    return require_generated(root, request)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from conformance.generated.recipes import Recipe
 from .sample_results import write
 
 COUNT = 150
+PACKED = 12  # models of the pack that self-tests share
 RECIPES = {recipe.key(): recipe for recipe in draw(COUNT, 0)}
 # By a model and a way to run, what came of it; None where it was not run in that way.
 Symptom = Callable[[Recipe, str], "str | None"]
@@ -50,16 +51,16 @@ def write_generated(
     """
     recipes = RECIPES if seed == 0 else {r.key(): r for r in draw(COUNT, seed)}
     lines = [
-        line
+        one
         for key, recipe in recipes.items()
         for run in runs
-        for line in _lines(key, recipe, run, symptom(recipe, run))
+        for one in _lines(key, recipe, run, symptom(recipe, run))
     ]
-    for line in lines:
-        if line["kind"] == MODEL and line["symptom"] != RIGHT:
-            layers = enumerate(recipes[line["key"]].layers, 1)
+    for one in lines:
+        if one["kind"] == MODEL and one["symptom"] != RIGHT:
+            layers = enumerate(recipes[one["key"]].layers, 1)
             own = [[kinds[x.operation], n] for n, x in layers if x.operation in kinds]
-            line |= {"detail": detail, "operations": [*line["operations"], *own]}
+            one |= {"detail": detail, "operations": [*one["operations"], *own]}
     generated = {"count": COUNT, "seed": seed, "digest": f"pack {seed}"}
     path.parent.mkdir(parents=True, exist_ok=True)
     return write(path, lines, version=version, generated=generated, packs={}, **head)
@@ -72,14 +73,19 @@ def _lines(key: str, recipe: Recipe, run: str, symptom: str | None) -> list[dict
     case |= {"stage": MODEL, "variant": "", "outcome": "passed"}
     if symptom != RIGHT:
         case |= {"outcome": "failed", "reason": "r", "command": f"pytest again {run} {key}"}
+    return [case, line(key, symptom, recipe, run)]
+
+
+def line(key: str, symptom: str, recipe: Recipe, run: str = "single") -> dict[str, Any]:
+    """Return a line of a results file: what came of a model."""
     wrong = symptom == "wrong"
-    line: dict[str, Any] = {
+    values: dict[str, Any] = {
         "kind": "generated",
         "key": key,
         "run": run,
         "symptom": symptom,
         "stage": "",
     }
-    line |= {"deviation": 0.5 if wrong else None, "allowed": 1e-5 if wrong else None}
-    line |= {"detail": "", "layers": recipe.words(), "operations": [["Op", 1]], "known": None}
-    return [case, line]
+    values |= {"deviation": 0.5 if wrong else None, "allowed": 1e-5 if wrong else None}
+    values |= {"detail": "", "layers": recipe.words(), "operations": [["Op", 1]], "known": None}
+    return values

@@ -132,7 +132,7 @@ def test_manifest_names_nodes_of_the_graph(built: Pack) -> None:
 
 def test_keras_preprocessing_is_recorded(built: Pack) -> None:
     """What Keras' preprocess_input gave for the random image equals our statement of it."""
-    recorded = built.load_archive("preprocessing")
+    recorded = built.load_archive("preprocessing.npz")
     np.testing.assert_array_equal(get_mode("tf").apply(recorded["image"]), recorded["keras"])
 
 

@@ -21,7 +21,7 @@ from conformance.cli.main import main
 from conformance.errors import ConformanceError
 from conformance.faults.call import CALL_KINDS, call_faults
 from conformance.faults.command import read, report
-from conformance.faults.graph import KINDS, generator, graph_faults, value_of, with_value
+from conformance.faults.graph import KINDS, generator, graph_faults, with_value
 from conformance.faults.outcome import Outcome
 from conformance.faults.run import Bench, _graph_outcomes, beyond_opencv_limits, top1_differs
 from conformance.fixtures import fixture_path
@@ -113,9 +113,9 @@ def test_faults_are_seeded(graph: Graph) -> None:
 def test_another_value_is_written(graph: Graph) -> None:
     """A constant is replaced in the new graph alone."""
     name = next(n.name for n in graph.definition.node if n.op == "Const")
-    value = value_of(graph, name)
-    assert np.array_equal(value_of(with_value(graph, name, value + 1), name), value + 1)
-    assert np.array_equal(value_of(graph, name), value)
+    value = graph.value_of(name)
+    assert np.array_equal(with_value(graph, name, value + 1).value_of(name), value + 1)
+    assert np.array_equal(graph.value_of(name), value)
 
 
 @pytest.mark.parametrize("model", ["mobilenet", "densenet121"])

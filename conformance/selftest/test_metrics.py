@@ -13,8 +13,6 @@ from conformance.verdict.metrics import (
     l1_mean,
     l1_sum,
     linf,
-    margins,
-    set_inversion,
     top_k,
 )
 
@@ -59,23 +57,9 @@ def test_of_equal_values_the_lower_index_comes_first() -> None:
     assert top_k((np.arange(1000) % 3)[None], 5).tolist() == [[2, 5, 8, 11, 14]]
 
 
-def test_margins_are_those_to_the_next_class() -> None:
-    """The margin of the k-th class is its distance to the one after it."""
-    values = np.array([[1.0, 8.0, 4.0]])
-    assert margins(values).tolist() == [4.0]
-    assert margins(values, 2).tolist() == [3.0]
-
-
 def test_inversions_tell_how_far_a_choice_was_from_the_best_left() -> None:
     """At each rank the inversion is the truth's best class not yet chosen minus the chosen one."""
     truth = np.array([[5.0, 4.0, 1.0, 0.0]])
     assert inversions(truth, np.array([[0, 1]])).tolist() == [[0.0, 0.0]]
     assert inversions(truth, np.array([[1, 0]])).tolist() == [[1.0, 0.0]]
     assert inversions(truth, np.array([[0, 2]])).tolist() == [[0.0, 3.0]]
-
-
-def test_set_inversion_ignores_the_order_inside() -> None:
-    """Exchanging classes inside the set costs nothing; one from outside costs its distance."""
-    truth = np.array([[5.0, 4.0, 1.0, 0.0]])
-    assert set_inversion(truth, np.array([[1, 0]])).tolist() == [0.0]
-    assert set_inversion(truth, np.array([[2, 0]])).tolist() == [3.0]

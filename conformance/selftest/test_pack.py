@@ -46,9 +46,9 @@ def test_what_is_written_is_read_back(tiny: Pack) -> None:
     opened = open_pack(tiny.path)
     assert opened == tiny
     assert opened.load("outputs_f64").shape == (INPUTS, CLASSES)
-    assert opened.load("outputs_f64.npy").dtype == np.float64
+    assert opened.load("outputs_f64").dtype == np.float64
     assert opened.graph_path.stat().st_size == 2000
-    assert opened.load_archive("preprocessing")["image"].dtype == np.uint8
+    assert opened.load_archive("preprocessing.npz")["image"].dtype == np.uint8
 
 
 def test_layers_come_with_their_samples(tiny: Pack) -> None:

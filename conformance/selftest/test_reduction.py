@@ -40,7 +40,7 @@ from conformance.opencv.capability import probe_in_child
 from conformance.results.cases import writing
 from conformance.verdict.tolerance import load_tolerances
 
-from .test_generated import line
+from .sample_generated import line
 
 
 def layer(operation: str, source: int, **given: Any) -> Layer:

@@ -69,7 +69,7 @@ def test_a_cell_follows_the_rule(
     right: int, judged: int, named: list[str], blamed: list[str], sign: str
 ) -> None:
     """A cell is right, partly, masked or not run, or the worst symptom that blames it alone."""
-    cell = cell_of("relu", right, judged, [*map(finding, named)], [*map(finding, blamed)])
+    cell = cell_of(right, judged, [*map(finding, named)], [*map(finding, blamed)])
     assert cell.sign == sign
 
 

@@ -53,7 +53,7 @@ def gone(graph: Graph, rewritten: Graph) -> set[str]:
 
 
 PLACES: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
-    "dense_as_convolution": (layers.Dense(6), {"GatherV2", "Prod"}),
+    "dense_as_convolution": (lambda images: layers.Dense(6)(images), {"GatherV2", "Prod"}),
     "erfc_as_erf": (gelu, {"Erfc"}),
     "group_normalization_by_convolution": (
         lambda images: random_norm(images, 2),

@@ -28,12 +28,14 @@ from conformance.pack.request import PackRequest
 from conformance.pack.sampling import node_seed, sampled_values
 from conformance.pack.schedule import Turn
 from conformance.pack.store import write_pack
-from conformance.processes.progress import reporter
+from conformance.processes.progress import Event, reporter
 
 PRODUCER = {"tensorflow": "2.0", "keras": "3.0", "numpy": "2.0", "recipe": "tiny"}
 INPUTS = 8
 CLASSES = 5
 LAYER_SHAPE = [INPUTS, 4, 4, 3]
+MODELS = ("mobilenet", "resnet50", "xception")
+REQUESTS = [PackRequest(model) for model in MODELS]
 
 
 def tiny_manifest(model: str = "mobilenet", **changes: Any) -> Manifest:
@@ -71,6 +73,19 @@ def build_tiny(request: PackRequest, root: Path, step: Callable[[str], None]) ->
     """Build the tiny pack that answers `request`; a stand-in for build_pack of the reference."""
     step("filling")
     return write_tiny(root, request.model, request=request)
+
+
+def final_states(events: list[Event]) -> dict[str, str]:
+    """Return the last word on each model, after checking that there is one only."""
+    final = [event for event in events if event.final]
+    assert len({event.model for event in final}) == len(final)
+    return {event.model: event.state for event in final}
+
+
+def tiny_builder(root: Path, seconds: float = 0.0) -> Callable[..., list[str]]:
+    """Return what gives the command of a builder that makes tiny packs and notes them in a log."""
+    script = [sys.executable, "-m", "conformance.selftest.tiny_pack"]
+    return lambda *_: [*script, str(root), str(root.parent / "log"), str(seconds)]
 
 
 def main(root: str, log: str, seconds: str) -> None:

@@ -113,9 +113,7 @@ def test_softmax(outputs: list[Output], verify: Verify, allowance: Allow, metric
 
 @pytest.mark.stage("agreement")
 @pytest.mark.parametrize("metric", ["logits_l1_mean", "logits_linf"])
-def test_logits(
-    outputs: list[Output], answered: CandidateRun, verify: Verify, allowance: Allow, metric: str
-) -> None:
+def test_logits(outputs: list[Output], verify: Verify, allowance: Allow, metric: str) -> None:
     """The logits, which no softmax squeezes, stray no farther than the noise floor allows."""
 
     def distance(output: Output) -> Judgement:

@@ -14,7 +14,7 @@ from conformance.imagenet.command import evaluated
 from conformance.imagenet.evaluation import Evaluation
 from conformance.pack.format import Pack
 from conformance.plugin import imagenet_runs as selecting
-from conformance.plugin.hooks import marked
+from conformance.plugin.hooks import failing, marked
 from conformance.plugin.options import session_of
 from conformance.processes.server import FrameworkError, framework
 from conformance.session import Session
@@ -46,7 +46,7 @@ def evaluation(
     """The model's evaluation on the images, which is written below --results."""
     asked = Asked(selecting.options_of(request.config))
     session = conformance_session
-    try:
+    with failing():
         plan = asked.plan(
             pack,
             asked.dataset(),
@@ -56,12 +56,11 @@ def evaluation(
             session.choices.candidate_timeout,
         )
         folder = results_folder(request.config.getoption("--results"))
-        return evaluated(asked, plan, folder)
-    except FrameworkError as error:
-        message = f"{framework(error.module)} gave no answer to judge: {error.message}"
-    except ConformanceError as error:
-        message = str(error)
-    pytest.fail(message, pytrace=False)
+        try:
+            return evaluated(asked, plan, folder)
+        except FrameworkError as error:
+            who = framework(error.module)
+            raise ConformanceError(f"{who} gave no answer to judge: {error.message}") from error
 
 
 def test_imagenet(

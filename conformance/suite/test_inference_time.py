@@ -24,7 +24,7 @@ from conformance.pack.format import Pack
 from conformance.pack.formats import FORMATS
 from conformance.pack.request import producer_versions
 from conformance.plugin.cases import known_failure
-from conformance.plugin.hooks import marked
+from conformance.plugin.hooks import failing, marked
 from conformance.plugin.options import session_of
 from conformance.processes.inference import Infer, repeated, warm_up
 from conformance.processes.machine import cpu_name
@@ -91,13 +91,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def inference(pack: Pack, row: Row, conformance_session: Session) -> Inference:
     """The model in OpenCV or TensorFlow, after a child process has shown that it runs."""
-    try:
+    with failing("nothing to time: "):
         if row.variant is not None:
             return _opencv(pack, row, row.variant, conformance_session)
         return _tensorflow(pack, row, conformance_session)
-    except ConformanceError as error:
-        message = str(error)
-    pytest.fail(f"nothing to time: {message}", pytrace=False)
 
 
 def _opencv(pack: Pack, row: Row, variant: RunConfig, session: Session) -> Inference:

@@ -19,7 +19,7 @@ from conformance.inputs.preprocessing import get_mode
 from conformance.models import get_model
 from conformance.opencv.blobs import BlobCase, run_blobs
 from conformance.opencv.levels import Level
-from conformance.pack.format import Pack
+from conformance.pack.format import PREPROCESSING, Pack
 from conformance.session import Session
 from conformance.tables import release
 
@@ -192,7 +192,7 @@ def test_keras_loading(size: str, dtype: str) -> None:
 
 def test_keras_preprocessing(pack: Pack) -> None:
     """The NumPy statement of the model's mode gives what Keras' preprocess_input gives, exactly."""
-    arrays = pack.load_archive("preprocessing")
+    arrays = pack.load_archive(PREPROCESSING)
     if "keras" not in arrays:
         pytest.skip("Keras has no function for this preprocessing")
     image, keras = arrays["image"], arrays["keras"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import Callable, Optional
 
 from conformance.candidate import BATCH, CandidateRun, RunConfig
 from conformance.pack.format import Pack
@@ -14,11 +14,9 @@ from . import judge
 from .judge import Sides, judge_distance
 from .judgement import Judgement, worst_of
 from .limits import Limits
+from .metrics import Array
 from .nodes import NodeDeviation, judge_layers
 from .tolerance import Allowance
-
-if TYPE_CHECKING:
-    from .metrics import Array
 
 SOFTMAX_METRICS = ("softmax_l1_sum", "softmax_l1_mean", "softmax_linf")
 LOGITS_METRICS = ("logits_l1_mean", "logits_linf")

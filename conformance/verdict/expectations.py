@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,6 +23,7 @@ from conformance.tables import (
     specifier,
     text,
     texts,
+    toml_entry,
 )
 
 # A case that gets no further than one of these fails in all that come after it.
@@ -136,13 +136,7 @@ def ready_entry(case: Case, reason: str, link: str = "") -> str:
         "reason": reason,
         "link": link,
     }
-    # A JSON string is a TOML basic string, but for DEL, which JSON leaves as it is.
-    lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007F")
-        for key, value in fields.items()
-        if value
-    ]
-    return "\n".join(["[[failure]]", *lines, ""])
+    return toml_entry("failure", fields)
 
 
 def _matches(entry: KnownFailure, case: Case) -> bool:

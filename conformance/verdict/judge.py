@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import numpy as np
 
 from .judgement import Judgement, Top
-from .metrics import METRICS, deviation, inversions, linf, set_inversion, top_k
-from .tolerance import EPS32
-
-if TYPE_CHECKING:
-    from .metrics import Array, Floats, Indices
-    from .tolerance import Allowance
+from .metrics import METRICS, Array, Floats, Indices, deviation, inversions, linf, top_k
+from .tolerance import EPS32, Allowance
 
 # Below this, relative to the greatest logit, a float32 softmax underflows: no order is left to see.
 _UNDERFLOW = math.log(np.finfo(np.float32).tiny)
@@ -85,23 +81,21 @@ def judge_logits(
     return _distance(sides, allowance, logits, truth_logits)
 
 
-def judge_top(
-    sides: Sides, truth_logits: Array, allowance: Allowance, k: int = 1, ordered: bool = True
-) -> Judgement:
-    """The candidate's `k` best classes are the truth's, in the same order or (not ordered) as sets.
+def judge_top(sides: Sides, truth_logits: Array, allowance: Allowance, k: int = 1) -> Judgement:
+    """The candidate's `k` best classes are the truth's, in the same order.
 
     truth_logits: float64 [N, C]. allowance: of ``logits_linf``. Two classes may be exchanged where
     the truth has them no farther apart than both may move towards each other, 2 * allowance; that
     is noted. Margins are taken between logits, since a softmax squeezes those of improbable
     classes below any allowance. observed: the greatest margin that was turned round.
     """
-    metric = f"top{k}" if ordered else f"top{k}_set"
+    metric = f"top{k}"
     if _misshapen(sides):
         return replace(judge_shape(sides), metric=metric)
     truth = np.maximum(truth_logits, truth_logits.max(axis=1, keepdims=True) + _UNDERFLOW)
     ranking = top_k(sides.candidate, k)
     by_rank = np.where(_rounded_alike(sides.truth, ranking), 0.0, inversions(truth, ranking))
-    turned = by_rank.max(axis=1) if ordered else set_inversion(truth, ranking)
+    turned = by_rank.max(axis=1)
     turned[~np.isfinite(sides.candidate).all(axis=1)] = np.inf
     twice = replace(allowance, metric=metric, values=2 * allowance.values)
     worst = _worst(turned, twice.values)

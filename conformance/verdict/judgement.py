@@ -34,7 +34,7 @@ class Judgement:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON allows them: numbers that are not finite become strings."""
-        return {key: _json(value) for key, value in asdict(self).items()}
+        return {key: json_number(value) for key, value in asdict(self).items()}
 
 
 def worst_of(judgements: Sequence[Judgement]) -> Judgement:
@@ -47,7 +47,10 @@ def _share(judgement: Judgement) -> float:
     return judgement.observed / judgement.allowed if judgement.allowed else 0.0
 
 
-def _json(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_json(item) for item in value]
+def json_number(value: Any) -> Any:
+    """Return `value` as JSON can hold it: numbers that are not finite, however deep, as strings."""
+    if isinstance(value, dict):
+        return {name: json_number(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_number(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import numpy as np
 
 from conformance.candidate import CandidateRun, RunConfig
 from conformance.pack.format import Layer, Pack
 
-from .metrics import METRICS, l1_sum
+from .metrics import METRICS, Array, l1_sum
 from .nodes import METRIC as LAYER_METRIC
 from .nodes import NodeDeviation, profile
 from .tolerance import Allowance, Tolerances, allow, load_tolerances, typical_logit_noise
-
-if TYPE_CHECKING:
-    from .metrics import Array
 
 # How many steps of its scale a number may differ from LiteRT's.
 STEPS = 2.0

@@ -102,9 +102,9 @@ def _would_pass(judgement: Judgement) -> str:
     return f"would have passed with a multiple of {multiple:g} in fixtures/tolerances.toml"
 
 
-def _round_up(value: float, digits: int = 2) -> float:
-    """Return `value` rounded up to so many significant digits, so that it does pass."""
+def _round_up(value: float) -> float:
+    """Return `value` rounded up to two significant digits, so that it does pass."""
     if value <= 0:
         return 0.0
-    step: float = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    step: float = 10.0 ** (math.floor(math.log10(value)) - 1)
     return math.ceil(value / step) * step

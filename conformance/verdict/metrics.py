@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # numpy.typing came with NumPy 1.20
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Floats = NDArray[np.float64]
-    Indices = NDArray[np.int64]
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 
 def apart(candidate: Array, reference: Array) -> Floats:
@@ -92,12 +90,6 @@ def top_k(values: Array, k: int) -> Indices:
     return order[:, :k].astype(np.int64)
 
 
-def margins(values: Array, k: int = 1) -> Floats:
-    """Return how far the k-th greatest value lies above the next, shape [N]."""
-    ordered = -np.sort(-values.astype(np.float64), axis=1)
-    return np.asarray(ordered[:, k - 1] - ordered[:, k])
-
-
 def inversions(truth: Array, ranking: Indices) -> Floats:
     """Return, rank by rank, how far `truth` has a class left over above the class chosen: [N, k].
 
@@ -111,14 +103,3 @@ def inversions(truth: Array, ranking: Indices) -> Floats:
         columns.append(left.max(axis=1) - left[rows, chosen])
         left[rows, chosen] = -np.inf
     return np.stack(columns, axis=1)
-
-
-def set_inversion(truth: Array, ranking: Indices) -> Floats:
-    """Return how far `truth` has the best class outside `ranking` above the worst inside: [N].
-
-    Zero where both have the same set of classes, whatever their order.
-    """
-    values = truth.astype(np.float64)
-    inside = np.take_along_axis(values, ranking, axis=1).min(axis=1)
-    np.put_along_axis(values, ranking, -np.inf, axis=1)
-    return np.asarray(np.maximum(values.max(axis=1) - inside, 0.0))

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import Callable, Optional
 
 import numpy as np
 
+from conformance.candidate import CandidateRun
+from conformance.pack.format import Layer
 from conformance.pack.sampling import MAX_SAMPLES
 
-from .judgement import Judgement
-from .metrics import METRICS
-from .tolerance import EPS32
-
-if TYPE_CHECKING:
-    from conformance.candidate import CandidateRun
-    from conformance.pack.format import Layer
-
-    from .metrics import Array
-    from .tolerance import Allowance
+from .judgement import Judgement, json_number
+from .metrics import METRICS, Array
+from .tolerance import EPS32, Allowance
 
 METRIC = "layer_rms"
 # Of a softmax's own rounding: 1000 exponentials and their sum, as for the sum in tolerances.toml.
@@ -268,7 +263,5 @@ def layers_line(model: str, variant: str, nodes: Sequence[NodeDeviation]) -> dic
 
 
 def _rounded(value: Optional[float]) -> object:
-    if value is None:
-        return None
     # Three digits: a profile is read as a curve, and there are some 500 nodes a model.
-    return float(f"{value:.3g}") if np.isfinite(value) else str(value)
+    return None if value is None else json_number(float(f"{value:.3g}"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import numpy as np
 from packaging.specifiers import SpecifierSet
@@ -26,10 +26,7 @@ from conformance.tables import (
     texts,
 )
 
-from .metrics import METRICS
-
-if TYPE_CHECKING:
-    from .metrics import Array, Floats
+from .metrics import METRICS, Array, Floats
 
 EPS32 = float(np.finfo(np.float32).eps)  # 2**-23, the spacing of float32 numbers at 1
 
@@ -163,7 +160,7 @@ def allow(
     winograd: True or False where it was switched explicitly, None for the version's default.
     estimated: the noise is a root mean square of as few as C values, which luck makes small.
     """
-    ran = winograd_ran(tolerances, opencv, winograd)
+    ran = holds(tolerances.winograd, opencv) if winograd is None else winograd
     multiple, reason = _multiple(tolerances, metric, model, opencv, engine, ran)
     noise = noise_floor(metric, float32, float64, logit_noise, sigmoid)
     if estimated:
@@ -181,19 +178,6 @@ def least_share(count: int) -> float:
     """
     spread = 2 / (9 * count)
     return float(max(1 - spread - 3.09 * np.sqrt(spread), 0.1) ** 1.5)
-
-
-def winograd_ran(tolerances: Tolerances, opencv: str, winograd: Optional[bool] = None) -> bool:
-    """Return whether 3x3 convolutions ran as Winograd: as switched, else the version's default."""
-    return holds(tolerances.winograd, opencv) if winograd is None else winograd
-
-
-def ratios(metric: str, candidate: Array, float32: Array, float64: Array) -> Floats:
-    """Return the candidate's deviation in noise floors, [N]: what a multiple is calibrated from."""
-    observed = METRICS[metric].measure(candidate, float64)
-    noise = noise_floor(metric, float32, float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(observed == 0, 0.0, observed / noise)
 
 
 def load_tolerances(path: Optional[Path] = None) -> Tolerances:

@@ -53,26 +53,24 @@ def _before_activations(
     return found
 
 
-def write_tapped(model: Path, tensors: Sequence[str], path: Path) -> None:
+def write_tapped(model: Path, tensors: Sequence[str], path: Path, cut: bool = False) -> None:
     """Write the file with `tensors` as outputs instead of its own to `path`.
 
     A new model table stands before the file's bytes, with one more operation. The importer takes
     for the model's outputs what its last operation gives (populateNet in tflite_importer.cpp), and
     makes no layer of a DEQUANTIZE whose input is a constant. So that is the operation, of any
-    constant, and it "gives" the tensors. Raises ValueError for a tensor that is not in the file.
+    constant, and it "gives" the tensors. cut: leave out what the one tensor does not need. Raises
+    ValueError for a tensor that is not in the file.
     """
     old = model.read_bytes()
     with path.open("wb") as file:
-        file.write(_front(old, tensors))
+        file.write(_front(old, tensors, cut))
         file.write(old)
 
 
 def write_cut(model: Path, tensor: str, path: Path) -> None:
     """Write what of the file gives `tensor`, its only output then, to `path`; see write_tapped."""
-    old = model.read_bytes()
-    with path.open("wb") as file:
-        file.write(_front(old, [tensor], cut=True))
-        file.write(old)
+    write_tapped(model, [tensor], path, cut=True)
 
 
 def _needed(operators: Sequence[Any], number: int) -> list[Any]:
@@ -85,7 +83,7 @@ def _needed(operators: Sequence[Any], number: int) -> list[Any]:
     return [operator for place, operator in enumerate(operators) if place in kept]
 
 
-def _front(old: bytes, names: Sequence[str], cut: bool = False) -> bytes:
+def _front(old: bytes, names: Sequence[str], cut: bool) -> bytes:
     """Return the tables and vectors that stand before the file `old`.
 
     cut: leave out the operations that the one tensor of `names` does not need.

@@ -7,7 +7,7 @@ calls it after any of them, or after none.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
 
 import numpy as np
@@ -49,15 +49,16 @@ class Matcher:
         self._pass_on(values)
 
     def _pair(self, tensor: str, value: Array) -> None:
+        hints = tensor.split(":")[0].split(";")
         best: Optional[tuple[float, str, bool]] = None
         for turned in (False, True) if value.ndim == 4 else (False,):
             last = value.transpose(0, 2, 3, 1) if turned else value
             candidates = self._by_shape.get(last.shape[1:], [])
-            for layer in _hinted_first(tensor, candidates):
+            for layer in sorted(candidates, key=lambda layer: layer.node not in hints):
                 off = _difference(layer, last)
                 if best is None or off < best[0]:
                     best = off, layer.node, turned
-                if off <= SAME and layer.node in _hints(tensor):
+                if off <= SAME and layer.node in hints:
                     break
         if best is not None and best[0] <= SAME:
             _, self.node_of[tensor], self._turned[tensor] = best
@@ -114,15 +115,6 @@ class Matcher:
         _, tensor, observed, limit = max(found)
         node = self.node_of[tensor]
         return {"tensor": tensor, "node": node, "observed": observed, "allowed": limit}
-
-
-def _hints(tensor: str) -> list[str]:
-    return tensor.split(":")[0].split(";")
-
-
-def _hinted_first(tensor: str, layers: Sequence[Layer]) -> Iterator[Layer]:
-    hints = _hints(tensor)
-    yield from sorted(layers, key=lambda layer: layer.node not in hints)
 
 
 def _difference(layer: Layer, value: Array) -> float:

@@ -11,7 +11,6 @@ from typing import BinaryIO
 from unittest import mock
 
 import numpy as np
-import tensorflow as tf
 
 from conformance.pack.protobuf import tag, varint
 from conformance.reference import quiet
@@ -30,7 +29,8 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     given, results = f"{graph.input}:0", [f"{name}:0" for name in graph.outputs()]
-    beside = _large_matrices(graph)
+    beside, shapes = _large_matrices(graph), graph.values
+    images = [n for n in graph.outputs() if n in shapes and shapes[n].shape.rank == 4]
     skeleton = replace(
         graph, constants={n: v for n, v in graph.constants.items() if n not in beside}
     )
@@ -42,7 +42,7 @@ def convert(graph: Graph, shape: list[int], path: Path) -> tuple[str, str]:
             input_names=[given, *(f"{name}:0" for name in beside)],
             output_names=results,
             inputs_as_nchw=[given] if len(shape) == 3 else None,
-            outputs_as_nchw=_images(graph, results) or None,
+            outputs_as_nchw=[f"{name}:0" for name in images] or None,
         )
     kept = [entry for entry in model.graph.input if entry.name == given]
     del model.graph.input[:]
@@ -82,10 +82,3 @@ def _append_initializer(file: BinaryIO, name: str, value: Array) -> None:
     initializer = tag(5) + varint(len(tensor) + value.nbytes) + tensor
     file.write(tag(7) + varint(len(initializer) + value.nbytes) + initializer)
     file.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
-
-
-def _images(graph: Graph, tensors: list[str]) -> list[str]:
-    """Return those of the tensors that have four axes."""
-    with tf.Graph().as_default() as inferred:
-        tf.import_graph_def(graph.definition, name="")
-    return [name for name in tensors if inferred.get_tensor_by_name(name).shape.rank == 4]

@@ -75,6 +75,11 @@ class Graph:
         """Return {name: NodeDef}."""
         return {node.name: node for node in self.definition.node}
 
+    def value_of(self, name: str) -> Array:
+        """Return the value of a constant, wherever the graph keeps it."""
+        kept = self.constants.get(name)
+        return constant_value(self.nodes()[name]) if kept is None else kept
+
 
 def results_of(heads: Iterable[Head]) -> list[str]:
     """Return the nodes of the heads' outputs and logits, each once, in the heads' order."""
@@ -148,6 +153,11 @@ def operation(op: str, name: str, inputs: Iterable[str], **types: int) -> Any:
     for attribute, dtype in types.items():
         node.attr[attribute].type = dtype
     return node
+
+
+def reshape(name: str, source: str, shape: str, dtype: int = FLOAT) -> Any:
+    """Return a Reshape NodeDef; shape: the node that says it, in int32."""
+    return operation("Reshape", name, [source, shape], T=dtype, Tshape=INT32)
 
 
 def constant(name: str, value: Array) -> Any:

@@ -19,7 +19,6 @@ from conformance.reference.graph import (
     Array,
     Graph,
     constant,
-    constant_value,
     operation,
     placeholder,
     sources,
@@ -125,11 +124,7 @@ def _are_constants(graph: Graph, match: Match, *parts: str) -> bool:
 
 def _values(graph: Graph, match: Match, *parts: str) -> list[Array]:
     """Return the values of parts that are constants."""
-    names = [match.parts[part] for part in parts]
-    return [
-        graph.constants[n] if n in graph.constants else constant_value(graph.nodes()[n])
-        for n in names
-    ]
+    return [graph.value_of(match.parts[part]) for part in parts]
 
 
 def _convolution(name: str, images: str, kernel: str) -> Any:

@@ -12,10 +12,9 @@ from typing import Any, Optional
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, first_line, naming
 from conformance.own_models import OwnModel, Shape, check_format, image_shape
 from conformance.pack.heads import head_note
-from conformance.reference import first_line
 from conformance.reference.freeze import Traced, freeze_raw, trace
 from conformance.reference.graph import (
     Array,
@@ -55,20 +54,14 @@ class Subject:
 @contextmanager
 def explained(model: str, doing: str) -> Iterator[None]:
     """Turn what TensorFlow raises for a graph that it can't run into one clear error."""
-    try:
-        yield
-    except ConformanceError as error:
-        raise _named(model, error) from error
-    except REFUSED as error:
-        raise ConformanceError(
-            f"{model}: TensorFlow can't run it {doing}, so that there is no truth to judge it by: "
-            f"{first_line(error)}"
-        ) from error
-
-
-def _named(name: str, error: ConformanceError, kind: str = "") -> ConformanceError:
-    """Return the error with the model's name before it, unless it has it."""
-    return ConformanceError(str(error) if name in str(error) else f"{kind}{name}: {error}")
+    with naming(model):
+        try:
+            yield
+        except REFUSED as error:
+            raise ConformanceError(
+                f"{model}: TensorFlow can't run it {doing}, so that there is no truth to judge it "
+                f"by: {first_line(error)}"
+            ) from error
 
 
 def load_own(own: OwnModel) -> Subject:
@@ -83,12 +76,10 @@ def load_own(own: OwnModel) -> Subject:
         )
     path = Path(own.path)
     check_format(path)
-    try:
+    with naming(str(path), "model "):
         if path.is_dir():
             return _from_saved_model(own, path)
         return _from_graph(own, path) if path.suffix == ".pb" else _from_keras(own, path)
-    except ConformanceError as error:
-        raise _named(str(path), error, "model ") from error
 
 
 def _from_keras(own: OwnModel, path: Path) -> Subject:

@@ -8,8 +8,7 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from conformance.errors import ConformanceError
-from conformance.reference import first_line
+from conformance.errors import ConformanceError, first_line
 from conformance.reference.graph import GraphDef, ancestors, is_control, operation, source
 
 _VARIABLES = (
@@ -43,7 +42,8 @@ def read_definition(path: Path) -> Any:
         raise ConformanceError(f"{path} calls functions, such as {called!r}: {_FREEZE}")
     for node in definition.node:
         if node.op == "PlaceholderWithDefault":
-            _use_default(node)
+            dtype = node.attr["dtype"].type
+            node.CopyFrom(operation("Identity", node.name, node.input, T=dtype))
     return definition
 
 
@@ -54,10 +54,6 @@ def _refuse_variables(path: Path, definition: Any) -> None:
             f"{path} is a training graph with variables that aren't frozen ({len(found)}, such as "
             f"{found[0]!r}): {_FREEZE}"
         )
-
-
-def _use_default(node: Any) -> None:
-    node.CopyFrom(operation("Identity", node.name, node.input, T=node.attr["dtype"].type))
 
 
 def import_graph(definition: Any) -> Any:

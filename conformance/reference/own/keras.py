@@ -10,9 +10,8 @@ from typing import Any
 import h5py
 import tensorflow as tf
 
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, first_line
 from conformance.pack.sealed import parse_json
-from conformance.reference import first_line
 
 # Where Keras' own classes and functions come from, as a saved configuration names them.
 _KERAS = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")
