@@ -102,10 +102,15 @@ def test_one_failure_does_not_stop_the_others(
 
 def test_locked_model_is_put_off_and_not_built_twice(tmp_path: Path) -> None:
     """A model that another process is building is waited for, while the rest goes on."""
-    packs = tmp_path / "packs"
-    other = iter(Pool(jobs_of(REQUESTS[:1], packs, command=tiny_builder(packs, 1.5))).events())
+    packs, told = tmp_path / "packs", tmp_path / "told"
+    slow = tiny_builder(packs, until=told)
+    other = iter(Pool(jobs_of(REQUESTS[:1], packs, command=slow)).events())
     assert next(other).step == "starting"
-    events = list(Pool(jobs_of(REQUESTS, packs, command=tiny_builder(packs))).events())
+    events = []
+    for event in Pool(jobs_of(REQUESTS, packs, command=tiny_builder(packs))).events():
+        events.append(event)
+        if event.state == "waiting":
+            told.touch()
     assert final_states(events) == {"resnet50": "built", "xception": "built", "mobilenet": "found"}
     assert [e.model for e in events if e.final][-1] == "mobilenet"
     assert [e.state for e in events if e.model == "mobilenet"] == ["waiting", "found"]

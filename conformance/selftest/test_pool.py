@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from contextlib import nullcontext
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +34,12 @@ for line in sys.stdin:
     with open(sys.argv[1], "a") as log:
         print(model, "begins", file=log, flush=True)
         time.sleep(1.5)
+        # Those that are to be at work at once wait for each other, however slowly one starts.
+        until = time.monotonic() + 60
+        while model in sys.argv[2] and time.monotonic() < until:
+            if all(f"{other} begins" in open(sys.argv[1]).read() for other in sys.argv[2]):
+                break
+            time.sleep(0.05)
         print(model, "ends", file=log, flush=True)
     del taken
     print(encode(Event(model, "built", 1.0, "built")), flush=True)
@@ -47,14 +53,16 @@ from conformance.processes.progress import Event, encode
 for line in sys.stdin:
     model = line.strip()
     print(encode(Event(model, "begun", 0.0)), flush=True)
-    time.sleep(60 if model == "a" else 1)
+    time.sleep(60)
     print(encode(Event(model, "built", 1.0, "built")), flush=True)
 """
 
 
-def pool_of(script: str, log: Path, seconds: dict[str, float], **settings: Any) -> Pool:
+def pool_of(
+    script: str, log: Path, seconds: dict[str, float], together: str = "", **settings: Any
+) -> Pool:
     """Return a pool of two builders that run `script`, with a job of so many seconds each."""
-    command = (sys.executable, "-c", script, str(log))
+    command = (sys.executable, "-c", script, str(log), together)
     memory = settings.pop("each", 1 << 20)
     jobs = [Job(name, command, seconds=s, memory=int(memory * s)) for name, s in seconds.items()]
     return Pool(jobs, at_once=2, **settings)
@@ -74,7 +82,7 @@ def test_builders_that_take_too_much_together_are_put_one_after_the_other(tmp_pa
 def test_no_job_is_begun_without_memory_for_it(tmp_path: Path) -> None:
     """A model that does not fit beside another waits for it, and is built alone however large."""
     seconds = {"a": 0.1, "b": 0.2, "c": 5.0}
-    pool = pool_of(_TAKES_MEMORY, tmp_path / "log", seconds, each=1 << 30, memory=1 << 30)
+    pool = pool_of(_TAKES_MEMORY, tmp_path / "log", seconds, "ab", each=1 << 30, memory=1 << 30)
     assert final_states(list(pool.events())) == dict.fromkeys("abc", "built")
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines[:2] == ["c begins", "c ends"]
@@ -83,9 +91,8 @@ def test_no_job_is_begun_without_memory_for_it(tmp_path: Path) -> None:
 
 def test_largest_model_is_begun_first_beside_the_quickest(tmp_path: Path) -> None:
     """One builder takes the models of much memory, the other those that are soon done."""
-    pool = pool_of(
-        _TAKES_MEMORY, tmp_path / "log", {"a": 3, "b": 1, "c": 9, "d": 2}, memory=1 << 40
-    )
+    seconds = {"a": 3.0, "b": 1.0, "c": 9.0, "d": 2.0}
+    pool = pool_of(_TAKES_MEMORY, tmp_path / "log", seconds, "bc", memory=1 << 40)
     list(pool.events())
     begun = [x.split()[0] for x in (tmp_path / "log").read_text().splitlines() if "begins" in x]
     assert sorted(begun[:2]) == ["b", "c"]
@@ -170,15 +177,18 @@ def test_pack_is_used_while_others_are_built(tmp_path: Path) -> None:
     assert building.failures == {}
 
 
-def test_time_to_go_counts_what_is_begun(tmp_path: Path) -> None:
+def test_time_to_go_counts_what_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long the others take is told by the pace of all that was done, that of the others too."""
     told: list[Event] = []
-    pool = pool_of(_LASTS, tmp_path / "log", {"a": 1000, "b": 1}, memory=1 << 40)
-    building = Building(pool, lambda *_: nullcontext(told.append))
-    building.wait("b")  # both took a second so far, or a little more
-    building.close()
-    (minutes,) = re.findall(r"1 of 2, about (\d+) min", told[-1].step)
-    assert 6 <= int(minutes) <= 13
+    # A clock by which each event is told a second after the one before.
+    clock = SimpleNamespace(monotonic=lambda: float(len(told)))
+    monkeypatch.setattr("conformance.pack.building.time", clock)
+    events = [Event("a", "begun", 0.0), Event("b", "begun", 0.0), Event("b", "built", 1.0, "built")]
+    monkeypatch.setattr(Pool, "events", lambda _: iter(events))
+    pool = Pool([Job("a", (), seconds=1000, memory=1), Job("b", (), seconds=1, memory=1)])
+    Building(pool, lambda *_: nullcontext(told.append)).wait("b")
+    # In 2 s 2 of a and 1 of b were done, so that 998 take 665; by b's pace alone it were 33 min.
+    assert told[-1].step == "built, 1 of 2, about 11 min 5 s to go"
 
 
 def test_building_that_is_stopped_leaves_nobody_waiting(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 from unittest import mock
 
 import numpy as np
@@ -82,13 +82,19 @@ def final_states(events: list[Event]) -> dict[str, str]:
     return {event.model: event.state for event in final}
 
 
-def tiny_builder(root: Path, seconds: float = 0.0) -> Callable[..., list[str]]:
-    """Return what gives the command of a builder that makes tiny packs and notes them in a log."""
+def tiny_builder(
+    root: Path, seconds: float = 0.0, until: Optional[Path] = None
+) -> Callable[..., list[str]]:
+    """Return what gives the command of a builder that makes tiny packs and notes them in a log.
+
+    seconds: that it takes for each. until: a file that it waits for besides.
+    """
     script = [sys.executable, "-m", "conformance.selftest.tiny_pack"]
-    return lambda *_: [*script, str(root), str(root.parent / "log"), str(seconds)]
+    given = [str(root), str(root.parent / "log"), str(seconds), str(until or root.parent)]
+    return lambda *_: [*script, *given]
 
 
-def main(root: str, log: str, seconds: str) -> None:
+def main(root: str, log: str, seconds: str, until: str) -> None:
     """Be a builder process, reporting in JSON, where the tiny packs' producer is installed."""
     mock.patch("conformance.pack.request.producer_versions", return_value=PRODUCER).start()
 
@@ -96,6 +102,8 @@ def main(root: str, log: str, seconds: str) -> None:
         with open(log, "a", encoding="utf-8") as notes:
             print(request.model, file=notes)
         time.sleep(float(seconds))
+        while not Path(until).exists():
+            time.sleep(0.05)
         return build_tiny(request, folder, step)
 
     with reporter("json", 0) as report:
