@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from random import Random
 
@@ -48,7 +49,11 @@ def _kind(run: object) -> Kind:
 
 
 def _orphan(place: Place) -> str:
-    place.start([sys.executable, "-c", "import time; time.sleep(600)"], place.folder / "log")
+    # That it speaks says that its variables, by which an attempt's processes are found, are there.
+    code, log = "import time; print('here', flush=True); time.sleep(600)", place.folder / "log"
+    place.start([sys.executable, "-c", code], log)
+    while not log.read_text():
+        time.sleep(0.02)
     return "well"
 
 
