@@ -61,13 +61,12 @@ INPUTS = "inputs.npy"
 
 @dataclass(frozen=True)
 class Bench:
-    """What the faults of one model share. truth: float64 outputs of the unchanged graph."""
+    """What the faults of one model share."""
 
     session: Session
     pack: Pack
     config: RunConfig
     graph: Graph
-    truth: Array
 
 
 def model_outcomes(
@@ -78,8 +77,7 @@ def model_outcomes(
     Where OpenCV does not answer the unchanged model rightly faults would tell nothing.
     """
     graph = read_graph(pack.graph_path, pack.manifest.tensors)
-    truth = run_tensorflow(graph, pack.load("inputs"), "float64").outputs
-    bench = Bench(session, pack, config, graph, truth)
+    bench = Bench(session, pack, config, graph)
     unchanged = _judged(bench, session.run(pack, config))
     yield unchanged
     if unchanged.ours:
@@ -143,13 +141,14 @@ def _judged(bench: Bench, run: CandidateRun, fault: Optional[Fault] = None) -> O
     nodes = _nodes(bench, run)
     judgements = judge_run(bench.session.limits, pack, run, nodes)
     failed = [judgement.metric for judgement in judgements if not judgement.passed]
+    truth = pack.load("outputs_f64")
     located = _located(bench, run, nodes, fault)
     return Outcome(
         model=pack.model,
         kind=fault.kind if fault else "",
         node=fault.node if fault else "",
-        equivalent=fault is None or is_equivalent(fault.graph, pack.load("inputs"), bench.truth),
-        top1=top1_differs(run.outputs, pack.load("outputs_f64")),
+        equivalent=fault is None or is_equivalent(fault.graph, pack.load("inputs"), truth),
+        top1=top1_differs(run.outputs, truth),
         opencv=beyond_opencv_limits(run.outputs, pack.load("outputs_f32")),
         ours=bool(run.failures or failed),
         located=located,
