@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from conformance.cli import BAD, OK
@@ -70,7 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
     defects = load_defects(arguments.known_defects)
     found = _reduced(find(outcomes.observed, outcomes.recipes, defects), outcomes, arguments)
     if arguments.format == "json":
-        print(json.dumps([finding.as_dict() for finding in found], indent=1))
+        print(json.dumps([asdict(finding) for finding in found], indent=1))
     elif arguments.format == "toml":
         judged = [one.header["opencv"]["version"] for one in some]
         print("\n".join(ready_entries(found, judged)))

@@ -20,13 +20,12 @@ from conformance.errors import ConformanceError
 from conformance.generated.findings import Finding
 from conformance.generated.outcomes import RIGHT, Judge, Outcome
 from conformance.generated.patterns import Pattern, parse_pattern
-from conformance.generated.recipes import Recipe
+from conformance.generated.recipes import Recipe, input_of
 from conformance.generated.reduced import (
     FILE,
     Reduced,
     attached,
     combined,
-    input_of,
     read_reduced,
     sequence,
     write_reduced,

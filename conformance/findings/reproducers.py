@@ -15,8 +15,8 @@ from conformance.generated.code import code_of
 from conformance.generated.findings import Finding, versions_text
 from conformance.generated.outcomes import METRIC, MODEL, SINGLE, Outcome
 from conformance.generated.patterns import own_operations
-from conformance.generated.recipes import Recipe
-from conformance.generated.reduced import input_of, versions_of
+from conformance.generated.recipes import Recipe, input_of
+from conformance.generated.reduced import versions_of
 from conformance.generated.store import producer_of
 from conformance.opencv.scripts import failing_output, quoted, read_call, remove_attempt
 from conformance.pack.format import GRAPH

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Optional, Union
 
@@ -56,10 +56,6 @@ class Finding:
     reproducer: Optional[str]  # where one was written
     pattern: str
     detail: str  # OpenCV's reason, of the plainest model
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        return asdict(self)
 
     @property
     def silent(self) -> bool:

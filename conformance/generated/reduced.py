@@ -14,7 +14,6 @@ from conformance.tables import release
 
 from .findings import Finding
 from .recipes import Recipe
-from .recipes import input_of as input_of
 
 FILE = "findings.json"
 SCHEMA = 1
@@ -110,7 +109,7 @@ def write_reduced(root: Path, reduced: Sequence[Reduced], findings: Sequence[Fin
     values = {
         "schema": SCHEMA,
         "reduced": [asdict(one) for one in reduced],
-        "findings": [finding.as_dict() for finding in findings],
+        "findings": [asdict(finding) for finding in findings],
     }
     (root / FILE).write_text(json.dumps(values, indent=1, default=str) + "\n", encoding="utf-8")
 
