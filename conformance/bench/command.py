@@ -21,15 +21,14 @@ from conformance.cli.options import (
     names,
     positive,
 )
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, os_errors
 from conformance.opencv.timing import TimingRequest
 from conformance.pack.format import Pack
-from conformance.pack.sealed import write_text
+from conformance.pack.sealed import now, write_text
 from conformance.processes.environments import copy_package, default_root
 from conformance.processes.machine import cores, cpu_name
 from conformance.processes.scratch import Scratch
 from conformance.results.comparisons import KIND, SCHEMA
-from conformance.results.lines import now
 from conformance.results.quantities import QUANTITIES
 from conformance.session import Session, choices_of
 
@@ -120,12 +119,8 @@ class _Bench:
         """Write the JSON file, whole or not at all."""
         if self.json is None:
             return
-        try:
+        with os_errors(f"--json {self.json}: can't be written"):
             write_text(self.json, json.dumps(self._document(), indent=1))
-        except OSError as error:
-            raise ConformanceError(
-                f"--json {self.json}: can't be written ({error.strerror})"
-            ) from error
 
     def _document(self) -> dict[str, Any]:
         wheels = [{"spec": wheel.spec, **wheel.found} for wheel in self.plan.wheels]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conformance.cli import BAD, OK
 from conformance.cli.printing import FORMATS, print_table
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, os_errors
 from conformance.pack.sealed import whole_file
 from conformance.results.cases import Results, read_results
 from conformance.results.gate import compare, is_regression
@@ -55,13 +55,11 @@ def _write_baseline(path: Path, results: Results) -> None:
     """Write the results without the nodes' profiles: nothing compares them, and they are large."""
     if path.exists():
         read_results(path)  # another file than a baseline is not written over
-    try:
+    with os_errors(f"{path}: can't be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary, writing_lines(temporary, CASES, results.header) as out:
             for line in (*results.cases, *results.runs):
                 out.write(line)
-    except OSError as error:
-        raise ConformanceError(f"{path}: can't be written ({error.strerror})") from error
 
 
 def _old_path(arguments: argparse.Namespace) -> Path:

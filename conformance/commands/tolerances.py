@@ -21,7 +21,7 @@ from conformance.candidate import RunConfig
 from conformance.cli import OK
 from conformance.cli.options import add_options, chosen_models
 from conformance.cli.printing import print_table
-from conformance.errors import ConformanceError, install
+from conformance.errors import ConformanceError, imported
 from conformance.fixtures import fixture_path
 from conformance.pack.builder import require_tensorflow
 from conformance.pack.format import Pack
@@ -176,10 +176,7 @@ def _provenance(
 
 def _update(path: Path, provenance: dict[str, Any], opencv: dict[str, Ratios]) -> None:
     """Write provenance and multiples into the file, leaving all else, comments too, as it is."""
-    try:
-        import tomlkit
-    except ImportError as error:
-        raise ConformanceError(f"--update needs tomlkit ({error}): {install('dev')}") from error
+    tomlkit = imported("tomlkit", "--update needs tomlkit ({error})", "dev")
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8"))
         document.setdefault("provenance", {}).update(provenance)

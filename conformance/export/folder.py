@@ -15,8 +15,7 @@ from conformance.errors import ConformanceError, os_errors
 from conformance.inputs.preprocessing import Preprocessing
 from conformance.opencv.scripts import read_call
 from conformance.pack.format import Pack
-from conformance.pack.sealed import file_digest, parse_json
-from conformance.results.lines import now
+from conformance.pack.sealed import file_digest, now, parse_json
 
 from .routes import Trial
 

@@ -13,7 +13,7 @@ from conformance.candidate import RunConfig
 from conformance.cli import BAD, OK
 from conformance.cli.options import ENGINE, add_option, add_options, chosen_models, count
 from conformance.cli.printing import print_table
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, os_errors
 from conformance.generated.outcomes import MODEL, SILENT
 from conformance.models import MODELS
 from conformance.pack.builder import require_tensorflow
@@ -202,10 +202,8 @@ def read(path: Path) -> Iterator[Outcome]:
 
 def _require_writable(path: Path) -> None:
     """Raise ConformanceError where outcomes can't be appended: better now than after an hour."""
-    try:
+    with os_errors(f"--output {path}: can't be written"):
         path.open("a", encoding="utf-8").close()
-    except OSError as error:
-        raise ConformanceError(f"--output {path}: can't be written ({error.strerror})") from error
 
 
 def _append(path: Path, outcome: Outcome) -> None:

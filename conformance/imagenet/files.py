@@ -11,8 +11,9 @@ from conformance import __version__
 from conformance.pack.format import read_manifest
 from conformance.pack.sealed import whole_file, write_text
 from conformance.processes.machine import cpu_name
-from conformance.results.lines import EVALUATIONS, Line, json_number, writing_lines
+from conformance.results.lines import EVALUATIONS, Line, writing_lines
 from conformance.tables import release
+from conformance.verdict.judgement import json_number
 
 from .decoder import RECIPES
 from .evaluation import Evaluation, Plan

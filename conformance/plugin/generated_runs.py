@@ -33,8 +33,9 @@ from conformance.pack.format import read_manifest
 from conformance.pack.pool import Job
 from conformance.pack.request import GRAPHS
 from conformance.pack.store import locate_pack
-from conformance.results.lines import Line, json_number
+from conformance.results.lines import Line
 from conformance.session import Session
+from conformance.verdict.judgement import json_number
 
 from .cases import parameters_of, stage_of
 from .options import count_generated, names_generated, rerun_command, session_of

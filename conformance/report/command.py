@@ -10,16 +10,15 @@ from typing import Optional
 
 from conformance.cli import OK
 from conformance.cli.options import add_option, folder
-from conformance.errors import ConformanceError
+from conformance.errors import ConformanceError, os_errors
 from conformance.generated.defects import load_defects
 from conformance.generated.outcomes import MODEL
 from conformance.generated.reduced import Reduced, read_reduced
 from conformance.models import model_order
-from conformance.pack.sealed import parse_json
+from conformance.pack.sealed import now, parse_json
 from conformance.results.cases import read_results, results_files
 from conformance.results.evaluations import Accuracies, read_all
 from conformance.results.generated import divided
-from conformance.results.lines import now
 from conformance.results.times import read_benchmarks
 from conformance.tables import release
 
@@ -114,11 +113,9 @@ def _reproducers(folder: Optional[Path], page: Path) -> tuple[list[Reduced], Pat
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    with os_errors(f"{path}: can't be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConformanceError(f"{path}: can't be written ({error.strerror})") from error
     print(f"{path}: {len(text.encode()) / 1e6:.1f} MB")
 
 

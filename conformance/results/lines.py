@@ -19,9 +19,7 @@ from typing import IO, Any, Callable, Optional
 import fastjsonschema
 
 from conformance.errors import ConformanceError, os_errors
-from conformance.pack.sealed import now as now
-from conformance.pack.sealed import parse_json
-from conformance.verdict.judgement import json_number as json_number
+from conformance.pack.sealed import now, parse_json
 
 SCHEMA = 1
 Line = dict[str, Any]

@@ -9,9 +9,10 @@ import numpy as np
 from conformance.candidate import CandidateRun
 from conformance.pack.format import Pack
 from conformance.pack.sampling import SAMPLED
+from conformance.verdict.judgement import json_number
 from conformance.verdict.metrics import METRICS
 
-from .lines import Line, json_number
+from .lines import Line
 
 
 def run_line(pack: Pack, run: CandidateRun, variant: str = "") -> Line:
